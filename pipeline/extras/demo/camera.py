@@ -21,10 +21,10 @@ from pipeline.people.skeletons import Bools, Doubles, Floats
 
 MARGIN: Final = 0.2  # of the image's sides, so that crops stay inside the image
 FOLLOW_FRAMES: Final = 12  # sigma over time of a hand-held camera's motion
-SWAY_FRAMES: Final = 10  # sigma over time of its sway
-# Standard deviations of its sway: azimuth (rad), height (m), the three axes of the point at which
-# it looks (m), roll (rad)
-SWAY: Final = np.array([0.05, 0.04, 0.03, 0.03, 0.03, 0.01])
+SWAY_FRAMES: Final = (20, 40)  # shortest and longest period of its sway
+# Amplitudes of its sway: azimuth (rad), height (m), the three axes of the point at which it looks
+# (m), roll (rad)
+SWAY: Final = np.array([0.15, 0.06, 0.04, 0.04, 0.04, 0.015])
 NEAREST_M: Final = 1.6  # the distance from which the camera steps back
 STEP_BACK: Final = 1.04  # factor of the distance, until everybody is in view
 CLOSEST_M: Final = 0.6  # least depth of a point
@@ -104,7 +104,7 @@ def frame_people(
         target[:, [0, 2]] = gaussian_filter1d(
             centre[:, [0, 2]], FOLLOW_FRAMES, axis=0, mode="nearest"
         )
-        sway = SWAY * _smooth_noise(rng, n_frames)
+        sway = _sway(rng, n_frames)
     azimuth = heading + np.radians(rng.uniform(-turn, turn)) + sway[:, 0]
     eye_height = rng.uniform(1.0, 1.6) + sway[:, 1]
     intrinsics = _intrinsics(rng, size)
@@ -126,13 +126,11 @@ def frame_people(
         distance *= STEP_BACK
 
 
-def _smooth_noise(rng: Generator, n_frames: int) -> Doubles:
-    """Noise (T, 6) that is smooth over time, with a standard deviation of about 1."""
-    noise = rng.normal(size=(n_frames, 6))
-    smooth = gaussian_filter1d(noise, SWAY_FRAMES, axis=0, mode="wrap")
-    # a Gaussian filter reduces the variance of white noise to 1 / (2 sqrt(pi) sigma)
-    unit = np.sqrt(SWAY_FRAMES * 2 * np.sqrt(np.pi))
-    return np.asarray(smooth * unit)
+def _sway(rng: Generator, n_frames: int) -> Doubles:
+    """(T, 6) of SWAY's numbers: sines of random tempo and phase."""
+    tempo = 1 / rng.uniform(*SWAY_FRAMES, len(SWAY))
+    turns = np.arange(n_frames)[:, None] * tempo + rng.uniform(size=len(SWAY))
+    return np.asarray(SWAY * np.sin(2 * np.pi * turns))
 
 
 def _intrinsics(rng: Generator, size: tuple[int, int]) -> Doubles:

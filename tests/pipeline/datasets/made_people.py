@@ -101,7 +101,7 @@ def scenes():
     t = np.arange(N) / FPS
     walk = moving(0, "walk")
     other = np.roll(walk, 40, axis=0)
-    acts = moving(1, "squat", "wave", "jumping_jacks", "box", "reach")
+    acts = moving(1, "squat", "wave", "march", "arm_raise", "random_poses")
     right, left = np.pi / 2, -np.pi / 2
     crossing = [
         placed(walk, right, -2.0 + 0.45 * t, 4.4),

@@ -50,10 +50,10 @@ def seen(joints, degrees=0, height=300, *, upside_down=False, noise=0.01, seed=0
 
 @functools.cache
 def motion(seed=5):
-    """People who walk, march, raise their arms, look around and dance, seen from all sides."""
+    """People who walk, march, raise their arms, wave and move at random, seen from all sides."""
     rng = np.random.default_rng(seed)
     clips = []
-    for degrees, action in enumerate(("walk", "march", "arm_raise", "look_around", "dance")):
+    for degrees, action in enumerate(("walk", "march", "arm_raise", "wave", "random_poses")):
         betas = random_betas(rng)
         pose = perform(rng, betas, 0.0, 84, 25.0, [action]).pose.reshape(-1, 24, 3)
         clips.append(seen(joints_of(pose, betas), 72 * degrees, seed=seed))
