@@ -70,8 +70,10 @@ _SHIRT: Final = (3, 6, 9, 13, 14)
 TEXTURE_PX: Final = 512
 TILE_M: Final = 6.0  # side of the repeated ground texture
 BOARDS: Final = 6  # of the ground, in a tile
-GROUND: Final = np.array([0.54, 0.53, 0.52])  # RGB
-SKY: Final = np.array([0.55, 0.55, 0.56], np.float32)
+GROUND: Final = 0.53  # brightness
+SKY: Final = 0.56
+TINT: Final = (1.0, 0.99, 0.97)  # RGB of both
+COARSE: Final = np.array([[2, 0, 0.5], [0, 2, 0.5], [0, 0, 1]])  # pixels of half the size -> pixels
 SUPERSAMPLING: Final = 2  # samples per pixel in x and y
 TO_LIGHT: Final = np.array([0.2, 0.93, 0.3], np.float32)  # unit vector in the world, y up
 AMBIENT: Final = 0.6  # share of ambient light
@@ -114,7 +116,7 @@ def dress(body: SmplArrays, rng: Generator, number: int = 0) -> Colours:
 
 
 @functools.cache
-def _ground() -> Picture:
+def _ground() -> Float32s:
     """The ground's texture: boards in slightly different shades, with grain, which repeats."""
     rng = np.random.default_rng(0)
     shades = rng.uniform(0.96, 1.04, (1, BOARDS))
@@ -122,8 +124,8 @@ def _ground() -> Picture:
     boards = np.where(across % 1 < 0.04, 0.9, shades[:, across.astype(int)])
     noise = rng.normal(0, 1, (TEXTURE_PX, TEXTURE_PX))
     grain = gaussian_filter(noise, (24, 4), mode="wrap")
-    grey = boards * (1 + 0.01 * grain / grain.std())
-    return np.asarray(grey[..., None] * GROUND, np.float32)
+    grey = GROUND * boards * (1 + 0.01 * grain / grain.std())
+    return np.asarray(grey, np.float32)
 
 
 def _paint_ground(camera: Camera, frame: int) -> Picture:
@@ -133,16 +135,17 @@ def _paint_ground(camera: Camera, frame: int) -> Picture:
     x, y, z = -rotation.T @ camera.extrinsics[frame, :3, 3]  # the camera's place
     to_ground = np.array([[-y, x, 0], [0, z, -y], [0, 1, 0]]) @ to_ray  # x and z where y is 0
     per_m = TEXTURE_PX / TILE_M
-    picture = cv2.warpPerspective(
+    grey = cv2.warpPerspective(
         _ground(),
-        np.diag([per_m, per_m, 1]) @ to_ground,
-        (camera.width, camera.height),
+        np.diag([per_m, per_m, 1]) @ to_ground @ COARSE,
+        (camera.width // 2, camera.height // 2),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_WRAP,
     )
+    grey = cv2.resize(grey, (camera.width, camera.height))
     v, u = np.mgrid[: camera.height, : camera.width]
-    picture[to_ray[1, 0] * u + to_ray[1, 1] * v + to_ray[1, 2] >= 0] = SKY
-    return np.asarray(picture, np.float32)
+    grey[to_ray[1, 0] * u + to_ray[1, 1] * v + to_ray[1, 2] >= 0] = SKY
+    return np.asarray(grey[..., None] * TINT, np.float32)
 
 
 class Renderer:

@@ -42,7 +42,6 @@ GRIP_M: Final = 0.008  # height above the lowest point up to which points of the
 class ActorMotion:
     """T frames of one person in the world."""
 
-    fps: float
     angles: Doubles  # (T, D) degrees, in the order of `DOFS`
     pose: Doubles  # (T, 72) rad
     betas: Doubles  # (10,)
@@ -78,7 +77,7 @@ def perform(
 
     pose = _to_smpl(angles, facing)
     trans = _stand(betas, pose, sigma)
-    return ActorMotion(fps, angles, pose, betas, trans, facing)
+    return ActorMotion(angles, pose, betas, trans, facing)
 
 
 def _to_smpl(angles: Floats, heading: float) -> Doubles:
@@ -88,20 +87,10 @@ def _to_smpl(angles: Floats, heading: float) -> Doubles:
     """
     radians = np.radians(angles)
     a = dict(zip(DOFS, radians.T, strict=True))
-    yaw = heading + a["pelvis_yaw"]
-    root = _turn_yxz(yaw, a["pelvis_pitch"], a["pelvis_roll"])
-    bend = a["spine_bend"] / 3
-    spine = _turn_yxz(a["spine_turn"] / 3, bend, a["spine_side"] / 3)
-    nod = a["head_nod"] / 2
-    head = _turn_yxz(a["head_turn"] / 2, nod, a["head_tilt"] / 2)
-    joints = {
-        0: root,
-        3: spine,
-        6: spine,
-        9: spine,
-        12: head,
-        15: head,
-    }
+    root = _turn_yxz(heading + a["pelvis_yaw"], a["pelvis_pitch"], a["pelvis_roll"])
+    spine = _turn_yxz(a["spine_turn"] / 3, a["spine_bend"] / 3, a["spine_side"] / 3)
+    head = _turn_yxz(a["head_turn"] / 2, a["head_nod"] / 2, a["head_tilt"] / 2)
+    joints = {0: root, 3: spine, 6: spine, 9: spine, 12: head, 15: head}
     # SMPL numbers a right joint one above the left one
     for side, side_sign, offset in (("l", 1, 0), ("r", -1, 1)):
         limb = SimpleNamespace(**{name: a[f"{side}_{name}"] for name in SIDED})

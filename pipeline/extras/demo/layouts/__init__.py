@@ -123,8 +123,7 @@ def write_video(take: Take, file: Path) -> Bools:
         )
 
 
-def write_json(file: Path, content: Any, *, compact: bool = False) -> None:
+def write_json(file: Path, content: Any) -> None:
     """Write a JSON file, and create its folder."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    separators = (",", ":") if compact else None
-    file.write_text(json.dumps(content, separators=separators), encoding="utf-8")
+    file.write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")

@@ -139,7 +139,6 @@ def _rows(take: Take, person: int, actor: Actor) -> dict[str, Array]:
         "shape": actor.betas,
         "cam_int": take.view.intrinsics,
         "gender": actor.gender,
-        "motion_info": f"demo_{shot.number:03d}_{person}",
         "sub": f"demo_{shot.number:03d}_posed_{person:03d}",
     }
     for key, value in constant.items():

@@ -94,7 +94,6 @@ def _features_of(take: Take, pictures: Sequence[bytes], visible: Bools) -> dict[
         "meta/has_3d": np.array([0]),
         "image/encoded": pictures,
         "image/filenames": [name.encode() for name in names],
-        "image/heightwidths": np.full((n_frames, 2), shot.width),
         "image/scale_factors": np.ones((n_frames,) if testing else (n_frames, 2)),
         "image/xys": labels[:, :2, :14],
         "image/visibilities": labels[:, 2, :14].astype(np.int64),
@@ -104,8 +103,6 @@ def _features_of(take: Take, pictures: Sequence[bytes], visible: Bools) -> dict[
     }
     if preprocessed:
         features["image/phis"] = np.zeros((n_frames, PHI))
-    if testing:
-        features["meta/time_pts"] = np.array([0, n_frames])
     if testing and shot.name.endswith(f"{TOELESS:05d}"):
         del features["image/toe_pts"]
     return features

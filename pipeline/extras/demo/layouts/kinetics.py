@@ -68,7 +68,7 @@ def _record(shot: Shot, folder: Path) -> Take:
     for frame in range(shot.n_frames):
         people = _detect(take, frame, visible[frame], rng)
         file = keypoints / f"{shot.name}_{frame:012d}_keypoints.json"
-        write_json(file, _openpose(people), compact=True)
+        write_json(file, _openpose(people))
     return take
 
 
@@ -93,9 +93,7 @@ def _detect(take: Take, frame: int, visible: Bools, rng: Generator) -> list[Doub
 
 def _openpose(people: list[Doubles]) -> dict[str, Any]:
     """A frame's file of OpenPose's `--write_json`, BODY_25, format 1.3."""
-    parts = ("face", "hand_left", "hand_right")
-    empty: dict[str, list[float]] = {f"{part}_keypoints_2d": [] for part in parts}
-    empty |= {"pose_keypoints_3d": []} | {f"{part}_keypoints_3d": [] for part in parts}
+    empty: dict[str, list[float]] = {"face_keypoints_2d": [], "pose_keypoints_3d": []}
     entries = []
     for joints in people:
         body_25 = convert(joints, source="spin49", target="body_25").round(3)

@@ -155,18 +155,16 @@ def _place_cameras(take: Take) -> list[Camera]:
 def _training_labels(take: Take, cameras: list[Camera]) -> dict[str, Any]:
     """The variables of annot.mat: cells with one entry per camera.
 
-    annot2 is in px; annot3 in mm of the camera; univ_annot3 as annot3, of the universal skeleton.
+    annot2 is in px; annot3 in mm of the camera.
     """
     points = _native_joints(take.actors[0])
     n_frames = len(points)
     in_cameras = [1000 * camera.to_camera(points).reshape(n_frames, -1) for camera in cameras]
-    scale = _universal_scale(take)
     return {
         "frames": np.arange(n_frames, dtype=np.int32)[:, None],
         "cameras": np.arange(N_CAMERAS, dtype=np.uint8)[None],
         "annot2": _cell([camera.project(points).reshape(n_frames, -1) for camera in cameras]),
         "annot3": _cell(in_cameras),
-        "univ_annot3": _cell([scale * mm for mm in in_cameras]),
     }
 
 
@@ -209,7 +207,6 @@ def _test_labels(take: Take) -> dict[str, Array]:
         "annot3": mm[:, None],
         "univ_annot3": _universal_scale(take) * mm[:, None],
         "valid_frame": valid,
-        "activity_annotation": np.full((n_frames, 1), 1 + take.shot.number % 7, np.float64),
         "bb_crop": boxes,
     }
 

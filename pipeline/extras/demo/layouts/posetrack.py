@@ -26,7 +26,6 @@ NAMES: Final = (  # the release's joints, in the order of `JOINTS["posetrack"]`
     "left_knee", "right_knee", "left_ankle", "right_ankle",
 )  # fmt: skip
 CATEGORY: Final = {
-    "supercategory": "person",
     "id": 1,
     "name": "person",
     "keypoints": NAMES,

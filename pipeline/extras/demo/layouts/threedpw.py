@@ -82,7 +82,6 @@ def _labels_of(take: Take, visible: Bools) -> dict[str, Any]:
         "trans": [actor.trans for actor in actors],
         "jointPositions": [actor.joints.reshape(n_frames, 72) for actor in actors],
         "poses2d": [_poses2d(actor, visible[:, i], shot, rng) for i, actor in enumerate(actors)],
-        "img_frame_ids": np.arange(n_frames) * 2,
         "cam_poses": take.view.extrinsics,
         "cam_intrinsics": take.view.intrinsics,
         "campose_valid": [valid for _ in actors],
