@@ -91,7 +91,6 @@ def _features_of(take: Take, pictures: Sequence[bytes], visible: Bools) -> dict[
     names = [f"{tag}/{shot.number:08d}/frame{i + 1:06d}.png" for i in range(n_frames)]
     features: dict[str, Feature] = {
         "meta/N": np.array([n_frames]),
-        "meta/has_3d": np.array([0]),
         "image/encoded": pictures,
         "image/filenames": [name.encode() for name in names],
         "image/scale_factors": np.ones((n_frames,) if testing else (n_frames, 2)),
@@ -99,7 +98,6 @@ def _features_of(take: Take, pictures: Sequence[bytes], visible: Bools) -> dict[
         "image/visibilities": labels[:, 2, :14].astype(np.int64),
         "image/face_pts": labels[..., 14:19],
         "image/toe_pts": labels[..., 19:],
-        "mosh/shape": np.full(10, -1.0),  # bodies were not measured
     }
     if preprocessed:
         features["image/phis"] = np.zeros((n_frames, PHI))

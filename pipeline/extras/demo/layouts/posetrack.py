@@ -103,7 +103,6 @@ def _image(shot: Shot, frame: int, labelled: range) -> dict[str, Any]:
     return {
         "is_labeled": frame in labelled,
         "file_name": f"images/{shot.split}/{shot.name}/{frame:06d}.jpg",
-        "nframes": shot.n_frames,
         "frame_id": image_id,
         "id": image_id,
     }
