@@ -54,3 +54,29 @@ def test_the_person_in_front_hides_joints_of_the_one_behind():
     seen = next(scene.film(replace(take, actors=(front, hidden)))).visible
     assert seen[0].sum() > 45
     assert seen[1].sum() < 25
+
+
+def test_shirts_tell_people_apart_and_sleeves_their_sides():
+    part_of = BODY.weights[BODY.faces].sum(axis=1).argmax(axis=1)  # the joint of each face
+    is_front = REST[BODY.faces].mean(axis=1)[:, 2] > 0.03  # m, before the spine
+    kits = [appearance.dress(BODY, np.random.default_rng(n), n) for n in range(4)]
+    fronts = np.array([kit[is_front & np.isin(part_of, [3, 6, 9])].mean(axis=0) for kit in kits])
+    apart = np.linalg.norm(fronts[:, None] - fronts, axis=-1)[~np.eye(4, dtype=bool)]
+    assert apart.min() > 0.3
+    for kit in kits:
+        left, right = (kit[part_of == sleeve].mean(axis=0) for sleeve in (16, 17))
+        assert left[2] - left[0] > 0.3  # blue
+        assert right[0] - right[2] > 0.3  # orange
+
+
+def test_a_still_camera_stands_a_hand_held_one_moves_and_both_see_everybody():
+    for hand_held in (False, True):
+        shot = scene.Shot(
+            "test", "", "a", 0, 0, n_frames=40, fps=30.0, n_people=3, hand_held=hand_held
+        )
+        take = scene.stage(shot)
+        assert (np.ptp(take.view.extrinsics, axis=0).max() > 0.05) == hand_held
+        assert all(take.view.sees(actor.kp_2d).all() for actor in take.actors)
+        feet = np.array([actor.trans for actor in take.actors])[:, :, [0, 2]]
+        apart = np.linalg.norm(feet[:, None] - feet, axis=-1)[~np.eye(3, dtype=bool)]
+        assert apart.min() >= scene.ROOM_M[0]
