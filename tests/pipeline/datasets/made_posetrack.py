@@ -103,9 +103,10 @@ def labels_of_21(labels, rng):
             if i % 2
             else {"id": old["id"], "image_id": old["id"]}
         )
-        new |= {key: old[key] for key in ("is_labeled", "file_name", "nframes")}
+        new |= {key: old[key] for key in ("is_labeled", "file_name")}
+        sequence = old["file_name"].split("/")[2][:6]
         new |= {
-            "vid_id": int(old["vid_id"]) if i % 2 else old["vid_id"],
+            "vid_id": int(sequence) if i % 2 else sequence,
             "has_labeled_person": True,
         }
         images.append(new | {"ignore_regions_x": [], "ignore_regions_y": []})

@@ -78,7 +78,7 @@ DAMAGED = {  # split, a label file: what is changed, words of the message
         (at(0, "meta/N", to=np.array([2])), "'image/xys' has 168 values, expected at most 56"),
         (at(0, "image/toe_pts", to=np.ones(1)), "toe_pts of record 00000': expected 108 numbers"),
     ],
-    ("kinetics/train", "keypoints/train/8PP_xu4XTBh_000078_000088/8PP_xu4XTBh_000078_000088_000000000005_keypoints.json"): [
+    ("kinetics/train", "keypoints/train/_-demo00000_000000_000010/_-demo00000_000000_000010_000000000005_keypoints.json"): [
         (at("people", to=[3]), "'people[0]': expected an object"),
         (at("people", to=[{}]), "'pose_keypoints_2d': expected one list of 51, 54, 75, 69"),
     ],
@@ -107,7 +107,7 @@ def test_labels_of_another_form_are_refused_by_file_and_key(
 
 
 def test_a_frame_with_two_keypoint_files_is_refused(embedded, tmp_path):
-    raw, clip = embedded.copy("kinetics", tmp_path / "raw"), "8PP_xu4XTBh_000078_000088"
+    raw, clip = embedded.copy("kinetics", tmp_path / "raw"), "_-demo00000_000000_000010"
     folder = f"keypoints/train/{clip}"
     (raw / folder / f"{clip}_5_keypoints.json").write_text('{"people": []}')
     require_refused("kinetics/train", raw, folder, "frame 5 twice")
