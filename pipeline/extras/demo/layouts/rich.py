@@ -29,20 +29,23 @@ SEQUENCES: Final = {
 }
 FEMALE: Final = ("010", "013")  # others are male
 PICTURES: Final = (320, 240)  # width, height px
-RANDOM_KEY: Final = 111  # of the dataset, in `Request.rng`
 N_BODY: Final = 22  # joints of SMPL that SMPL-X has
 HAND: Final = 0.2  # of each component of a hand
 
 
 def _plan(request: Request) -> Iterator[Shot]:
-    """A sequence in each split by default, of 20 to 26 frames; those of val have two people."""
-    for slot in request.slots("rich", RANDOM_KEY, **dict.fromkeys(SEQUENCES, 1)):
-        people, actions = SEQUENCES[slot.split]
-        yield slot.shot(
-            f"{people}_gym{slot.number}/cam_{slot.number:02d}",
-            request.frames(slot.rng, 20, 26, least=16),
+    """A sequence in each split by default, of 23 frames; those of val have two people."""
+    for number, split in request.places(**dict.fromkeys(SEQUENCES, 1)):
+        people, actions = SEQUENCES[split]
+        yield Shot(
+            "rich",
+            split,
+            f"{people}_gym{number}/cam_{number:02d}",
+            number,
+            request.seed,
+            request.frames(23, least=16),
             FPS,
-            PICTURES,
+            *PICTURES,
             n_people=people.count("_"),
             actions=actions,
         )
