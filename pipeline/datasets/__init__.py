@@ -13,24 +13,15 @@ import cache
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.labels.smpl import SMPLX_MIRRORS
 from pipeline.plug_ins import ClassRegistry, PlugInError
+from pipeline.table import OWN
 
 ENTRY_POINTS: Final = "vibe_pipeline.datasets"
 
-RELEASES: Final = (  # published datasets; demo data imitate the layout of each
-    "penn_action",
-    "posetrack",
-    "insta_variety",
-    "kinetics",
-    "mpi_inf_3dhp",
-    "h36m",
-    "3dpw",
-    "emdb",
-    "rich",
-    "bedlam",
-    "amass",
-)
 OWN_CLIPS: Final = ("videos",)  # datasets of the user's own clips, not published ones
-WITH_DEMO_DATA: Final = (*RELEASES, *OWN_CLIPS)
+_WITHOUT_DEMO_DATA: Final = ("bedlam2",)  # its layout is that of bedlam
+WITH_DEMO_DATA: Final = [name for name in OWN[ENTRY_POINTS] if name not in _WITHOUT_DEMO_DATA]
+# published datasets; demo data imitate the layout of each
+RELEASES: Final = [name for name in WITH_DEMO_DATA if name not in OWN_CLIPS]
 
 _REGISTRY: Final[ClassRegistry[Dataset]] = ClassRegistry("dataset", ENTRY_POINTS, Dataset, "name")
 names = _REGISTRY.names

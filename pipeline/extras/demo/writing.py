@@ -21,6 +21,7 @@ import functools
 import json
 import os
 import pickle
+import pkgutil
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -37,8 +38,10 @@ from pipeline.cli.command_line import Command, whole
 from pipeline.cli.console import err, out, plain
 from pipeline.cli.progress import Progress, bar
 from pipeline.clips import files as clips
+from pipeline.datasets import WITH_DEMO_DATA
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.extras.demo import body as procedural_body
+from pipeline.extras.demo import layouts
 from pipeline.extras.demo.layouts import ReleaseLayout, Request
 from pipeline.extras.demo.scene import Take
 from pipeline.extras.demo.smplx_body import procedural_smplx
@@ -50,23 +53,11 @@ from pipeline.processes import Failed, cores
 from pipeline.processes.ordered import ordered_map
 from pipeline.settings.file import PATH
 
-# of the layouts, in the order in which they are written
-MODULES: Final = (
-    "penn_action",
-    "posetrack",
-    "insta_variety",
-    "kinetics",
-    "mpi_inf_3dhp",
-    "h36m",
-    "threedpw",
-    "emdb",
-    "rich",
-    "bedlam",
-    "amass",
-    "videos",
-)
-_LOADED: Final = [load(f"pipeline.extras.demo.layouts.{module}:LAYOUT") for module in MODULES]
-LAYOUTS: Final[Mapping[str, ReleaseLayout]] = {layout.name: layout for layout in _LOADED}
+_MODULES: Final = [module.name for module in pkgutil.iter_modules(layouts.__path__)]
+_LOADED: Final = [load(f"{layouts.__name__}.{module}:LAYOUT") for module in _MODULES]
+_BY_NAME: Final = {layout.name: layout for layout in _LOADED}
+# in the order in which they are written
+LAYOUTS: Final[Mapping[str, ReleaseLayout]] = {name: _BY_NAME[name] for name in WITH_DEMO_DATA}
 # files of `detect` besides keypoints: its lock, signs of running parts, reasons for missing files,
 # those of killed processes
 _RECORD: Final = re.compile(

@@ -208,7 +208,8 @@ def test_demo_data_are_marked_and_never_meet_real_data():
 
 def test_what_cannot_be_evaluated_is_refused(world):
     with pytest.raises(
-        PipelineError, match=r"did you mean 'published'\? known: default, published, emdb, rich, hmmr"
+        PipelineError,
+        match=r"did you mean 'published'\? known: default, published, emdb, rich, hmmr",
     ):
         evaluate(world, protocol="publsihed")
     world[0].rows["features"][11, 0] = np.nan

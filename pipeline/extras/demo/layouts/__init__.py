@@ -1,7 +1,6 @@
 """Writers of the datasets' official layouts.  pixels and labels -> [raw]
 
-To add a dataset, add a file with a `LAYOUT` to this folder, and its name to `MODULES` in
-`demo/writing.py`.
+To add a dataset, add a file with a `LAYOUT` to this folder.
 """
 
 from __future__ import annotations
