@@ -13,7 +13,7 @@ import errno
 import hashlib
 import warnings
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import google_crc32c
 import numpy as np
@@ -72,6 +72,32 @@ class ShardLayout:
         """Size of an index with its checksum, in bytes."""
         return self.geometry.chunks * 16 + 4
 
+    def first_byte(self, chunk: Any) -> Any:
+        """Where a chunk begins in its shard: of its number, or of (n,) numbers."""
+        return chunk * self.chunk_bytes
+
+    def is_intact(self, chunk: bytes | Array) -> bool:
+        """Whether these are the bytes of a chunk that match the checksum at their end."""
+        return len(chunk) == self.chunk_bytes and google_crc32c.value(chunk) == _RESIDUE
+
+    def decode(self, chunk: bytes) -> Array:
+        """The rows (`rows_per_chunk`, *shape) of the bytes of a chunk."""
+        return np.frombuffer(chunk[:-4], self.column.dtype).reshape(-1, *self.column.shape)
+
+    def rows(self, shard: Bytes | memoryview, n_chunks: int) -> Array:
+        """The rows of a shard's chunks as a view of its bytes: (n_chunks, `rows_per_chunk`), of
+        `row_bytes` each.
+        """
+        row_bytes = self.column.row_bytes
+        shape = (n_chunks, self.geometry.rows_per_chunk)
+        return np.ndarray(shape, f"V{row_bytes}", shard, strides=(self.chunk_bytes, row_bytes))
+
+    def damaged_chunk(self, file: str, number: int) -> CacheError:
+        """The error for a chunk that is not intact."""
+        first_row = number * self.geometry.rows_per_chunk
+        expected = f"chunk {number} (rows from {first_row} of the shard) to match its checksum"
+        return damage(file, expected, "other bytes")
+
     def encode(self, rows: Array) -> tuple[bytes, str]:
         """Encode `rows` (n, *shape) of the column's dtype, 1 <= n <= `rows_per_shard`, as a shard.
 
@@ -96,7 +122,7 @@ class ShardLayout:
     def index(self, n_chunks: int) -> bytes:
         """The bytes of the index, with its checksum, of a shard with `n_chunks` chunks."""
         index = np.full((self.geometry.chunks, 2), ABSENT, "<u8")
-        index[:n_chunks, 0] = np.arange(n_chunks) * self.chunk_bytes
+        index[:n_chunks, 0] = self.first_byte(np.arange(n_chunks))
         index[:n_chunks, 1] = self.chunk_bytes
         packed = index.tobytes()
         return packed + crc32c(packed)
@@ -184,11 +210,10 @@ class ShardFile:
         block = np.empty((min(step, n_chunks), size), np.uint8)
         for first in range(0, n_chunks, step):
             chunks = block[: n_chunks - first]
-            store.read_into(self.key, first * size, chunks.reshape(-1))
+            store.read_into(self.key, self.layout.first_byte(first), chunks.reshape(-1))
             for number, chunk in enumerate(chunks):
-                if google_crc32c.value(chunk) != _RESIDUE:
-                    expected = f"chunk {first + number} of its file to match its checksum"
-                    raise damage(location, expected, "other bytes")
+                if not self.layout.is_intact(chunk):
+                    raise self.layout.damaged_chunk(location, first + number)
             checksums[first : first + step] = chunks[:, -4:]
         record = _record(self.size, checksums.tobytes())
         if record != self.record:

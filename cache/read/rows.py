@@ -183,7 +183,7 @@ class _MappedRows(Rows):
                 if not self._is_checked[number]:
                     self._check_chunk(number, shard, opened)
             numbers = chunk[begin:end] - shard * self._geometry.chunks
-            stored = opened.rows(self._row_bytes)[numbers, first[begin:end]]
+            stored = self._layout.rows(opened.data, opened.n_chunks)[numbers, first[begin:end]]
             copy_rows(stored.view(self.dtype).reshape(-1, *self.trailing), out[begin:end])
 
     def _byte_ranges(self, starts: Ints, seqlen: int) -> Iterator[_ByteRange]:
@@ -193,7 +193,7 @@ class _MappedRows(Rows):
         parts = _cut_at_chunks(starts, seqlen, self._geometry.rows_per_chunk)
         shards_of_parts = parts.chunk // self._geometry.chunks
         numbers = parts.chunk - shards_of_parts * self._geometry.chunks  # of chunks in their shard
-        first = numbers * self._layout.chunk_bytes + parts.first * self._row_bytes
+        first = self._layout.first_byte(numbers) + parts.first * self._row_bytes
         stop = first + parts.n_rows * self._row_bytes
         current: set[int] = set()  # shards that are known to be open, with their present size
         columns = (parts.chunk, shards_of_parts, first, stop)
@@ -213,7 +213,7 @@ class _MappedRows(Rows):
             raise _missing_chunk(self._file(shard), number)
         if not opened.is_intact(number):
             self._maps.clear()  # the next read opens the repaired files
-            raise _damaged_chunk(self._file(shard), number, self._layout)
+            raise self._layout.damaged_chunk(self._file(shard), number)
         self._is_checked[chunk] = True
 
     def _open_shard(self, shard: int) -> _MappedShard:
@@ -238,7 +238,7 @@ class _MappedRows(Rows):
 class _MappedShard:
     """One memory-mapped shard file. Opening it raises CacheError if it is missing or damaged."""
 
-    __slots__ = ("_chunk_bytes", "_map", "data", "file_size", "n_chunks", "size")
+    __slots__ = ("_layout", "_map", "data", "file_size", "n_chunks", "size")
 
     def __init__(self, file: str, layout: ShardLayout, record: str | None) -> None:
         if record is None:  # the file belongs to an unfinished commit
@@ -248,7 +248,7 @@ class _MappedShard:
             fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except (FileNotFoundError, NotADirectoryError):
             raise shards.missing(file) from None
-        self._chunk_bytes = layout.chunk_bytes
+        self._layout = layout
         try:
             self.size = os.fstat(fd).st_size
             self.n_chunks = layout.count_chunks(file, self.size, record)
@@ -259,25 +259,17 @@ class _MappedShard:
         # `file_size()`, the size now, with `size` before they read.
         self.file_size = self._map.size
         self.data = memoryview(self._map)  # read-only, as the map is
-        index = self._map[self.n_chunks * self._chunk_bytes :]
+        index = self._map[layout.first_byte(self.n_chunks) :]
         layout.check_index(file, index, self.n_chunks)
-
-    def rows(self, row_bytes: int) -> Array:
-        """The bytes of its rows: (number of chunks, rows of a chunk), without checksums."""
-        shape = (self.n_chunks, self._chunk_bytes // row_bytes)
-        strides = (self._chunk_bytes, row_bytes)
-        return np.ndarray(shape, f"V{row_bytes}", self.data, strides=strides)
 
     def is_intact(self, number: int) -> bool:
         """Whether a chunk's bytes match the checksum that follows them."""
-        first = number * self._chunk_bytes
-        stop = first + self._chunk_bytes - 4
+        n_bytes = self._layout.chunk_bytes
+        first = self._layout.first_byte(number)
         # On a cold disk, read the whole chunk at once, not page by page.
         page = first // mmap.PAGESIZE * mmap.PAGESIZE
-        self._map.madvise(mmap.MADV_WILLNEED, page, stop - page)
-        content = np.frombuffer(self.data, np.uint8, stop - first, first)
-        checksum = shards.crc32c(content)  # type: ignore[arg-type]  # takes a view of bytes, too
-        return checksum == self.data[stop : stop + 4]
+        self._map.madvise(mmap.MADV_WILLNEED, page, first + n_bytes - page)
+        return self._layout.is_intact(np.frombuffer(self.data, np.uint8, n_bytes, first))
 
 
 class _ShardPool:
@@ -370,22 +362,21 @@ class _RangedRows(Rows):
     def _fetch_from(self, shard: int, key: str, chunks: Ints) -> dict[int, Array]:
         """Fetch chunks of this shard, as `_fetch` does."""
         geometry = self._geometry
-        size = self._layout.chunk_bytes
         location = self._store.location(key)
         numbers = (chunks - shard * geometry.chunks).tolist()
         try:
             n_chunks = self._count_chunks(shard, key)
             if numbers[-1] >= n_chunks:
                 raise _missing_chunk(location, numbers[-1])
-            begins = [number * size for number in numbers]
-            parts = self._store.read_ranges(key, begins, size)
+            begins = [*map(self._layout.first_byte, numbers)]
+            parts = self._store.read_ranges(key, begins, self._layout.chunk_bytes)
         except FileNotFoundError:
             raise shards.missing(location) from None
         rows = {}
         for chunk, number, data in zip(chunks.tolist(), numbers, parts, strict=True):
-            if len(data) != size or shards.crc32c(data[:-4]) != data[-4:]:
-                raise _damaged_chunk(location, number, self._layout)
-            rows[chunk] = np.frombuffer(data[:-4], self.dtype).reshape(-1, *self.trailing)
+            if not self._layout.is_intact(data):
+                raise self._layout.damaged_chunk(location, number)
+            rows[chunk] = self._layout.decode(data)
         return rows
 
     def _count_chunks(self, shard: int, key: str) -> int:
@@ -423,13 +414,6 @@ def _cut_at_chunks(starts: Ints, seqlen: int, rows_per_chunk: int) -> _ChunkPart
 def _missing_chunk(file: str, number: int) -> CacheError:
     """The error for a shard that ends before a chunk with committed rows."""
     return shards.damage(file, f"chunk {number} of the shard", "a shard without it")
-
-
-def _damaged_chunk(file: str, chunk: int, layout: ShardLayout) -> CacheError:
-    """The error for a chunk whose bytes do not match their checksum."""
-    first_row = chunk * layout.geometry.rows_per_chunk
-    expected = f"chunk {chunk} (rows from {first_row} of the shard) to match its checksum"
-    return shards.damage(file, expected, "other bytes")
 
 
 def _copy_bytes(ranges: Iterator[_ByteRange], out: Array) -> None:
