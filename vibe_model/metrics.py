@@ -35,6 +35,11 @@ Reads = Literal[
 Better = Literal["lower", "higher", "as labels"]
 
 
+def _mean_of_parts(means: Doubles) -> float:
+    """The mean (parts,) -> a number."""
+    return float(means.mean())
+
+
 @dataclass(frozen=True, kw_only=True)
 class Metric:
     """How to compute and show one number of a protocol.
@@ -58,7 +63,8 @@ class Metric:
     reads: Reads = "joints"
     span: int = 1  # successive frames per number: 3 for an acceleration
     parts: int = 1  # numbers of each frame: 14 for an error of each joint
-    reduce: Callable[[Doubles], Any] = np.mean  # (parts,) -> a number: np.max for the worst joint
+    # (parts,) -> a number: np.max for the worst joint
+    reduce: Callable[[Doubles], Any] = _mean_of_parts
     by_keypoint: bool = False  # mean over labelled keypoints, not over frames
     # Tables for the terminal, which are narrow, are without it beside this metric; "": never.
     gives_way_to: str = ""
