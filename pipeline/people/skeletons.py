@@ -315,7 +315,7 @@ def keypoints_13(kp: NDArray[Number]) -> NDArray[Number]:
     return np.where(named[..., -1:] > 0, named, openpose)
 
 
-def lines_of(skeleton: Skeleton) -> list[tuple[int, int]]:
+def bones(skeleton: Skeleton) -> list[tuple[int, int]]:
     """Pairs of joint indices between which to draw a line."""
     position = {name: i for i, name in enumerate(joint_names(skeleton))}
     return [(position[a], position[b]) for a, b in LINES if a in position and b in position]

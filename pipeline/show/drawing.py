@@ -21,8 +21,8 @@ from pipeline.people.skeletons import (
     JOINTS,
     Array,
     add_confidence,
+    bones,
     convert,
-    lines_of,
     opposite_joints,
 )
 
@@ -94,7 +94,7 @@ def _skeleton(points: Array, visible: Array, labels: Sequence[str]) -> Skeleton:
     """
     drawn = np.flatnonzero(visible & np.isfinite(points).all(axis=-1)).tolist()
     lines = []
-    for a, b in lines_of("spin49"):
+    for a, b in bones("spin49"):
         if a in drawn and b in drawn:
             sides = {SIDES[a], SIDES[b]} - {"middle"}
             side = sides.pop() if len(sides) == 1 else "middle"

@@ -33,6 +33,8 @@ def real(tmp_path, monkeypatch, within):
         for gender in ("NEUTRAL", "MALE", "FEMALE"):
             file = name.partition(" ")[0].replace("NEUTRAL", gender)
             (tmp_path / "body" / file).touch()
+    for gender in ("MALE", "FEMALE"):
+        (tmp_path / "body" / f"SMPLX_{gender}.npz").touch()
     (tmp_path / "spin.pt").touch()
     replace_network(monkeypatch)
     monkeypatch.setattr(runs, "open_splits", lambda config: {})

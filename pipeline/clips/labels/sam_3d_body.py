@@ -26,6 +26,7 @@ import numpy as np
 
 from pipeline.clips.labels.joint_orders import JOINT_OF_SPELLING
 from pipeline.clips.labels.label_content import TWO_CORNERS, LabelContent
+from pipeline.clips.labels.label_values import DAMAGED
 from pipeline.clips.labels.people_table import FoundPeople, FoundPerson
 from pipeline.files.formats.arrays import (
     StoredArrays,
@@ -74,10 +75,12 @@ class SamPerson(NamedTuple):
 
 
 def is_of_tool(file: Path) -> bool:
-    """Whether a file has the tool's keys; False for a folder. Raises OSError."""
+    """Whether a file has the tool's keys; False for a folder. Raises RawDataError for a file that
+    cannot be read.
+    """
     if file.is_dir():
         return False
-    with open_unbuffered(file) as stream:
+    with reading(file, "a file", do=DAMAGED), open_unbuffered(file) as stream:
         if not stream.read(1):
             return False
         with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:

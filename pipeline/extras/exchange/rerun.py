@@ -37,7 +37,7 @@ from pipeline.extras.exchange.formats import Exported, require_new_file
 from pipeline.files.pixels.frames import Frame, Image
 from pipeline.files.places import write_aside
 from pipeline.people.boxes import crop_person
-from pipeline.people.skeletons import lines_of
+from pipeline.people.skeletons import bones
 from pipeline.show.bodies import LabelledBodies
 from pipeline.show.drawing import NAMES, SIDE_COLOURS, SIDES, rgb
 from pipeline.show.tracks import Choice, PageContent, ShownTrack, from_cache, read_frames
@@ -241,14 +241,14 @@ class _VideoLog:
 
 
 def _log_static(log: _VideoLog, tracks: list[ShownTrack], bodies: LabelledBodies | None) -> None:
-    """Log data common to all frames: joint names and sides, lines_of, world axes, body faces."""
+    """Log data common to all frames: joint names and sides, bones, world axes, body faces."""
     colours = [rgb(SIDE_COLOURS[side]) for side in SIDES]
     joints = []
     for joint, (name, colour) in enumerate(zip(NAMES, colours, strict=True)):
         joints.append(rr.AnnotationInfo(id=joint, label=name, color=colour))
     person = rr.AnnotationInfo(id=PERSON, label="person")
     description = rr.ClassDescription(
-        info=person, keypoint_annotations=joints, keypoint_connections=lines_of("spin49")
+        info=person, keypoint_annotations=joints, keypoint_connections=bones("spin49")
     )
     log.log("", rr.AnnotationContext([description]), static=True)
     world = rr.ViewCoordinates.RIGHT_HAND_Z_UP

@@ -27,7 +27,7 @@ from pipeline.clips.files import (
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.cuts import cuts
 from pipeline.files.raw.files import open_regular
-from pipeline.people.skeletons import coco_name, joint_names, lines_of
+from pipeline.people.skeletons import bones, coco_name, joint_names
 from pipeline.processes.meter import Meter
 from pipeline.steps.detection.plan import DetectionWork
 
@@ -101,7 +101,7 @@ def _clip_text(clip: OpenClip, info: dict[str, Any]) -> Iterator[bytes]:
         "id": 1,
         "name": "person",
         "keypoints": [coco_name(joint) for joint in joint_names("coco")],
-        "skeleton": [[a + 1, b + 1] for a, b in lines_of("coco")],
+        "skeleton": [[a + 1, b + 1] for a, b in bones("coco")],
     }
     yield f'"categories": [{json.dumps(person)}'.encode() + END[1:]
 

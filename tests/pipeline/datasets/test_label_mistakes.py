@@ -106,7 +106,9 @@ MISTAKES = {
         r"two\.mov.*share this name",
     ),
     "no clip": Mistake(
-        {"clips/a.mp4": "hello", "keypoints/clips/a.json": GOOD}, REJECTED, "is of another kind"
+        {"clips/a.mp4": "hello", "keypoints/clips/a.json": GOOD},
+        REJECTED,
+        "is no video of a known kind",
     ),
 }
 

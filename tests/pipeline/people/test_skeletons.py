@@ -11,11 +11,11 @@ from numpy.testing import assert_array_equal
 from pipeline.people.skeletons import (
     JOINTS,
     KEYPOINTS_13,
+    bones,
     convert,
     correspondence,
     joint_names,
     keypoints_13,
-    lines_of,
     opposite_joints,
     zero_invalid_joints,
 )
@@ -162,8 +162,8 @@ def test_mirroring_swaps_sides_and_keeps_the_middle():
 
 @pytest.mark.parametrize("name", ["spin49", "penn_action", "body_25", "coco", "common14"])
 def test_bones_join_joints_of_the_skeleton_and_mirror_onto_bones(name):
-    lines, other = {frozenset(pair) for pair in lines_of(name)}, opposite_joints(name)
-    assert len(lines) == len(lines_of(name)) > 5
+    lines, other = {frozenset(pair) for pair in bones(name)}, opposite_joints(name)
+    assert len(lines) == len(bones(name)) > 5
     assert {frozenset(other[i] for i in line) for line in lines} == lines
 
 

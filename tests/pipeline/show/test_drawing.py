@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import cache
-from pipeline.people.skeletons import lines_of, opposite_joints
+from pipeline.people.skeletons import bones, opposite_joints
 from pipeline.show.drawing import NAMES, SIDES, flat, joints_3d, views
 from tests.pipeline.show.made_tracks import AT, made, pictures, shown
 
@@ -114,7 +114,7 @@ def test_joints_and_bones_have_the_side_of_their_names():
         [np.random.default_rng(0).uniform(0, 100, (49, 2)), np.ones((49, 1))], axis=1
     )
     sides = {line.name: line.side for line in flat(kp_2d).lines}
-    assert len(sides) == len(lines_of("spin49"))
+    assert len(sides) == len(bones("spin49"))
     assert (
         sides["rwrist – relbow"]
         == sides["hip – rhip"]
