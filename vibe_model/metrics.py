@@ -20,13 +20,15 @@ import numpy as np
 from pipeline.errors import require_options
 from pipeline.people.skeletons import (
     JOINTS,
-    KEYPOINTS_13,
     Array,
     Bools,
     Doubles,
     Floats,
     corners_of,
 )
+from vibe_model.alignment import aligned_distances
+from vibe_model.alignment import normalise_13 as normalise_13
+from vibe_model.alignment import procrustes_align as procrustes_align
 
 Reads = Literal[
     "joints", "placed joints", "vertices", "vertices at rest", "keypoints", "prediction"
@@ -94,8 +96,6 @@ UNITS: Final = "Mean errors over frames in mm, accelerations in mm per frame², 
 _UNITS_2D: Final = "2D keypoints alone: PCK in %. Nothing measures depth"
 
 HIPS: Final = [JOINTS["common14"].index(name) for name in ("rhip", "lhip")]
-_HIPS_13: Final = [KEYPOINTS_13.index(name) for name in ("lhip", "rhip")]
-_SHOULDERS_13: Final = [KEYPOINTS_13.index(name) for name in ("lshoulder", "rshoulder")]
 PCK_THRESHOLD_MM: Final = 150.0
 AUC_THRESHOLDS_MM: Final = np.arange(0.0, 151.0, 5.0)
 PCK_2D_SHARE: Final = 0.05  # of the larger side of the tight box
@@ -153,21 +153,6 @@ def np_mpjpe(pred: Floats, target: Floats) -> Doubles:
     goal = normalise_13(target)
     aligned = procrustes_align(source, goal)
     return _mean(np.linalg.norm(aligned - goal, axis=-1))
-
-
-def normalise_13(pose: Floats) -> Doubles:
-    """Normalise poses (..., 13, 3): centre them at the middle of the hips, in torso sizes.
-
-    The torso size is the distance of the middles of hips and shoulders. A pose of size 0 is only
-    centred.
-    """
-    pose = pose.astype(np.float64)
-    shoulders = pose[..., _SHOULDERS_13, :].mean(-2, keepdims=True)
-    hips = pose[..., _HIPS_13, :].mean(-2, keepdims=True)
-    size = np.linalg.norm(shoulders - hips, axis=-1, keepdims=True)
-    unit = np.where(size > 0, size, 1.0)
-    normalised: Doubles = (pose - hips) / unit
-    return normalised
 
 
 def pve(pred: Floats, target: Floats) -> Doubles:
@@ -307,36 +292,10 @@ def _pck_aligned_by_frame(
     human_dynamics). Frames with fewer than 6 visible points: skipped.
     """
     labelled = visible > 0  # (N, J)
-    distance = _aligned_distances(pred_2d, target_2d, labelled)
+    distance = aligned_distances(pred_2d, target_2d, labelled)
     bound = alpha * np.reshape(size, (-1, 1))
     is_correct = (distance < bound) & labelled
     return _divide_or_nan(100 * is_correct.sum(-1), labelled.sum(-1), fewest=FEWEST_VISIBLE)
-
-
-def _aligned_distances(pred: Floats, target: Floats, labelled: Bools) -> Doubles:
-    """Distances of labelled points after the best 2D scale and translation, (N, J); others: 0.
-
-    pred, target: (N, J, 2); labelled: (N, J).
-    """
-    source = _centre_labelled(pred, labelled)
-    goal = _centre_labelled(target, labelled)
-    # The pseudoinverse gives a single point the scale 0: it lands on the target's mean.
-    transposed = np.swapaxes(source, -1, -2)
-    inverse = np.linalg.pinv(transposed @ source, rcond=1e-10, hermitian=True)  # (N, 2, 2)
-    best_map = inverse @ transposed @ goal  # (N, 2, 2), in least squares
-    scale = np.trace(best_map, axis1=-2, axis2=-1) / 2
-    aligned = scale[:, None, None] * source
-    distances: Doubles = np.linalg.norm(aligned - goal, axis=-1)
-    return distances
-
-
-def _centre_labelled(points: Floats, labelled: Bools) -> Doubles:
-    """Points (N, J, 2) about the mean of each frame's labelled points; others are 0."""
-    is_labelled = labelled[..., None]
-    points = np.where(is_labelled, points.astype(np.float64), 0)
-    count = np.maximum(is_labelled.sum(-2), 1)  # (N, 1)
-    mean = points.sum(-2) / count  # (N, 2)
-    return np.where(is_labelled, points - mean[:, None], 0)
 
 
 def _pck_aligned_to_person(pred: Floats, target: Floats) -> Doubles:
@@ -361,33 +320,6 @@ def _centre_on_hips(joints: Floats) -> Doubles:
     middle = joints[..., HIPS, :].mean(axis=-2, keepdims=True)
     centred: Doubles = joints - middle
     return centred
-
-
-def procrustes_align(pred: Floats, target: Floats) -> Doubles:
-    """Align `pred` to `target` by a similarity transform, in least squares (Umeyama, PAMI 1991).
-
-    pred, target: (..., J, 3) -> (..., J, 3). Reflections are not allowed. A single point lands on
-    the target's mean.
-    """
-    pred = pred.astype(np.float64)
-    target = target.astype(np.float64)
-    target_mean = target.mean(-2, keepdims=True)
-    source = pred - pred.mean(-2, keepdims=True)
-    goal = target - target_mean
-
-    covariance = np.swapaxes(goal, -1, -2) @ source  # (..., 3, 3) eq. 38, a sum instead of a mean
-    u, singular, vt = np.linalg.svd(covariance)
-    is_reflection = np.linalg.det(u @ vt) < 0
-    sign = np.ones_like(singular)  # the diagonal of S, eq. 43
-    sign[..., -1] = np.where(is_reflection, -1.0, 1.0)
-    rotation = (u * sign[..., None, :]) @ vt  # eq. 40
-
-    spread = np.square(source).sum((-2, -1))
-    trace = (singular * sign).sum(-1)
-    scale = np.divide(trace, spread, out=np.zeros_like(spread), where=spread > 0)  # eq. 42
-    turned = scale[..., None, None] * source @ np.swapaxes(rotation, -1, -2)
-    aligned: Doubles = turned + target_mean
-    return aligned
 
 
 def _extents(points: Doubles, labelled: Bools) -> Doubles:

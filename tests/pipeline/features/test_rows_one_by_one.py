@@ -84,11 +84,11 @@ def test_rows_of_a_second_commit_have_the_numbers_of_their_frames(penn, into):
     extract(penn.root)
     assert len(penn.split.manifest["commits"]) == 2
     found = differences(penn.split, "pr_vipe")
-    assert len(found) == 32
+    assert len(found) == 24  # a joint of 0005 is hidden: its rows have no numbers
     assert (found < SAME).all()
     penn.edit("0001")  # its old rows stay in a shard that others need
     penn.convert()
     extract(penn.root)
     found = differences(penn.split, "pr_vipe")
-    assert len(found) == 32
+    assert len(found) == 24  # a joint of 0005 is hidden: its rows have no numbers
     assert (found < SAME).all()
