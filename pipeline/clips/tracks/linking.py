@@ -186,10 +186,13 @@ class _Filters:
         variance = np.zeros((n, 2, 2))
         variance[:, 0, 0] = self._noise(detections, size)
         variance[:, 1, 1] = (START * size) ** 2
-        self.person = np.append(self.person, np.arange(first, first + n))
+        numbers = np.arange(first, first + n)
+        once = np.ones(n, np.int64)
+        at_rest = np.zeros((n, 2, 2))
+        self.person = np.append(self.person, numbers)
         self.last = np.append(self.last, detections)
-        self._n_seen = np.append(self._n_seen, np.ones(n, np.int64))
-        self._state = np.concatenate([self._state, np.zeros((n, 2, 2))])
+        self._n_seen = np.append(self._n_seen, once)
+        self._state = np.concatenate([self._state, at_rest])
         self._variance = np.concatenate([self._variance, variance])
 
     def advance(self, n: float) -> None:
@@ -216,25 +219,35 @@ class _Filters:
             homography = camera.get(frame)
             if homography is None:
                 continue
-            expected = self._seen.centre[self.last] + self._state[:, 0]
+            expected = self._expected_centres()
             move = transfer(homography, expected) - expected
-            self._state[:, 0] += np.where(np.isfinite(move), move, 0)  # some map to infinity
+            is_finite = np.isfinite(move)  # some map to infinity
+            self._state[:, 0] += np.where(is_finite, move, 0)
+
+    def _expected_centres(self) -> Doubles:
+        """Where the centres (A, 2) px of the persons' boxes are expected."""
+        return self._seen.centre[self.last] + self._state[:, 0]
 
     def pair(self, detections: Ints, shifts: Doubles, reach: Doubles) -> Pairs:
         """Compare persons with those of B detections who are near if the camera shifts all by one
         of C shifts px: at least those with an offset up to `reach` (A,) px.
         """
+        n_rows = len(self.last)
         n_columns = len(detections)
-        n_pairs = len(self.last) * n_columns
+        n_pairs = n_rows * n_columns
         if n_pairs <= ALL_PAIRS:
             row, column = np.divmod(np.arange(n_pairs), n_columns)
-            return self._compare(detections, row, column, np.arange(0, n_pairs, n_columns))
+            first = np.arange(0, n_pairs, n_columns)
+            return self._compare(detections, row, column, first)
         found = self._search(detections, shifts, reach)
         column = np.fromiter(chain.from_iterable(found), np.int64)
-        query = np.repeat(np.arange(len(found)), [*map(len, found)])
-        pairs = np.unique(query % len(self.last) * n_columns + column)
+        counts = [*map(len, found)]
+        query = np.repeat(np.arange(len(found)), counts)
+        row = query % n_rows
+        pairs = np.unique(row * n_columns + column)
         row, column = np.divmod(pairs, n_columns)
-        return self._compare(detections, row, column, np.unique(row, return_index=True)[1])
+        _, first = np.unique(row, return_index=True)
+        return self._compare(detections, row, column, first)
 
     def _search(
         self, detections: Ints, shifts: Doubles, reach: Doubles, *, counts: bool = False
@@ -248,10 +261,12 @@ class _Filters:
 
         largest = self._seen.sides[detections].max(axis=0)
         scale = np.maximum(largest, 1)  # px: boxes are higher than wide
-        radius = (reach[:, None] + (self._seen.sides[self.last] + largest) / 2) / scale
-        place = self._seen.centre[self.last] + self._state[:, 0]
-        found: Array = KDTree(self._seen.centre[detections] / scale).query_ball_point(
-            (place + shifts[:, None]).reshape(-1, 2) / scale,
+        half_sides = (self._seen.sides[self.last] + largest) / 2
+        radius = (reach[:, None] + half_sides) / scale
+        shifted = self._expected_centres() + shifts[:, None]  # (C, A, 2)
+        tree = KDTree(self._seen.centre[detections] / scale)
+        found: Array = tree.query_ball_point(
+            shifted.reshape(-1, 2) / scale,
             np.tile(radius.max(axis=1), len(shifts)),
             p=math.inf,
             return_length=counts,
@@ -273,7 +288,8 @@ class _Filters:
         expected = old[..., :2] + self._state[row, :1]
         offsets = new[..., :2] - expected  # (P, J, 2)
         offset = np.einsum("pjk,pj->pk", offsets, weight)  # d
-        length = np.sqrt(square(offsets - offset[:, None]))
+        residual = offsets - offset[:, None]
+        length = np.sqrt(square(residual))
         mean_length = np.einsum("pj,pj->p", length, weight)  # r, in px
 
         noise = self._noise(seen, size)  # R
@@ -293,8 +309,10 @@ class _Filters:
         """
         shift = np.zeros(2)
         size = self._seen.size[self.last]
-        noise = (NOISE * size) ** 2 / self._seen.confidence[detections].min()
-        explained = np.sqrt(CAP * (self._variance[:, 0, 0] + noise))  # px: longer offsets cost CAP
+        least_confidence = self._seen.confidence[detections].min()
+        noise = (NOISE * size) ** 2 / least_confidence
+        variance = self._variance[:, 0, 0] + noise
+        explained = np.sqrt(CAP * variance)  # px: longer offsets cost CAP
         pairs = self.pair(detections, shift[None], explained)
         is_all = len(pairs.row) == len(size) * len(detections)
         usual = self._shift_spread * size.mean() ** 2
@@ -302,46 +320,61 @@ class _Filters:
         least = pairs.least(cost)
         rareness = TAIL
         if len(least) < len(size) or least.max() > EXPLAINED:
-            shifts = np.concatenate([shift[None], self._offsets_of_steadiest(detections, pairs)])
+            offsets = self._offsets_of_steadiest(detections, pairs)
+            shifts = np.concatenate([shift[None], offsets])
             rarenesses = TAIL + square(shifts) / usual
             price = (TAIL + 2) * np.log(rarenesses / TAIL)
             if not is_all:
                 # without those that cost more than none, by the persons alone who are near nobody
                 n_near = self._search(detections, shifts, explained, counts=True)
-                lost = (n_near.reshape(len(shifts), -1) == 0).sum(axis=1)
-                most = least.sum() + CAP * (len(size) - len(least)) + 1e-6
+                is_alone = n_near.reshape(len(shifts), -1) == 0
+                lost = is_alone.sum(axis=1)
+                n_without_pairs = len(size) - len(least)
+                most = least.sum() + CAP * n_without_pairs + 1e-6
                 tried = price + CAP * lost <= most
-                shifts, rarenesses, price = shifts[tried], rarenesses[tried], price[tried]
+                shifts = shifts[tried]
+                rarenesses = rarenesses[tried]
+                price = price[tried]
                 pairs = self.pair(detections, shifts, explained)
             costs = pairs.costs(shifts)
-            best = np.argmin(pairs.least(costs).sum(axis=1) + price)
+            total = pairs.least(costs).sum(axis=1)
+            best = np.argmin(total + price)
             cost = costs[best]
             rareness = rarenesses[best]
 
         # the mean of the offsets that this shift explains, and of usual shifts
-        nearest = np.lexsort((cost, pairs.row))[pairs.first]
+        order = np.lexsort((cost, pairs.row))
+        nearest = order[pairs.first]
         nearest = nearest[cost[nearest] < CAP]
         weight = 1 / pairs.variance[nearest]
         weight_of_none = TAIL / (rareness * usual)
         self._shift_variance = 1 / (weight_of_none + weight.sum())
         shift = self._shift_variance * (weight @ pairs.offset[nearest])
-        squared = shift @ shift / 2 + self._shift_variance
-        spread = squared / usual * self._shift_spread
-        spread = self._shift_spread + LEARNING * (spread - self._shift_spread)
-        self._shift_spread = max(float(spread), LEAST_SPREAD**2)
+        self._learn_spread(shift, usual)
         if not is_all:
             pairs = self.pair(detections, shift[None], REACH * size)
         self._state[:, 0] += shift
         return pairs._replace(offset=pairs.offset - shift)
 
+    def _learn_spread(self, shift: Doubles, usual: float) -> None:
+        """Learn how usual such shifts are. shift: (2,) px. usual: (px^2) their variance so far."""
+        squared = shift @ shift / 2 + self._shift_variance
+        spread = squared / usual * self._shift_spread
+        change = LEARNING * (spread - self._shift_spread)
+        spread = self._shift_spread + change
+        self._shift_spread = max(float(spread), LEAST_SPREAD**2)
+
     def _offsets_of_steadiest(self, detections: Ints, pairs: Pairs) -> Doubles:
         """Offsets (n, 2) px of the steadiest persons from the detections of least cost to each."""
-        unsteadiness = self._variance[:, 0, 0] / self._seen.size[self.last] ** 2
-        steadiest = np.argsort(unsteadiness, kind="stable")[:STEADIEST, None]
-        columns = np.arange(len(detections))
-        places = steadiest * len(columns) + columns
-        if len(pairs.row) < len(unsteadiness) * len(columns):
-            row, column = np.divmod(places.ravel(), len(columns))
+        size = self._seen.size[self.last]
+        unsteadiness = self._variance[:, 0, 0] / size**2
+        order = np.argsort(unsteadiness, kind="stable")
+        steadiest = order[:STEADIEST, None]
+        n_columns = len(detections)
+        n_pairs = len(size) * n_columns
+        places = steadiest * n_columns + np.arange(n_columns)
+        if len(pairs.row) < n_pairs:
+            row, column = np.divmod(places.ravel(), n_columns)
             pairs = self._compare(detections, row, column, pairs.first)
             places = np.arange(len(row)).reshape(places.shape)
         cost = square(pairs.offset) / pairs.variance + pairs.shape
@@ -404,7 +437,8 @@ def _scenes(frame_index: Sequence[int] | Ints, cuts: Sequence[int]) -> Ints:
     >>> _scenes([0, 1, 5, 6, 9], cuts=[3, 6]).tolist()
     [0, 0, 1, 2, 2]
     """
-    return np.asarray(np.searchsorted(sorted(cuts), frame_index, side="right"), np.int64)
+    scene = np.searchsorted(sorted(cuts), frame_index, side="right")
+    return np.asarray(scene, np.int64)
 
 
 def split_at_gaps(frame_index: Ints, max_gap: int, cuts: Sequence[int] = ()) -> list[Ints]:
@@ -417,7 +451,8 @@ def split_at_gaps(frame_index: Ints, max_gap: int, cuts: Sequence[int] = ()) -> 
     [[0, 1, 2], [3, 4], [5]]
     """
     is_gap = np.diff(frame_index) > max_gap + 1
-    is_cut = np.diff(_scenes(frame_index, cuts)) > 0
+    scene = _scenes(frame_index, cuts)
+    is_cut = np.diff(scene) > 0
     starts = np.flatnonzero(is_gap | is_cut) + 1
     return np.split(np.arange(len(frame_index)), starts)
 

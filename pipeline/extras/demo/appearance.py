@@ -34,21 +34,39 @@ Picture = Float32s  # (H, W, 3) RGB 0..1
 Hsv = tuple[float, float, float]
 _Rectangle = tuple[slice, slice]  # rows and columns of an image
 
-# Hue, saturation and value of each part of the kit, and its joints of `skeletons.JOINTS["smpl"]`.
-KIT: Final[Mapping[str, tuple[Hsv, tuple[int, ...]]]] = {
-    "shorts": ((0.60, 0.35, 0.28), (0,)),
-    "left thigh": ((0.36, 0.80, 0.50), (1,)),
-    "left shin": ((0.33, 0.65, 0.78), (4,)),
-    "right thigh": ((0.80, 0.65, 0.48), (2,)),
-    "right shin": ((0.83, 0.48, 0.82), (5,)),
-    "left shoe": ((0.40, 0.90, 0.30), (7, 10)),
-    "right shoe": ((0.90, 0.85, 0.42), (8, 11)),
-    "left sleeve": ((0.60, 0.85, 0.62), (16,)),
-    "left forearm": ((0.55, 0.65, 0.90), (18,)),
-    "right sleeve": ((0.04, 0.88, 0.78), (17,)),
-    "right forearm": ((0.10, 0.80, 0.96), (19,)),
-    "left glove": ((0.62, 0.90, 0.40), (20, 22)),
-    "right glove": ((0.00, 0.90, 0.52), (21, 23)),
+# Parts of a person by their joints of `skeletons.JOINTS["smpl"]`.
+PARTS: Final[Mapping[str, tuple[int, ...]]] = {
+    "shorts": (0,),
+    "left thigh": (1,),
+    "left shin": (4,),
+    "right thigh": (2,),
+    "right shin": (5,),
+    "left shoe": (7, 10),
+    "right shoe": (8, 11),
+    "left sleeve": (16,),
+    "left forearm": (18,),
+    "right sleeve": (17,),
+    "right forearm": (19,),
+    "left glove": (20, 22),
+    "right glove": (21, 23),
+    "shirt": (3, 6, 9, 13, 14),
+    "head": (12, 15),
+}
+# Hue, saturation and value of the parts of the kit.
+KIT: Final[Mapping[str, Hsv]] = {
+    "shorts": (0.60, 0.35, 0.28),
+    "left thigh": (0.36, 0.80, 0.50),
+    "left shin": (0.33, 0.65, 0.78),
+    "right thigh": (0.80, 0.65, 0.48),
+    "right shin": (0.83, 0.48, 0.82),
+    "left shoe": (0.40, 0.90, 0.30),
+    "right shoe": (0.90, 0.85, 0.42),
+    "left sleeve": (0.60, 0.85, 0.62),
+    "left forearm": (0.55, 0.65, 0.90),
+    "right sleeve": (0.04, 0.88, 0.78),
+    "right forearm": (0.10, 0.80, 0.96),
+    "left glove": (0.62, 0.90, 0.40),
+    "right glove": (0.00, 0.90, 0.52),
 }
 SHIRTS: Final = (  # of the persons of a take, in turn
     (0.14, 0.10, 0.92),
@@ -57,7 +75,7 @@ SHIRTS: Final = (  # of the persons of a take, in turn
     (0.92, 0.40, 0.90),
 )
 BACK: Final = 0.45  # brightness of a shirt's back beside its front
-_HEAD: Final = (12, 15)
+SPINE: Final = 3  # SMPL's lowest joint of the spine
 SKIN: Final = (
     (0.065, 0.34, 0.90),
     (0.06, 0.42, 0.78),
@@ -65,7 +83,6 @@ SKIN: Final = (
     (0.05, 0.52, 0.52),
 )
 _HAIR: Final = (0.07, 0.65, 0.30)
-_SHIRT: Final = (3, 6, 9, 13, 14)
 
 TEXTURE_PX: Final = 512
 TILE_M: Final = 6.0  # side of the repeated ground texture
@@ -90,6 +107,9 @@ def dress(body: SmplArrays, rng: Generator, number: int = 0) -> Colours:
     centre = np.asarray(corners.mean(axis=1), np.float64)  # (F, 3) m
     colours = np.zeros((len(centre), 3), np.float32)
 
+    def faces_of(part: str) -> Bools:
+        return np.isin(nearest_joint, PARTS[part])
+
     def paint(faces: Bools, hsv: Hsv, shade: float = 1.0) -> None:
         """Give the faces a colour near this one."""
         hue, saturation, value = hsv
@@ -97,21 +117,29 @@ def dress(body: SmplArrays, rng: Generator, number: int = 0) -> Colours:
         value *= shade * rng.uniform(0.96, 1.04)
         colours[faces] = colorsys.hsv_to_rgb(hue % 1, saturation, value)
 
-    for hsv, joints in KIT.values():
-        paint(np.isin(nearest_joint, joints), hsv)
-    shirt = np.isin(nearest_joint, _SHIRT)
-    paint(shirt, SHIRTS[number % len(SHIRTS)])
-    spine = (body.J_regressor @ body.v_template)[_SHIRT[0]]
-    paint(shirt & (centre[:, 2] < spine[2]), SHIRTS[number % len(SHIRTS)], BACK)
+    for part, hsv in KIT.items():
+        paint(faces_of(part), hsv)
 
-    head = np.isin(nearest_joint, _HEAD)
-    paint(head, SKIN[rng.integers(len(SKIN))])
+    shirt = faces_of("shirt")
+    shirt_hsv = SHIRTS[number % len(SHIRTS)]
+    paint(shirt, shirt_hsv)
+    joints = body.J_regressor @ body.v_template
+    is_back = centre[:, 2] < joints[SPINE, 2]
+    paint(shirt & is_back, shirt_hsv, BACK)
+
+    head = faces_of("head")
+    tone = rng.integers(len(SKIN))
+    paint(head, SKIN[tone])
     # Hair is above and behind a plane that slopes from the forehead to the nape.
-    _, up, ahead = (centre - body.v_template[VERTEX_IDS["nose"]]).T
-    paint(head & (0.78 * up - 0.62 * ahead > 0.067), _HAIR)
-    for eye in ("leye", "reye"):
-        distance = np.linalg.norm(centre - body.v_template[VERTEX_IDS[eye]], axis=1)
-        colours[head & (distance < 0.013)] = 0.08
+    nose = body.v_template[VERTEX_IDS["nose"]]
+    _, up, ahead = (centre - nose).T
+    is_hair = 0.78 * up - 0.62 * ahead > 0.067
+    paint(head & is_hair, _HAIR)
+    for name in ("leye", "reye"):
+        eye = body.v_template[VERTEX_IDS[name]]
+        distance = np.linalg.norm(centre - eye, axis=1)
+        is_eye = distance < 0.013
+        colours[head & is_eye] = 0.08
     return colours
 
 
@@ -119,32 +147,41 @@ def dress(body: SmplArrays, rng: Generator, number: int = 0) -> Colours:
 def _ground() -> Float32s:
     """The ground's texture: boards in slightly different shades, with grain, which repeats."""
     rng = np.random.default_rng(0)
-    shades = rng.uniform(0.96, 1.04, (1, BOARDS))
+    shades = rng.uniform(0.96, 1.04, BOARDS)
     across = np.arange(TEXTURE_PX) * BOARDS / TEXTURE_PX
-    boards = np.where(across % 1 < 0.04, 0.9, shades[:, across.astype(int)])
+    board = across.astype(int)
+    is_gap = across % 1 < 0.04
+    boards = np.where(is_gap, 0.9, shades[board])
     noise = rng.normal(0, 1, (TEXTURE_PX, TEXTURE_PX))
-    grain = gaussian_filter(noise, (24, 4), mode="wrap")
-    grey = GROUND * boards * (1 + 0.01 * grain / grain.std())
+    smooth = gaussian_filter(noise, (24, 4), mode="wrap")
+    grain = 0.01 * smooth / smooth.std()
+    grey = GROUND * boards * (1 + grain)
     return np.asarray(grey, np.float32)
 
 
 def _paint_ground(camera: Camera, frame: int) -> Picture:
     """The view without people, (H, W, 3)."""
-    rotation = camera.extrinsics[frame, :3, :3]
+    extrinsics = camera.extrinsics[frame]
+    rotation = extrinsics[:3, :3]
+    translation = extrinsics[:3, 3]
     to_ray = rotation.T @ np.linalg.inv(camera.intrinsics)  # of a pixel, in the world
-    x, y, z = -rotation.T @ camera.extrinsics[frame, :3, 3]  # the camera's place
-    to_ground = np.array([[-y, x, 0], [0, z, -y], [0, 1, 0]]) @ to_ray  # x and z where y is 0
+    x, y, z = -rotation.T @ translation  # the camera's place
+    meet_ground = np.array([[-y, x, 0], [0, z, -y], [0, 1, 0]])  # ray -> x and z where y is 0
+    to_ground = meet_ground @ to_ray
     per_m = TEXTURE_PX / TILE_M
+    to_texture = np.diag([per_m, per_m, 1]) @ to_ground
     grey = cv2.warpPerspective(
         _ground(),
-        np.diag([per_m, per_m, 1]) @ to_ground @ COARSE,
+        to_texture @ COARSE,
         (camera.width // 2, camera.height // 2),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_WRAP,
     )
     grey = cv2.resize(grey, (camera.width, camera.height))
     v, u = np.mgrid[: camera.height, : camera.width]
-    grey[to_ray[1, 0] * u + to_ray[1, 1] * v + to_ray[1, 2] >= 0] = SKY
+    per_u, per_v, at_origin = to_ray[1]
+    up = per_u * u + per_v * v + at_origin  # of the pixels' rays
+    grey[up >= 0] = SKY
     return np.asarray(grey[..., None] * TINT, np.float32)
 
 
@@ -155,52 +192,67 @@ class Renderer:
         self.camera = camera
         self.normals = SmoothNormals(faces)
         self.faces = self.normals.faces
-        is_still = np.ptp(camera.extrinsics, axis=0).max() == 0
-        self._still = _paint_ground(camera, 0) if is_still else None
+        self._still: Picture | None = None  # the ground before a camera at rest
+        change = np.ptp(camera.extrinsics, axis=0)
+        if change.max() == 0:
+            self._still = _paint_ground(camera, 0)
 
     def view(self, frame: int, bodies: Sequence[tuple[Floats, Colours]]) -> tuple[Image, Float32s]:
         """Draw one frame: bodies as (vertices (V, 3) m in the world, colours (F, 3)).
 
         Returns the image, and the depth (H, W) m of the nearest body in each pixel, inf for none.
         """
-        ground = self._still if self._still is not None else _paint_ground(self.camera, frame)
-        canvas = ground.copy()
+        canvas = self._view_ground(frame).copy()
         depth = np.full(canvas.shape[:2], np.inf, np.float32)
 
         verts = [body for body, _ in bodies]
         pixels, z = _project(self.camera, frame, np.concatenate(verts))
-        part = _bounding_rectangle(pixels[z >= NEAR_M], self.camera)
+        is_drawn = z >= NEAR_M
+        part = _bounding_rectangle(pixels[is_drawn], self.camera)
         if part is not None:
             samples = self._sample(pixels, z, part, len(bodies))
             light = np.concatenate([self._light(body) for body in verts])
             colours = np.concatenate([colours for _, colours in bodies])
             # mean RGB and coverage of each pixel's samples
-            shaded = _reduce_samples(samples.shade(light, colours), np.add)
-            mean = shaded / np.float32(SUPERSAMPLING**2)
+            shaded = samples.shade(light, colours)
+            total = _reduce_samples(shaded, np.add)
+            mean = total / np.float32(SUPERSAMPLING**2)
 
+            rgb = mean[..., :3]
             coverage = mean[..., 3:]
             behind = canvas[part] * (1 - coverage)
-            canvas[part] = behind + mean[..., :3]
+            canvas[part] = behind + rgb
+            inverse_depth = _reduce_samples(samples.inverse_depth, np.maximum)
             with np.errstate(divide="ignore"):
-                depth[part] = 1 / _reduce_samples(samples.inverse_depth, np.maximum)
+                depth[part] = 1 / inverse_depth
         image = np.round(canvas.clip(0, 1) * 255)
         return image.astype(np.uint8), depth
+
+    def _view_ground(self, frame: int) -> Picture:
+        if self._still is not None:
+            return self._still
+        return _paint_ground(self.camera, frame)
 
     def _sample(self, pixels: Floats, z: Floats, part: _Rectangle, n_bodies: int) -> Samples:
         """Rasterise the bodies, whose vertices `_project` gives, within a part of the image."""
         shifted = [self.faces + i * self.normals.n_vertices for i in range(n_bodies)]
         faces = np.concatenate(shifted)
         rows, columns = part
+        height = SUPERSAMPLING * (rows.stop - rows.start)
+        width = SUPERSAMPLING * (columns.stop - columns.start)
         # whole numbers are centres, of pixels and of samples
-        corners = (pixels - (columns.start, rows.start) + 0.5) * SUPERSAMPLING - 0.5
-        height, width = (SUPERSAMPLING * (side.stop - side.start) for side in part)
-        return rasterise(corners[faces], (1 / z)[faces], width, height)
+        shifted_pixels = pixels - (columns.start, rows.start)
+        corners = (shifted_pixels + 0.5) * SUPERSAMPLING - 0.5
+        inverse_depth = 1 / z
+        return rasterise(corners[faces], inverse_depth[faces], width, height)
 
     def _light(self, verts: Floats) -> Float32s:
         """Brightness (F, 3) of a body at its faces' corners, from smooth normals."""
         smooth = self.normals(verts)
-        direct = (1 - AMBIENT) * np.maximum(smooth @ TO_LIGHT, 0)
-        light = AMBIENT + direct + SKYLIGHT * smooth[:, 1]
+        cosine = np.maximum(smooth @ TO_LIGHT, 0)
+        direct = (1 - AMBIENT) * cosine
+        from_sky = SKYLIGHT * smooth[:, 1]
+        light = AMBIENT + direct + from_sky
         return np.asarray(light[self.faces], np.float32)
 
 
@@ -210,23 +262,30 @@ def _project(camera: Camera, frame: int, verts: Floats) -> tuple[Floats, Floats]
     Points nearer than NEAR_M are not drawn. They get the depth NEAR_M / 2, by which one can divide.
     """
     extrinsics = camera.extrinsics[frame]
-    points = verts @ extrinsics[:3, :3].T + extrinsics[:3, 3]
+    rotation = extrinsics[:3, :3]
+    translation = extrinsics[:3, 3]
+    points = verts @ rotation.T + translation
     z = points[:, 2]  # a view
     z[z < NEAR_M] = NEAR_M / 2
-    pixels = points @ camera.intrinsics.T
-    return pixels[:, :2] / pixels[:, 2:], z
+    homogeneous = points @ camera.intrinsics.T
+    pixels = homogeneous[:, :2] / homogeneous[:, 2:]
+    return pixels, z
 
 
 def _bounding_rectangle(pixels: Floats, camera: Camera) -> _Rectangle | None:
     """The image's pixels around points (N, 2) px; None if there are no such pixels."""
-    low = np.floor(pixels.min(axis=0, initial=np.inf)).clip(min=0)
+    lowest = pixels.min(axis=0, initial=np.inf)
+    low = np.floor(lowest).clip(min=0)
+    highest = pixels.max(axis=0, initial=-np.inf)
     last_pixel = (camera.width - 1, camera.height - 1)
-    high = np.ceil(pixels.max(axis=0, initial=-np.inf)).clip(max=last_pixel)
+    high = np.ceil(highest).clip(max=last_pixel)
     if (low > high).any():
         return None
     left, top = low.astype(int).tolist()
     right, bottom = high.astype(int).tolist()
-    return slice(top, bottom + 1), slice(left, right + 1)
+    rows = slice(top, bottom + 1)
+    columns = slice(left, right + 1)
+    return rows, columns
 
 
 def _reduce_samples(samples: Float32s, combine: np.ufunc) -> Float32s:

@@ -131,7 +131,7 @@ def _kit() -> tuple[NDArray[np.str_], Float32s]:
     """Names of parts and their colours, in light and in shade."""
     from pipeline.extras.demo import appearance
 
-    parts = [(name, hsv) for name, (hsv, _) in appearance.KIT.items()]
+    parts = [*appearance.KIT.items()]
     parts += [("head", hsv) for hsv in appearance.SKIN]
     for hue, saturation, value in appearance.SHIRTS:
         parts += [("shirt", (hue, saturation, shade * value)) for shade in (1, appearance.BACK)]

@@ -86,14 +86,12 @@ def _to_smpl(angles: Floats, heading: float) -> Doubles:
     Heading 0 faces +z, a positive one is turned towards +x. The body stays y-up.
     """
     radians = np.radians(angles)
-    a = dict(zip(DOFS, radians.T, strict=True))
-    root = _turn_yxz(heading + a["pelvis_yaw"], a["pelvis_pitch"], a["pelvis_roll"])
-    spine = _turn_yxz(a["spine_turn"] / 3, a["spine_bend"] / 3, a["spine_side"] / 3)
-    head = _turn_yxz(a["head_turn"] / 2, a["head_nod"] / 2, a["head_tilt"] / 2)
-    joints = {0: root, 3: spine, 6: spine, 9: spine, 12: head, 15: head}
+    freedoms = dict(zip(DOFS, radians.T, strict=True))
+    joints = _trunk(SimpleNamespace(**freedoms), heading)
     # SMPL numbers a right joint one above the left one
     for side, side_sign, offset in (("l", 1, 0), ("r", -1, 1)):
-        limb = SimpleNamespace(**{name: a[f"{side}_{name}"] for name in SIDED})
+        of_limb = {name: freedoms[f"{side}_{name}"] for name in SIDED}
+        limb = SimpleNamespace(**of_limb)
         rotations = _arm(limb, side_sign) | _leg(limb, side_sign)
         for left_joint, rotation in rotations.items():
             joints[left_joint + offset] = rotation
@@ -133,7 +131,8 @@ def _choreograph(t: Doubles, rng: Generator, repertoire: Sequence[str]) -> Doubl
 
         # other angles are relaxed with a personal offset
         offset = rng.normal(0, 1.5, len(DOFS))
-        acted = np.tile(RELAXED + offset, (len(t), 1))
+        relaxed = RELAXED + offset
+        acted = np.tile(relaxed, (len(t), 1))
         for freedom, curve in curves.items():
             acted[:, INDEX[freedom]] = curve
         angles += weight[:, None] * acted
@@ -146,10 +145,13 @@ def _blend_weights(t: Doubles, n: int) -> Doubles:
     The first action begins before all frames. Each other one takes over from the action before
     within BLEND_S around its start.
     """
-    starts = t[0] + (t[-1] - t[0]) * np.arange(1, n) / n
+    duration = t[-1] - t[0]
+    starts = t[0] + duration * np.arange(1, n) / n
     since = t - starts[:, None]
     ramps = np.clip(since / BLEND_S + 0.5, 0, 1)
-    begun = np.vstack([np.ones_like(t), ramps, np.zeros_like(t)])  # share of actions 0 .. n begun
+    first = np.ones_like(t)
+    after_last = np.zeros_like(t)
+    begun = np.vstack([first, ramps, after_last])  # share of actions 0 .. n begun
     weights: Doubles = begun[:-1] - begun[1:]
     return weights
 
@@ -159,16 +161,19 @@ def _keep_footing(angles: Doubles) -> Doubles:
 
     Actions give thigh and foot relative to the ground; SMPL's joints are relative to their parents.
     """
-    column = dict(zip(DOFS, angles.T, strict=True))
     converted = angles.copy()
+    column = dict(zip(DOFS, converted.T, strict=True))  # views
+    pitch = column["pelvis_pitch"]
+    roll = column["pelvis_roll"]
+    held_yaw = FOOT_HOLD * column["pelvis_yaw"]
     for side, side_sign in (("l", 1), ("r", -1)):
         # the shank leans by knee - flex, which the ankle undoes: the foot stays level
-        ankle = column[f"{side}_knee"] - column[f"{side}_flex"]
-        converted[:, INDEX[f"{side}_ankle"]] += ankle
+        lean = column[f"{side}_knee"] - column[f"{side}_flex"]
+        column[f"{side}_ankle"] += lean
         # the pelvis takes the hips along: each hip turns as far back, against the yaw in part
-        converted[:, INDEX[f"{side}_flex"]] += column["pelvis_pitch"]
-        converted[:, INDEX[f"{side}_abduct"]] -= side_sign * column["pelvis_roll"]
-        converted[:, INDEX[f"{side}_turnout"]] -= side_sign * FOOT_HOLD * column["pelvis_yaw"]
+        column[f"{side}_flex"] += pitch
+        column[f"{side}_abduct"] -= side_sign * roll
+        column[f"{side}_turnout"] -= side_sign * held_yaw
     return converted
 
 
@@ -177,7 +182,8 @@ def _stand(betas: Doubles, pose: Doubles, sigma: float) -> Doubles:
     sliding.
     """
     trans = np.zeros((len(pose), 3))
-    soles = skin(procedural(), betas, pose, trans, _sole_vertices()).verts
+    posed = skin(procedural(), betas, pose, trans, _sole_vertices())
+    soles = posed.verts
     height = soles[..., 1]
     lowest = height.min(axis=1)
 
@@ -186,14 +192,33 @@ def _stand(betas: Doubles, pose: Doubles, sigma: float) -> Doubles:
     above = height - lowest[:, None]
     weight = softmax(-above / GRIP_M, axis=1)  # (T, V)
     share = (weight[1:] + weight[:-1]) / 2
-    steps = np.diff(soles[..., [0, 2]], axis=0)  # (T - 1, V, 2) m along x and z
-    slide = (steps * share[..., None]).sum(axis=1)
+    horizontal = soles[..., [0, 2]]
+    steps = np.diff(horizontal, axis=0)  # (T - 1, V, 2) m along x and z
+    weighted = steps * share[..., None]
+    slide = weighted.sum(axis=1)
 
     trans[1:, [0, 2]] = np.cumsum(-slide, axis=0)
     trans[:, 1] = -lowest
     trans = gaussian_filter1d(trans, sigma / 2, axis=0, mode="nearest")
     start = trans[0] * (1, 0, 1)
     return np.asarray(trans - start)
+
+
+def _trunk(angles: SimpleNamespace, heading: float) -> dict[int, Rotation]:
+    """Rotations of the pelvis, and of the joints that share the angles of the spine and of the
+    head.
+    """
+    yaw = heading + angles.pelvis_yaw
+    spine = _turn_yxz(angles.spine_turn / 3, angles.spine_bend / 3, angles.spine_side / 3)
+    head = _turn_yxz(angles.head_turn / 2, angles.head_nod / 2, angles.head_tilt / 2)
+    return {
+        0: _turn_yxz(yaw, angles.pelvis_pitch, angles.pelvis_roll),
+        3: spine,
+        6: spine,
+        9: spine,
+        12: head,
+        15: head,
+    }
 
 
 def _arm(limb: SimpleNamespace, side_sign: int) -> dict[int, Rotation]:

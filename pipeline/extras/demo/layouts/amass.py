@@ -34,8 +34,10 @@ def _plan(request: Request) -> Iterator[Shot]:
     for number, split in request.places(train=12):
         fps = pick_cyclic(FRAME_RATES, number)
         subset = pick_cyclic(SUBSETS, number)
-        name = f"{subset}/subject{number // len(SUBSETS) + 1:02d}/motion{number + 1:02d}"
-        n_frames = request.frames(round(7 * fps), least=round(3 * fps))
+        subject = number // len(SUBSETS) + 1
+        name = f"{subset}/subject{subject:02d}/motion{number + 1:02d}"
+        least = round(3 * fps)
+        n_frames = request.frames(round(7 * fps), least=least)
         file = f"{name}_poses.npz"
         yield Shot("amass", split, name, number, request.seed, n_frames, fps, file=file)
 
@@ -51,14 +53,16 @@ def _record(shot: Shot, folder: Path) -> Take:
     posed = motion.pose.reshape(shot.n_frames, -1, 3).copy()
     for smpl, smplh in SMPLH_HANDS.items():
         posed[:, smpl] = fingers[:, smplh - N_JOINTS]
-    pelvis = rest_joints(procedural(), betas)[0]
-    pose, trans = _turn_z_up(posed.reshape(shot.n_frames, -1), motion.trans, pelvis)
+    y_up = posed.reshape(shot.n_frames, -1)
+    joints = rest_joints(procedural(), betas)
+    pose, trans = _turn_z_up(y_up, motion.trans, joints[0])
     unseen = np.zeros((shot.n_frames, 0, 3))  # no camera films the person
     actor = Actor(motion, gender, pose, betas, trans, unseen, unseen, unseen[..., :2])
 
     file = folder / shot.file
     file.parent.mkdir(parents=True, exist_ok=True)
-    shape = np.concatenate([betas, np.zeros(N_BETAS - len(betas))])
+    padding = np.zeros(N_BETAS - len(betas))
+    shape = np.concatenate([betas, padding])
     np.savez(file.with_name("shape.npz"), gender=gender, betas=shape)
     body_pose = pose[:, : 3 * N_JOINTS]
     hand_pose = fingers.reshape(shot.n_frames, -1)
@@ -80,7 +84,8 @@ def _curl_fingers(rng: Generator, n_frames: int) -> Doubles:
     """
     phase = np.linspace(0, 2 * np.pi, n_frames)
     start = rng.uniform(0, 2 * np.pi, 30)
-    curl = 0.25 + 0.15 * np.sin(phase[:, None] + start)
+    wave = np.sin(phase[:, None] + start)
+    curl = 0.25 + 0.15 * wave
     sides = np.repeat([-1.0, 1.0], 15)
     fingers = np.zeros((n_frames, 30, 3))
     fingers[..., 2] = curl * sides
