@@ -19,9 +19,10 @@ def normalise_13(pose: Floats) -> Doubles:
     centred.
     """
     pose = pose.astype(np.float64)
-    shoulders = pose[..., _SHOULDERS_13, :].mean(-2, keepdims=True)
-    hips = pose[..., _HIPS_13, :].mean(-2, keepdims=True)
-    size = np.linalg.norm(shoulders - hips, axis=-1, keepdims=True)
+    shoulders = _middle(pose[..., _SHOULDERS_13, :])
+    hips = _middle(pose[..., _HIPS_13, :])
+    torso = shoulders - hips
+    size = np.linalg.norm(torso, axis=-1, keepdims=True)
     unit = np.where(size > 0, size, 1.0)
     normalised: Doubles = (pose - hips) / unit
     return normalised
@@ -35,11 +36,11 @@ def procrustes_align(pred: Floats, target: Floats) -> Doubles:
     """
     pred = pred.astype(np.float64)
     target = target.astype(np.float64)
-    target_mean = target.mean(-2, keepdims=True)
-    source = pred - pred.mean(-2, keepdims=True)
+    target_mean = _middle(target)
+    source = pred - _middle(pred)
     goal = target - target_mean
 
-    covariance = np.swapaxes(goal, -1, -2) @ source  # (..., 3, 3) eq. 38, a sum instead of a mean
+    covariance = _transpose(goal) @ source  # (..., 3, 3) eq. 38, a sum instead of a mean
     u, singular, vt = np.linalg.svd(covariance)
     is_reflection = np.linalg.det(u @ vt) < 0
     sign = np.ones_like(singular)  # the diagonal of S, eq. 43
@@ -48,8 +49,10 @@ def procrustes_align(pred: Floats, target: Floats) -> Doubles:
 
     spread = np.square(source).sum((-2, -1))
     trace = (singular * sign).sum(-1)
-    scale = np.divide(trace, spread, out=np.zeros_like(spread), where=spread > 0)  # eq. 42
-    turned = scale[..., None, None] * source @ np.swapaxes(rotation, -1, -2)
+    no_scale = np.zeros_like(spread)
+    scale = np.divide(trace, spread, out=no_scale, where=spread > 0)  # eq. 42
+    scaled = scale[..., None, None] * source
+    turned = scaled @ _transpose(rotation)
     aligned: Doubles = turned + target_mean
     return aligned
 
@@ -62,8 +65,9 @@ def aligned_distances(pred: Floats, target: Floats, labelled: Bools) -> Doubles:
     source = _centre_labelled(pred, labelled)
     goal = _centre_labelled(target, labelled)
     # The pseudoinverse gives a single point the scale 0: it lands on the target's mean.
-    transposed = np.swapaxes(source, -1, -2)
-    inverse = np.linalg.pinv(transposed @ source, rcond=1e-10, hermitian=True)  # (N, 2, 2)
+    transposed = _transpose(source)
+    spread = transposed @ source
+    inverse = np.linalg.pinv(spread, rcond=1e-10, hermitian=True)  # (N, 2, 2)
     best_map = inverse @ transposed @ goal  # (N, 2, 2), in least squares
     scale = np.trace(best_map, axis1=-2, axis2=-1) / 2
     aligned = scale[:, None, None] * source
@@ -78,3 +82,13 @@ def _centre_labelled(points: Floats, labelled: Bools) -> Doubles:
     count = np.maximum(is_labelled.sum(-2), 1)  # (N, 1)
     mean = points.sum(-2) / count  # (N, 2)
     return np.where(is_labelled, points - mean[:, None], 0)
+
+
+def _middle(points: Doubles) -> Doubles:
+    """The mean (..., 1, C) of points (..., J, C)."""
+    middle: Doubles = points.mean(-2, keepdims=True)
+    return middle
+
+
+def _transpose(matrices: Doubles) -> Doubles:
+    return np.swapaxes(matrices, -1, -2)
