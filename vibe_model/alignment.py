@@ -45,7 +45,8 @@ def procrustes_align(pred: Floats, target: Floats) -> Doubles:
     is_reflection = np.linalg.det(u @ vt) < 0
     sign = np.ones_like(singular)  # the diagonal of S, eq. 43
     sign[..., -1] = np.where(is_reflection, -1.0, 1.0)
-    rotation = (u * sign[..., None, :]) @ vt  # eq. 40
+    signed = u * sign[..., None, :]
+    rotation = signed @ vt  # eq. 40
 
     spread = np.square(source).sum((-2, -1))
     trace = (singular * sign).sum(-1)
@@ -80,11 +81,12 @@ def _centre_labelled(points: Floats, labelled: Bools) -> Doubles:
     is_labelled = labelled[..., None]
     points = np.where(is_labelled, points.astype(np.float64), 0)
     count = np.maximum(is_labelled.sum(-2), 1)  # (N, 1)
-    mean = points.sum(-2) / count  # (N, 2)
+    total = points.sum(-2)
+    mean = total / count  # (N, 2)
     return np.where(is_labelled, points - mean[:, None], 0)
 
 
-def _middle(points: Doubles) -> Doubles:
+def _middle(points: Floats) -> Doubles:
     """The mean (..., 1, C) of points (..., J, C)."""
     middle: Doubles = points.mean(-2, keepdims=True)
     return middle
