@@ -97,10 +97,8 @@ def torch_windows(
         splits: of several, the windows follow one another in this order. With the field `rows`,
             items then also have `split`, the number of their split.
         dtype: of features, also torch.float16, bfloat16, float32 or float64.
-        windows: the windows (W, 2) or (W, T) to take, of several splits a sequence with those of
-            each, as the property `windows` of the result has them. `seqlen`, `stride`, `tail`,
-            `seconds` and `rate` are unused.
-        seconds, rate: windows of equal times, as of `Split.windows`.
+        windows: the windows (W, 2) or (W, T) to take, in place of those of `Split.windows`; of
+            several splits a sequence with those of each.
 
     Warns of rows without features that a stream will have, and of splits with different rates.
     Raises TypeError for another thing than splits; ValueError for splits whose items differ, such

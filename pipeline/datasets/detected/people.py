@@ -131,12 +131,9 @@ def people(
         frame_index = detections.frame_index[members[:, 0]]
         kp_2d = _joints_of(detections, members)
         if rules.put_sides_right and not detections.boxes_alone:
+            times = seconds[members[:, 0]]
             sides = put_sides_right(
-                kp_2d,
-                frame_index,
-                seconds[members[:, 0]],
-                detections.skeleton,
-                detections.camera,
+                kp_2d, frame_index, times, detections.skeleton, detections.camera
             )
             kp_2d = sides.keypoints
             n_undecided += int(sides.is_undecided.sum())
