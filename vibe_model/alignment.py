@@ -88,7 +88,7 @@ def _centre_labelled(points: Floats, labelled: Bools) -> Doubles:
 
 def _middle(points: Floats) -> Doubles:
     """The mean (..., 1, C) of points (..., J, C)."""
-    middle: Doubles = points.mean(-2, keepdims=True)
+    middle: Doubles = points.mean(-2, dtype=np.float64, keepdims=True)
     return middle
 
 
