@@ -155,10 +155,10 @@ class Trained:
                 "Extract them, or name another stream of features: --stream."
             )
         for argument, name in streams.items():
-            manifest = split.open_stream(name).manifest
-            self.check_features(
-                f"{split.name}/{name}", manifest["dim"], manifest.get("identity"), argument=argument
-            )
+            opened = split.open_stream(name)
+            title = f"{split.name}/{name}"
+            identity = opened.manifest.get("identity")
+            self.check_features(title, opened.form.dim, identity, argument=argument)
 
     def check_features(
         self,
