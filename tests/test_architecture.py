@@ -30,7 +30,7 @@ ORDER = {
         settings steps show testing commands api __main__ extras
     """,
     "vibe_model": """
-        devices cameras alignment metrics losses digests files stand_in reading settings runs networks models checkpoints trained
+        devices cameras alignment metrics losses files stand_in reading settings runs networks models checkpoints trained
         prediction evaluation training vibe api hmmr part_dynamics sections __init__
     """,
     "tasks": """
@@ -52,7 +52,7 @@ OF_PIPELINE = (  # all that models may know
 )
 # not of models alone
 OF_CACHES = ("vibe_model.part_dynamics.streams", "vibe_model.prediction.")
-MOST_FILES = 17  # in one folder, but for __init__ and __main__
+MOST_FILES = 15  # in one folder, but for __init__ and __main__
 # Where the name is another than the package's.
 DISTRIBUTIONS = {
     "cv2": "opencv-python",
