@@ -154,7 +154,8 @@ def write_stream(
     """Write a stream. values: row numbers (n,) -> (n, dim); flags: of all rows, whether they are
     known.
     """
-    with cache.StreamWriter(root, split, stream, dim=dim, dtype=dtype, plan="made up") as writer:
+    form = cache.StreamForm(dim, dtype)
+    with cache.StreamWriter(root, split, stream, form, plan="made up") as writer:
         for shard in writer.shards.pending:
             rows = np.asarray(writer.shards.rows(shard))
             keys = np.stack([rows, rows], axis=1).astype(np.uint64)

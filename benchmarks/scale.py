@@ -308,7 +308,7 @@ def _publish_stream(
     """Commit the stream of a split, whose manifest is given, with its shards linked."""
     extent = split["extent"]
     committed = Commit.empty(Place(cache.store_at(root), name), split)
-    arrays = layout.stream_columns("resnet50", DIM, "float16")
+    arrays = layout.StreamForm(DIM).columns("resnet50")
     below = root / name / layout.FEATURES
     _publish(
         Place(cache.store_at(root), name, "resnet50"),
@@ -369,7 +369,8 @@ def _write_template(root: Path, name: str, n_rows: int) -> dict[str, dict[str, s
         rows[column] = np.resize(one_shard, (n_rows, *spec.shape))
     rows["frame_index"] = np.arange(n_rows)
     write_split(root, name, columns, [[rows]])
-    with cache.StreamWriter(root, name, "resnet50", dim=DIM, plan="template") as stream:
+    form = cache.StreamForm(DIM)
+    with cache.StreamWriter(root, name, "resnet50", form, plan="template") as stream:
         for shard in stream.shards.pending:
             n = len(stream.shards.rows(shard))
             stream.write(

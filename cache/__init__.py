@@ -21,6 +21,7 @@ from cache.format.layout import (
     ROWS_PER_SHARD,
     UNDECODABLE,
     UNDEFINED,
+    StreamForm,
     fingerprint,
 )
 from cache.format.records import TrackRows, VideoEntry, check_track
@@ -57,7 +58,8 @@ __all__ += ["CropPolicy", "Jitter", "TrackRecord", "TrackRows", "VideoEntry"]
 # a dataset's own columns
 __all__ += ["ExtraColumn", "Mirror", "find_mirrors_by"]
 # writing
-__all__ += ["NextCommit", "SplitState", "SplitWriter", "StreamShards", "StreamWriter"]
+__all__ += ["NextCommit", "SplitState", "SplitWriter"]
+__all__ += ["StreamForm", "StreamShards", "StreamWriter"]
 __all__ += ["check_track", "fingerprint"]
 # copies and removal
 __all__ += ["Copied", "copy_split"]

@@ -282,7 +282,7 @@ class _PartWindows:
                 continue
             dtypes = {}  # of features, as stored
             for stream, copied in part.copy_streams[copy].items():
-                dtypes[stream] = part.splits[split].open_stream(copied).manifest["dtype"]
+                dtypes[stream] = part.splits[split].open_stream(copied).form.dtype
             pick = Pick(split, self._windows(self.rows[split][:1]), slice(1), copy)
             for name, array in self.read(pick, part.fields).items():
                 dtype = np.dtype(dtypes.get(name, array.dtype))

@@ -217,7 +217,9 @@ class _ProtocolTable(NamedTuple):
         console.out.print(f"\n{title}")
         metrics = shown_metrics([row.errors for row in self.rows])
         shown = {name: one for name, one in metrics.items() if one.in_ablation} or metrics
-        table = console.new_table("", *(metric.title for metric in shown.values()))
+        table = console.new_table("")
+        for metric in shown.values():
+            table.add_column(metric.title, no_wrap=True)
         for row in self.rows:
             table.add_row(row.model, *(row.text(name) for name in shown))
         console.print_table(table)

@@ -30,7 +30,6 @@ from vibe_model.sections import WITHOUT_DEPTH, RunChoice
 from vibe_model.settings import VideoConfig
 
 RESULTS: Final = "results.csv"
-WIDE: Final = 120  # least width of a table in columns of the terminal: numbers must not be cut
 
 
 class Evaluate(PipelineTask):
@@ -74,7 +73,7 @@ class Evaluate(PipelineTask):
             tables.setdefault(f"{row.split}, {row.protocol}", []).append(row)
         for title, rows in tables.items():
             console.out.print()
-            console.print_table(table_of(title, rows), least=WIDE)
+            console.print_table(table_of(title, rows))
         show_notes(RunMetrics.read(folder), model_config(self.record))
         shown_folder = from_here(folder)
         fact("numbers", f"{shown_folder}/{RESULTS}, {shown_folder}/{runs.METRICS} (all)")
@@ -187,6 +186,6 @@ def _show_dynamics(metrics: RunMetrics) -> None:
                 model, *(f"{errors[step]:.1f}" if step in errors else "-" for step in steps)
             )
         console.out.print()
-        console.out.print(table)
+        console.print_table(table)
         tracks = count(dynamics["tracks"], "track")
         console.out.print(f"[dim]PA-MPJPE from one frame, mean over {tracks}[/dim]")

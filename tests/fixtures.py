@@ -22,6 +22,7 @@ from cache.write import split_writer
 from pipeline import datasets, table
 from pipeline.__main__ import main
 from pipeline.datasets.penn_action import PennAction
+from pipeline.extras.demo.writing import LAYOUTS
 from pipeline.features.spec import Resources, StreamSpec
 from pipeline.features.streams.network import ResNet50
 from pipeline.files.raw import MARKER
@@ -34,20 +35,6 @@ from pipeline.steps.recipe import Recipe
 from tests.fake_network import replace_network
 from tests.pipeline.datasets.label_files import edit_labels
 from tests.trees import everything, tree
-
-SIZES = {  # videos a split, frames
-    "penn_action": (3, 8),
-    "posetrack": (2, 9),
-    "insta_variety": (4, 6),
-    "kinetics": (1, 28),
-    "mpi_inf_3dhp": (4, 6),
-    "h36m": (2, 16),
-    "3dpw": (1, 10),
-    "emdb": (3, 12),
-    "rich": (1, 12),
-    "bedlam": (3, 12),
-    "amass": (3, 300),
-}
 
 
 class Embedded:
@@ -68,9 +55,9 @@ class Embedded:
         """The dataset's own raw folder. Only to be read."""
         folder = self._folder / name
         if name not in self._takes:
-            n_videos, n_frames = SIZES[name]
+            layout = LAYOUTS[name]
             self._takes[name] = self._demo_data.dataset(
-                name, folder, n_videos=n_videos, n_frames=n_frames
+                name, folder, n_videos=layout.n_videos, n_frames=layout.n_frames
             )
         return folder
 

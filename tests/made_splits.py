@@ -46,12 +46,16 @@ def write_stream(
     values,
     computed=np.ones_like,
     recorded=DEMO,
-    **form,
+    *,
+    dim=2048,
+    dtype="float16",
+    plan="test",
 ):
     """A commit of all shards: values (n, dim) and whether they are computed (n,), both functions of
     rows (n,).
     """
-    with cache.StreamWriter(root, split, stream, **{"plan": "test", **form}) as writer:
+    form = cache.StreamForm(dim, dtype)
+    with cache.StreamWriter(root, split, stream, form, plan=plan) as writer:
         for shard in writer.shards.pending:
             rows = np.asarray(writer.shards.rows(shard))
             keys = np.stack([rows, rows], axis=1).astype(np.uint64)

@@ -94,7 +94,7 @@ def test_init_writes_the_luigi_cfg_of_the_repository(tmp_path):
     show = ["git", "-C", ROOT, "show", "HEAD:luigi.cfg"]
     committed = subprocess.run(show, capture_output=True, text=True, check=False)
     expected = {(ROOT / "luigi.cfg").read_text(), committed.stdout}
-    assert written in expected, "after a change: cp luigi.cfg pipeline/commands/templates/luigi.cfg"
+    assert written in expected, "it is what `init` writes, from its template and the table"
     settings.load(tmp_path / "work" / "luigi.cfg")
 
 
@@ -102,7 +102,7 @@ def test_init_for_real_data_changes_what_says_so_and_takes_folders_from_where_it
     tmp_path, monkeypatch, capsys
 ):
     assert main(["init", str(tmp_path), "--real"]) == 0
-    before = values((ROOT / "pipeline/commands/templates/luigi.cfg").read_text())
+    before = values((ROOT / "luigi.cfg").read_text())
     after = values((tmp_path / "luigi.cfg").read_text())
     of_demo = {("embedded", "seed"), ("embedded", "size")}
     assert before.keys() - after.keys() == of_demo

@@ -1,14 +1,30 @@
-"""Files that are replaced atomically: readers see the old content or the new one."""
+"""Files of runs, which are replaced atomically, and digests of what a run reads: splits, streams,
+body folders, checkpoints.
+"""
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final
 
 from cache.storage.durable import sync_folder, write_atomic
+from pipeline.errors import ConfigError
+
+# Files of a body folder that affect results: of each line, the first one that exists. Other files
+# of the folder do not change its digest.
+_BODY_FILES: Final = (
+    ("J_regressor_extra.npy",),
+    ("J_regressor_h36m.npy",),
+    ("SMPL_NEUTRAL.pkl", "SMPL_NEUTRAL.npz"),
+    ("smpl_mean_params.npz",),
+)
+# Tables about the source videos. They do not affect training, so the digests leave them out.
+_ABOUT_VIDEOS: Final = ("video_fingerprint/", "video_pixels/", "video_account")
 
 
 def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -28,3 +44,53 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write sorted JSON without NaN, atomically."""
     text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
     write_atomic(path, f"{text}\n".encode())
+
+
+def content_digest(manifest: Mapping[str, Any]) -> str:
+    """Digest of a split's or a stream's rows and tracks, from its manifest.
+
+    It does not cover `_ABOUT_VIDEOS`.
+    """
+    if "files" not in manifest:  # written by other software
+        return str(manifest["digest"])
+    files = {
+        name: digest
+        for name, digest in manifest["files"].items()
+        if not name.startswith(_ABOUT_VIDEOS)
+    }
+    content = {
+        "files": files,
+        **{key: manifest[key] for key in ("extent", "commits", "geometry", "shards")},
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def folder_digest(folder: Path) -> str:
+    """SHA-256 of the names and contents of a body folder's `_BODY_FILES`.
+
+    Raises ConfigError for a missing folder.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: expected a folder of body model files, found none")
+    lines = list[str]()
+    for names in _BODY_FILES:
+        present = [folder / name for name in names if (folder / name).is_file()]
+        lines += [f"{file.name} {file_digest(file)}" for file in present[:1]]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def file_digest(file: Path) -> str:
+    """SHA-256 of a file's content. Raises ConfigError for a missing file.
+
+    Within a process, the digest is cached as long as the file's size and time do not change.
+    """
+    if not file.is_file():
+        raise ConfigError(f"{file}: expected a file, found none")
+    status = file.stat()
+    return _file_digest(file, status.st_size, status.st_mtime_ns)
+
+
+@functools.cache
+def _file_digest(file: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001 - size and time are the cache's key
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

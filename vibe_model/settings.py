@@ -38,7 +38,7 @@ from pydantic.dataclasses import dataclass
 
 import cache
 from pipeline.errors import ConfigError, invalid_setting
-from vibe_model.digests import content_digest, file_digest, folder_digest
+from vibe_model.files import content_digest, file_digest, folder_digest
 from vibe_model.reading import Reading, check_window_length, pattern_of, split_of
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from pipeline.plug_ins import PlugInError
 from vibe_model import models
 from vibe_model.checkpoints import HMR2, Checkpoint, Kind
 from vibe_model.devices import device_of
-from vibe_model.digests import file_digest
+from vibe_model.files import file_digest
 from vibe_model.networks.hmr2 import TOKEN_SIZE, HMR2Head
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.settings import VideoConfig
@@ -155,10 +155,10 @@ class Trained:
                 "Extract them, or name another stream of features: --stream."
             )
         for argument, name in streams.items():
-            manifest = split.open_stream(name).manifest
-            self.check_features(
-                f"{split.name}/{name}", manifest["dim"], manifest.get("identity"), argument=argument
-            )
+            opened = split.open_stream(name)
+            title = f"{split.name}/{name}"
+            identity = opened.manifest.get("identity")
+            self.check_features(title, opened.form.dim, identity, argument=argument)
 
     def check_features(
         self,

@@ -15,7 +15,6 @@ from typing import Any, Final
 from cache.errors import CacheError
 from cache.format.extra import EXTRA, ExtraColumn
 from cache.format.layout import (
-    LARGEST_ROW,
     PENDING_ROWS,
     STREAM_ARRAYS,
     SUMS,
@@ -23,11 +22,11 @@ from cache.format.layout import (
     TEXTS,
     VIDEO_SUM,
     Geometry,
+    StreamForm,
     is_name,
 )
 from cache.format.tables import Tables
 
-FEATURE_DTYPES: Final = ("float16", "float32")
 # entries that a manifest must have
 _SHARED_ENTRIES: Final = ("format", "digest", "extent", "commits", "geometry", "shards", "rows")
 SPLIT_ENTRIES: Final = (*_SHARED_ENTRIES, "tracks", "videos", "tables")
@@ -40,7 +39,8 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 def check_entries(manifest: Mapping[str, Any], stream: str | None) -> None:
     """Raise ValueError, with what was found, for a manifest that cannot be that of a split (stream
-    None) or of the stream. Raises CacheError for extra columns that this version does not know.
+    None) or of the stream. Raises CacheError for extra columns, and a form of the stream, that this
+    version does not know.
     """
     names: tuple[str, ...] = STREAM_ENTRIES
     if stream is None:
@@ -141,9 +141,7 @@ def check_tables(tables: Tables, manifest: Mapping[str, Any]) -> None:
 
 
 def _check_stream(manifest: Mapping[str, Any], stream: str) -> None:
-    dim = manifest["dim"]
-    _require(_is_count(dim) and 0 < dim <= LARGEST_ROW, "dim", dim)
-    _require(manifest["dtype"] in FEATURE_DTYPES, "dtype", manifest["dtype"])
+    StreamForm.from_manifest(manifest)
     _require(isinstance(manifest["split_digest"], str), "split_digest", manifest["split_digest"])
     shards = manifest["shards"]
     arrays = {f"{stream}{part}" for part in STREAM_ARRAYS}

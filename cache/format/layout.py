@@ -13,8 +13,8 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal, Self
 
 import numpy as np
 
@@ -28,6 +28,7 @@ ROWS_PER_SHARD: Final = 8192
 ROWS_PER_CHUNK: Final = 64  # one checksum covers a chunk
 _LARGEST_SHARD: Final = 1 << 24  # most rows of a shard
 LARGEST_ROW: Final = 1 << 24  # most numbers of a row in one column
+FEATURE_DTYPES: Final = ("float16", "float32")
 # A stream stores a key of two 64-bit words per row, hashed from what the features were computed
 # from. Both words have this value in rows without a track or still to be computed.
 NO_KEY: Final = 2**64 - 1
@@ -193,15 +194,41 @@ VIDEO_SUM: Final = "video_sum_"
 SUMS: Final = "sums"
 
 
-def stream_columns(stream: str, dim: int, dtype: str) -> dict[str, Column]:
-    """The three arrays of a feature stream by name: features, `ok` flags and keys."""
-    about_ok = "1: features are there; 0: the picture was not readable"
-    about_key = "what the features were computed from, hashed"
-    return _by_name(
-        Column(stream, "features", shape=(dim,), dtype=dtype),
-        Column(f"{stream}_ok", about_ok, dtype="uint8"),
-        Column(f"{stream}_key", about_key, shape=(2,), dtype="uint64", fill=NO_KEY),
-    )
+@dataclass(frozen=True)
+class StreamForm:
+    """The form of a stream's rows: `dim` numbers of a dtype, "float16" or "float32". Streams whose
+    forms differ are different streams. Raises CacheError for a form that no stream has.
+    """
+
+    dim: int
+    dtype: str = "float16"
+
+    def __post_init__(self) -> None:
+        is_count = type(self.dim) is int and 0 < self.dim <= LARGEST_ROW
+        if not is_count or self.dtype not in FEATURE_DTYPES:
+            expected = f"1 to {LARGEST_ROW:,} of {' or '.join(FEATURE_DTYPES)}"
+            raise CacheError(f"a stream of {self}: expected {expected}")
+
+    def __str__(self) -> str:
+        return f"{self.dim} numbers of {self.dtype}"
+
+    @classmethod
+    def from_manifest(cls, manifest: Mapping[str, Any]) -> Self:
+        return cls(manifest["dim"], manifest["dtype"])
+
+    def as_json(self) -> dict[str, Any]:
+        """The entries of the stream's manifest."""
+        return asdict(self)
+
+    def columns(self, stream: str) -> dict[str, Column]:
+        """The three arrays of the stream by name: features, `ok` flags and keys."""
+        about_ok = "1: features are there; 0: the picture was not readable"
+        about_key = "what the features were computed from, hashed"
+        return _by_name(
+            Column(stream, "features", shape=(self.dim,), dtype=self.dtype),
+            Column(f"{stream}_ok", about_ok, dtype="uint8"),
+            Column(f"{stream}_key", about_key, shape=(2,), dtype="uint64", fill=NO_KEY),
+        )
 
 
 def stream_of(array: str) -> str:

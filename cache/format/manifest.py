@@ -53,6 +53,7 @@ from cache.format.layout import (
     FORMAT,
     Column,
     Geometry,
+    StreamForm,
 )
 from cache.format.place import Place
 from cache.format.shard import ShardFile, ShardLayout, sha256
@@ -298,7 +299,7 @@ class Commit:
         """
         manifest = self.manifest
         if "stream" in manifest:
-            return layout.stream_columns(manifest["stream"], manifest["dim"], manifest["dtype"])
+            return StreamForm.from_manifest(manifest).columns(manifest["stream"])
         split_columns = {**COLUMNS, **ExtraColumn.from_manifest(manifest)}
         return {name: column for name, column in split_columns.items() if column.per == "row"}
 

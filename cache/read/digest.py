@@ -44,9 +44,8 @@ def content_digest(split: Split, stream: str | None = None) -> str:
     else:
         arrays = [f"{FEATURES}/{stream}", f"{FEATURES}/{stream}_ok"]
         opened = split.open_stream(stream)
-        manifest = opened.manifest
         crop = opened.identity.get("crop")
-        header = {"dim": manifest["dim"], "dtype": manifest["dtype"], "crop": crop}
+        header = {**opened.form.as_json(), "crop": crop}
         ranges = split.runs_with([stream])
 
     # No range crosses tracks, so those of a track start within it: ranges[first:stop] of each track

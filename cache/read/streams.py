@@ -23,7 +23,7 @@ from cache.format.layout import (
     PENDING_ROWS,
     UNDECODABLE,
     Geometry,
-    stream_columns,
+    StreamForm,
 )
 from cache.format.manifest import Commit
 from cache.format.shard import ShardLayout
@@ -119,6 +119,11 @@ class OpenStream(OpenCommit):
         self._has_shard[commit.foreign_shards(split)] = False  # computed for other rows
         # whether each shard is known to have features for every row; `require` finds out
         self._is_complete = np.zeros(len(self._has_shard), bool)
+
+    @property
+    def form(self) -> StreamForm:
+        """Numbers per row, and their dtype."""
+        return StreamForm.from_manifest(self.manifest)
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -237,7 +242,7 @@ def _record_if_all_computed(n_rows: int, geometry: Geometry) -> str:
     """The record "<size>:<digest>" that a manifest has of a shard with `n_rows` flags, if all of
     them are COMPUTED. Flags of all streams are stored alike.
     """
-    column = stream_columns("any", 1, "float16")["any_ok"]
+    column = StreamForm(1).columns("any")["any_ok"]
     flags = np.ones(n_rows, np.uint8)  # COMPUTED is 1
     _, record = ShardLayout(column, geometry).encode(flags)
     return record

@@ -161,9 +161,9 @@ def _find_copy(source: Split, store: Store) -> Split | None:
 
 def _stream_form(split: Split, name: str) -> dict[str, Any]:
     """The manifest entries that must be equal in a stream and its copy."""
-    manifest = split.open_stream(name).manifest
-    entries = _callers_entries(manifest, StreamWriter.own_entries)
-    return {**entries, "dim": manifest["dim"], "dtype": manifest["dtype"]}
+    stream = split.open_stream(name)
+    entries = _callers_entries(stream.manifest, StreamWriter.own_entries)
+    return {**entries, **stream.form.as_json()}
 
 
 def _write_tracks(store: Store, source: Split, progress: Progress) -> None:
@@ -269,8 +269,7 @@ def _write_stream(
         copied.root,
         copied.name,
         name,
-        dim=int(manifest["dim"]),
-        dtype=str(manifest["dtype"]),
+        stream.form,
         plan=f"copy {digest}",
         provenance=_note(source.store, f"{source.name}/{name}", digest, stream.provenance),
     ) as writer:

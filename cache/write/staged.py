@@ -63,7 +63,7 @@ class StagedWork:
     Args:
         place: the split or stream.
         conditions: everything that must be equal for a piece to be used, such as
-            {"plan": "weights 1f2e", "dim": 2048, "dtype": "float16"}.
+            {"plan": "weights 1f2e", "form": "2048 numbers of float16"}.
     """
 
     def __init__(self, place: Place, conditions: Mapping[str, Any]) -> None:

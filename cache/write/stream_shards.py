@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -34,14 +33,12 @@ import numpy as np
 from cache.arrays import Array, Bools, Flags, Ints, Keys
 from cache.errors import CacheError, MissingSplit
 from cache.format import layout
-from cache.format.entries import FEATURE_DTYPES
 from cache.format.folders import refuse_unmounted_stream
 from cache.format.layout import (
     HAS_VALUE,
-    LARGEST_ROW,
     NO_KEY,
     UNDECODABLE,
-    stream_columns,
+    StreamForm,
 )
 from cache.format.listing import refuse_missing
 from cache.format.manifest import Commit
@@ -62,17 +59,6 @@ from cache.write.staged import (
 )
 
 
-@dataclass(frozen=True)
-class _Form:
-    """A stream's row format."""
-
-    dim: int  # numbers per row
-    dtype: str
-
-    def __str__(self) -> str:
-        return f"{self.dim} numbers of {self.dtype}"
-
-
 class _FoundRows(NamedTuple):
     """Features that the cache has for n rows, some of which have none."""
 
@@ -88,8 +74,7 @@ class StreamShards:
     Args:
         root, split: a committed split of a cache.
         stream: name of the stream, which need not exist yet.
-        dim: numbers per row.
-        dtype: "float16" or "float32".
+        form: numbers per row, and their dtype.
         plan: the plan of the `StreamWriter`. Checkpoints of the same plan are used again, and its
             writer accepts staged shards.
 
@@ -103,7 +88,7 @@ class StreamShards:
         files: the uncommitted shards of this plan.
         work: their pieces, and checkpoints.
 
-    Raises CacheError when the split is missing, or the stream has another `dim` or `dtype`.
+    Raises CacheError when the split is missing, or the stream has another form.
     """
 
     def __init__(
@@ -111,18 +96,14 @@ class StreamShards:
         root: Root,
         split: str,
         stream: str,
+        form: StreamForm,
         *,
-        dim: int = 2048,
-        dtype: str = "float16",
         plan: Plan,
     ) -> None:
         layout.check_names(split, stream)
-        self._form = _Form(dim, dtype)
-        if dtype not in FEATURE_DTYPES or not 0 < dim <= LARGEST_ROW:
-            expected = f"1 to {LARGEST_ROW:,} of {' or '.join(FEATURE_DTYPES)}"
-            raise CacheError(f"stream {stream}: {self._form}: expected {expected}")
+        self._form = form
         self.place = Place(store_at(root), split, stream)
-        self.columns = stream_columns(stream, dim, dtype)
+        self.columns = form.columns(stream)
         refuse_unmounted_stream(self.place)
         stream_commit = Commit.load(self.place)  # None: the stream does not exist yet
         self.split = self._load_split()  # after the stream's commit, so that it is never older
@@ -136,7 +117,7 @@ class StreamShards:
         self.committed = {shard: shards[shard] for shard in self.committed_rows.shards}
         self.live_shards: list[int] = np.flatnonzero(self.split.live_by_shard).tolist()
         self.finished = set(self.committed)
-        self.work = StagedWork(self.place, {"plan": plan, "form": str(self._form)})
+        self.work = StagedWork(self.place, {"plan": plan, "form": str(form)})
         self.files = ShardFiles(self.place, self.columns, self.split.geometry, self.work)
 
     def _load_split(self) -> Commit:
@@ -152,14 +133,14 @@ class StreamShards:
         """The entries of a manifest about the form of all rows."""
         return {
             "stream": self.place.stream,
-            **asdict(self._form),
+            **self._form.as_json(),
             "geometry": self.split.manifest["geometry"],
         }
 
     def _refuse_other_form(self) -> None:
         """Raise CacheError if the stream has another row format or geometry."""
         committed = self.commit.manifest
-        form = _Form(committed["dim"], committed["dtype"])
+        form = StreamForm.from_manifest(committed)
         if form != self._form or committed["geometry"] != self.split.manifest["geometry"]:
             location = self.place.store.location(self.place.manifest)
             do = "Choose another name for the stream, or replace it."

@@ -4,7 +4,8 @@ A stream has three arrays (features, `_ok`, `_key`) and a manifest that names it
 shard never change, so after a new commit of the split, the stream stays valid and only lacks the
 new shards. These are pending: they have rows of tracks, but no features yet.
 
-    with StreamWriter(root, "3dpw/train", "resnet50", plan="weights 1f2e") as writer:
+    form = StreamForm(2048, "float16")
+    with StreamWriter(root, "3dpw/train", "resnet50", form, plan="weights 1f2e") as writer:
         for shard in writer.shards.pending:
             writer.write(shard, features, ok, keys)
         writer.commit({})
@@ -43,7 +44,7 @@ from cache.arrays import Array, Keys
 from cache.errors import CacheError
 from cache.format.entries import STREAM_ENTRIES
 from cache.format.folders import create_groups
-from cache.format.layout import NO_KEY, PENDING_ROWS, STREAM_ARRAYS, UNDECODABLE
+from cache.format.layout import NO_KEY, PENDING_ROWS, STREAM_ARRAYS, UNDECODABLE, StreamForm
 from cache.format.manifest import Commit, shards_entry
 from cache.format.tables import Tables
 from cache.storage.base import Root
@@ -64,7 +65,7 @@ class StreamWriter(Writer):
     continues with the written shards; a writer with another plan removes them.
 
     Args:
-        root, split, stream, dim, dtype: as for `StreamShards`.
+        root, split, stream, form: as for `StreamShards`.
         plan: text or JSON that names everything that the features depend on.
         provenance: goes to the stream's `provenance.json`, with time, host and versions.
 
@@ -78,15 +79,12 @@ class StreamWriter(Writer):
         root: Root,
         split: str,
         stream: str,
+        form: StreamForm,
         *,
-        dim: int = 2048,
-        dtype: str = "float16",
         plan: Plan,
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
-        self._read_state = functools.partial(
-            StreamShards, root, split, stream, dim=dim, dtype=dtype, plan=plan
-        )
+        self._read_state = functools.partial(StreamShards, root, split, stream, form, plan=plan)
         self.shards = self._read_state()
         """The state of the split and the stream, as read on entry or after the last commit. The
         shards of the next commit are not pending."""

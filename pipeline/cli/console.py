@@ -22,6 +22,7 @@ from typing import Any, Final, NoReturn
 from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
+from rich.segment import Segments
 from rich.table import Table
 
 from pipeline.cli.text import printable
@@ -107,10 +108,16 @@ class _TerminalConsole(Console):
         """Print a line with a warning, in untrusted text."""
         self.print(f"{DOUBT} {plain(text)}")
 
+    def measure_table(self, filled: Table) -> Measurement:
+        """The width of a table with every cell in one line, and the least width without cuts in
+        words.
+        """
+        unlimited = self.options.update(max_width=UNFOLDED)
+        return Measurement.get(self, unlimited, filled)
+
     def fits(self, filled: Table) -> bool:
         """Whether a table is no wider than the terminal; always true in a pipe."""
-        unlimited = self.options.update(max_width=UNFOLDED)
-        return Measurement.get(self, unlimited, filled).maximum <= self.width
+        return self.measure_table(filled).maximum <= self.width
 
 
 def _open_closed() -> None:
@@ -158,13 +165,19 @@ def new_table(*names: str) -> Table:
     return empty
 
 
-def print_table(filled: Table, *, least: int = 0) -> None:
-    """Print a table at the terminal's width, or at `least` characters if that is more.
+def print_table(filled: Table) -> None:
+    """Print a table at the terminal's width, with long cells folded. If columns that are not to be
+    folded (`no_wrap`) do not fit, such as numbers, its lines are longer than the terminal.
 
     In a pipe, print one line per row, without padding at its end.
     """
     if out.is_terminal:
-        out.print(filled, soft_wrap=False, crop=False, width=max(out.width, least))
+        width = out.width
+        size = out.measure_table(filled)
+        if size.minimum > width and any(column.no_wrap for column in filled.columns):
+            width = size.maximum
+        # `print` itself knows no width above the terminal's
+        out.print(Segments(out.render(filled, out.options.update(width=width))))
         return
     with out.capture() as captured:
         out.print(filled, soft_wrap=False, crop=False, width=UNFOLDED)

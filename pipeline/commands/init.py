@@ -55,17 +55,19 @@ def _options(sub: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     """Write FOLDER/luigi.cfg, and print what to do next. Returns 1 if a named path is missing."""
-    text = (_TEMPLATES / "luigi.cfg").read_text(encoding="utf-8")
     file = args.folder / "luigi.cfg"
     options = {key: getattr(args, key) for key in ("raw", "body", "weights")}
     named = {key: _absolute(value) for key, value in options.items() if value is not None}
+    template = "luigi.cfg"
+    values = {"datasets": " ".join(datasets.WITH_DEMO_DATA)}
     if args.real:
+        template = "real.cfg"
         values = {**_REAL, **named}
         weights = WeightsSpec.parse(values["weights"])
         values["start"] = weights.argument if weights.kind == "spin" else "none"
-        text = (_TEMPLATES / "real.cfg").read_text(encoding="utf-8").format(**values)
     elif named:
         raise PipelineError("--raw, --body and --weights are for real data: add --real")
+    text = (_TEMPLATES / template).read_text(encoding="utf-8").format(**values)
 
     args.folder.mkdir(parents=True, exist_ok=True)
     try:

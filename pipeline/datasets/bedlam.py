@@ -40,6 +40,7 @@ from pipeline.datasets.labels.bedlam import (
     UNNAMED,
     SceneLabels,
 )
+from pipeline.datasets.labels.numbering import frame_mismatch, require_numbers, require_rate
 from pipeline.datasets.labels.smpl import (
     EXTRINSICS,
     INTRINSICS,
@@ -51,7 +52,6 @@ from pipeline.datasets.labels.smpl import (
     smplx_columns,
     smplx_labels,
 )
-from pipeline.datasets.numbering import frame_mismatch, require_numbers, require_rate
 from pipeline.datasets.pixels import require_size
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import FileState

@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from pipeline.accounting import VideoAccount
-from pipeline.datasets.numbering import (
+from pipeline.datasets.labels.numbering import (
     frame_mismatch,
     number_from_0_or_1,
     require_numbers,

@@ -28,6 +28,7 @@ from numpy.typing import ArrayLike
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.cli.text import count
 from pipeline.datasets.base import Dataset, ImageFolders, Mistake, Origin, Release, ReleasePart
+from pipeline.datasets.labels.numbering import require_numbers, require_rate
 from pipeline.datasets.labels.posetrack import (
     DOWNLOAD_ADVICE,
     IMAGE_ARCHIVES,
@@ -36,7 +37,6 @@ from pipeline.datasets.labels.posetrack import (
     AnnotatedPeople,
     StoredLabels,
 )
-from pipeline.datasets.numbering import require_numbers, require_rate
 from pipeline.datasets.pixels import RESIZED, no_pictures, require_size, require_visible
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import reading

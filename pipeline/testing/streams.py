@@ -22,10 +22,9 @@ import pytest
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from cache import COLUMNS
+from cache import COLUMNS, CacheError
 from cache.arrays import Array
 from cache.crop_policy import Jitter
-from cache.format.entries import FEATURE_DTYPES
 from pipeline.features import streams
 from pipeline.features.inputs import label_batch
 from pipeline.features.streams.base import ROW_RATE, Labels, Machine, Stream
@@ -111,10 +110,10 @@ def _stream_declaration_problems(stream: Stream) -> Iterator[str]:
 
 def _row_declaration_problems(stream: Stream) -> Iterator[str]:
     """Check the declared type and size of a row, and its inputs."""
-    if stream.dtype not in FEATURE_DTYPES:
-        yield f"dtype is {stream.dtype!r}: expected one of {', '.join(FEATURE_DTYPES)}"
-    elif not isinstance(stream.dim, int) or stream.dim < 1:
-        yield f"dim is {stream.dim!r}: expected the number of values per row, an integer >= 1"
+    try:
+        stream.form  # noqa: B018  check it
+    except CacheError as error:
+        yield str(error)
     reads = stream.reads
     is_window_of_crops = reads.crops and reads.window > 1
     if min(reads.history, reads.future) < 0 or is_window_of_crops:

@@ -141,7 +141,7 @@ def _show(model: Trained, metrics: RunMetrics, out: Path | None) -> None:
     """Print tables of errors, and the folder of all numbers."""
     shown = rows_by_split({model.title: metrics}, with_published=not metrics.stand_in)
     for name, rows in shown.items():
-        console.print_table(table_of(name, rows, protocols=True), least=evaluation.WIDE)
+        console.print_table(table_of(name, rows, protocols=True))
         console.out.print()
     evaluation.show_notes(metrics, model.config, f". --json has all metrics; {NOTE}")
     if out is not None:

@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cache
-from cache import SplitWriter, StreamShards, StreamWriter, TrackRows, VideoEntry
+from cache import SplitWriter, StreamForm, StreamShards, StreamWriter, TrackRows, VideoEntry
 
 SPLIT = "toy/train"
 COLUMNS = ("frame_index", "bbox", "kp_2d", "valid")
 SHARD, CHUNK = 8, 4  # rows
 FORMS = {
-    "resnet50": {"dim": 4, "dtype": "float16"},
-    "crops": {"dim": 4, "dtype": "float32"},
+    "resnet50": StreamForm(4),
+    "crops": StreamForm(4, "float32"),
 }
 UNREADABLE = 7  # every so many-th picture cannot be decoded
 
@@ -203,8 +203,8 @@ def extract(root, stream, *, at_most, staged, written):
 
     `staged`: by a process that is not the writer.
     """
-    with StreamWriter(root, SPLIT, stream, plan="weights", **FORMS[stream]) as writer:
-        workers = StreamShards(root, SPLIT, stream, plan="weights", **FORMS[stream])
+    with StreamWriter(root, SPLIT, stream, FORMS[stream], plan="weights") as writer:
+        workers = StreamShards(root, SPLIT, stream, FORMS[stream], plan="weights")
         for shard in writer.shards.pending[:at_most]:
             rows = writer.shards.rows(shard)
             keys = keys_of(cache.open(root)[SPLIT].rows("bbox", rows.start, rows.stop))

@@ -245,7 +245,7 @@ def test_other_declarations_begin_the_split_anew_and_keep_its_streams(root):
     assert (cache.verify(root).problems, cache.verify(root).notes) == ((), [])
     # by whose keys new rows take their features over
     assert split.open_stream("resnet50").shards == [0, 1]
-    live = cache.StreamShards(root, SPLIT, "resnet50", dim=4, dtype="float16", plan="others")
+    live = cache.StreamShards(root, SPLIT, "resnet50", cache.StreamForm(4), plan="others")
     assert live.live_shards == [2, 3]
     assert live.carried(toy.keys(np.arange(57)))[0].all()
     write(root, [video("c", [3], wider)], (*wider[:1], replace(wider[1], about="a third")))

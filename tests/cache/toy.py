@@ -7,7 +7,7 @@ import json
 import numpy as np
 
 import cache
-from cache import UNDEFINED, SplitWriter, StreamWriter, TrackRows, VideoEntry
+from cache import UNDEFINED, SplitWriter, StreamForm, StreamWriter, TrackRows, VideoEntry
 from cache.format.layout import json_file
 from tests.made_splits import track_of, write_split
 from tests.trees import tree  # noqa: F401 - tests have it as `toy.tree`
@@ -101,7 +101,8 @@ def write_stream(
     **entries,
 ):
     """Rows of which nothing can be known, `undefined_rows`, hold zeros."""
-    with StreamWriter(root, SPLIT, stream, dim=dim, dtype=dtype, plan="weights") as into:
+    form = StreamForm(dim, dtype)
+    with StreamWriter(root, SPLIT, stream, form, plan="weights") as into:
         numbers = into.shards.pending if shards is None else shards
         for shard in numbers:
             rows = np.asarray(into.shards.rows(shard))

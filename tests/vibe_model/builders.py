@@ -152,8 +152,9 @@ class MemorySplit:
     def open_stream(self, stream):
         digest = f"{stream} of {self.manifest['digest']}"
         size = self.rows[stream].shape[1] if stream in self.rows else FEATURE_SIZE
-        manifest = {"digest": digest, "dim": size, "dtype": "float32", "stand_in": False}
-        return SimpleNamespace(manifest=manifest, identity={}, crop=self.crop)
+        manifest = {"digest": digest, "stand_in": False}
+        form = cache.StreamForm(size, "float32")
+        return SimpleNamespace(manifest=manifest, form=form, identity={}, crop=self.crop)
 
     def windows(self, seqlen, stride, stream=None, tail="drop", streams=None):
         assert tail == "drop"

@@ -14,7 +14,7 @@ from cache.mixture import Mixture, MixturePart
 from pipeline.errors import DataError
 from pipeline.people.skeletons import KEYPOINTS_13_OF_SPIN49
 from vibe_model.devices import constant
-from vibe_model.digests import file_digest
+from vibe_model.files import file_digest
 from vibe_model.losses import generator_losses
 from vibe_model.part_dynamics import losses
 from vibe_model.part_dynamics.config import PartDynamicsConfig

@@ -34,20 +34,20 @@ def check_streams(config: VideoConfig, splits: Mapping[str, Split]) -> bool:
     stand_in = False
     for split, streams in config.streams.items():
         for stream in streams:
-            manifest = splits[split].open_stream(stream).manifest
-            stand_in |= bool(manifest.get("stand_in", False))
+            opened = splits[split].open_stream(stream)
+            stand_in |= bool(opened.manifest.get("stand_in", False))
             argument = arguments.get(stream, "features")
             size = config.feature_size
             do = f"Name another one, or set dim in [{stream}]."
             if stream in arguments:
                 size = config.extra_streams[argument].size
                 do = "Extract it with other options."
-            if manifest["dim"] != size:
+            if opened.form.dim != size:
                 raise DataError(
                     f"{split}: stream {stream}: expected features of {size} numbers, found "
-                    f"{manifest['dim']}. {do}"
+                    f"{opened.form.dim}. {do}"
                 )
-            if manifest.get("identity") is not None:
+            if opened.manifest.get("identity") is not None:
                 identity = _network_of(splits[split], stream)
                 network = _StreamNetwork(f"{split}/{stream}", identity)
                 _require_equal(first_networks.setdefault(argument, network), network)

@@ -7,8 +7,8 @@ from typing import NamedTuple, TypeVar
 
 from pipeline.clips.labels.joint_orders import ORDER_NAMES, StatedOrder
 from pipeline.datasets.base import Dataset
-from pipeline.datasets.video_names import VideoNames, fits
 from pipeline.errors import ConfigError, did_you_mean
+from pipeline.files.raw.video_names import VideoNames, fits
 
 T = TypeVar("T")
 

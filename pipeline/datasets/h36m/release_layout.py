@@ -34,7 +34,7 @@ from pipeline.datasets.h36m.json_layout import (
     needed_files,
 )
 from pipeline.datasets.labels.h36m import load_cdf, load_metadata
-from pipeline.datasets.numbering import LEAST_SHARE, frame_mismatch
+from pipeline.datasets.labels.numbering import LEAST_SHARE, frame_mismatch
 from pipeline.datasets.pixels import (
     frames_there,
     inputs,

@@ -33,8 +33,8 @@ from pipeline.datasets.base import (
     ReleasePart,
 )
 from pipeline.datasets.checks import LabelRules
+from pipeline.datasets.labels.numbering import require_numbers, require_rate
 from pipeline.datasets.labels.smpl import EXTRINSICS
-from pipeline.datasets.numbering import require_numbers, require_rate
 from pipeline.datasets.pixels import no_pictures, require_size
 from pipeline.datasets.rich.labels import (
     N_SHARED,

@@ -74,7 +74,8 @@ class Match(NamedTuple):
         plan = staging_plan(origin)
         report_other_work(root, name, stream, plan)
         dim = math.prod(self.arrays.open(self.array).shape[1:])
-        return cache.StreamWriter(root, name, stream, dim=dim, dtype=dtype, plan=plan)
+        form = cache.StreamForm(dim, dtype)
+        return cache.StreamWriter(root, name, stream, form, plan=plan)
 
     def write_shards(
         self, writer: cache.StreamWriter, file_number: int, progress: Progress

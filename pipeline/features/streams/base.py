@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple, Pro
 import numpy as np
 from numpy.typing import NDArray
 
-from cache import CropPolicy
+from cache import CropPolicy, StreamForm
 from cache.arrays import Array, Bools, Floats
 from pipeline.errors import MissingAssets
 from pipeline.features.weights import WeightsSpec
@@ -154,6 +154,11 @@ class Stream(ABC):
         @abstractmethod
         def dim(self) -> int:
             """Number of numbers per row: a class variable, or an option if it depends on others."""
+
+    @property
+    def form(self) -> StreamForm:
+        """The form of its rows. Raises CacheError for an invalid `dim` or `dtype`."""
+        return StreamForm(self.dim, self.dtype)
 
     @property
     def stand_in(self) -> bool:

@@ -28,10 +28,10 @@ import cache
 from pipeline import datasets
 from pipeline.accounting import ABOVE_MAX_FPS, LEFT_OUT, OTHER_TRACK, VideoAccount
 from pipeline.datasets.conversion_record import LEAVE_OUT, ConversionRecord
-from pipeline.datasets.video_names import VideoNames
 from pipeline.errors import ConfigError
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.raw import RawVideo
+from pipeline.files.raw.video_names import VideoNames
 from pipeline.people.skeletons import Array, Doubles, Ints
 from pipeline.people.track import Track, free_name
 

@@ -132,9 +132,8 @@ class ExtractionWork:
 
     def open(self, opened: Callable[..., Opened]) -> Opened:
         """Open the stream in the cache, as a `StreamShards` or a `StreamWriter`."""
-        stream = self.spec.stream
         names = self.root, self.split, self.spec.name
-        return opened(*names, dim=stream.dim, dtype=stream.dtype, plan=self.staging)
+        return opened(*names, self.spec.stream.form, plan=self.staging)
 
 
 def plan_extraction(

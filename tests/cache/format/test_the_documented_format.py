@@ -90,7 +90,7 @@ def test_a_stream_reads_as_documented(root):
     base = root / "toy/train/features"
     manifest, _ = open_manifest(base / "resnet50")
     assert manifest["split_digest"] == cache.open(root)["toy/train"].manifest["digest"]
-    for name, spec in layout.stream_columns("resnet50", manifest["dim"], manifest["dtype"]).items():
+    for name, spec in cache.StreamForm.from_manifest(manifest).columns("resnet50").items():
         theirs = read_column(base, name, manifest, [*spec.shape], spec.dtype.name)
         ours = cache.open(root)["toy/train"].column(f"features/{name}")
         for number in manifest["shards"][name]:

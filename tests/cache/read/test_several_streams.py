@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cache
-from cache import CacheError, StreamWriter
+from cache import CacheError, StreamForm, StreamWriter
 
 T = 4
 # runs [0, 6), [6, 17)
@@ -127,7 +127,7 @@ def test_rows_before_a_window_that_are_not_extracted_yet_are_not_taken_for_none(
     ].shape == (1, 12, 4)
     with pytest.raises(CacheError, match="does not have shard 0"):
         split.read(np.array([[40, 44]]), **options, history={"resnet50": 9})
-    with StreamWriter(tmp_path, "toy/train", "resnet50", dim=4, plan="weights") as writer:
+    with StreamWriter(tmp_path, "toy/train", "resnet50", StreamForm(4), plan="weights") as writer:
         assert writer.shards.pending == [0, 2]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import cache
-from cache import SplitWriter, StreamWriter
+from cache import SplitWriter, StreamForm, StreamWriter
 
 SPLIT, STREAM = "toy/train", "resnet50"
 NARROW = {"columns": ("bbox",), "rows_per_shard": 32, "rows_per_chunk": 8}
@@ -85,7 +85,7 @@ def three_runs(root, toy):
     toy.write_stream(root, bad_rows=[3, 40])
     again = [toy.video("b", [7, 20], seed=1), toy.video("g", [40])]
     toy.write(root, again, drop=["b", "a"], plan="second")
-    with StreamWriter(root, SPLIT, STREAM, dim=4, plan="weights") as writer:
+    with StreamWriter(root, SPLIT, STREAM, StreamForm(4), plan="weights") as writer:
         for shard in writer.shards.pending:
             rows = np.asarray(writer.shards.rows(shard))
             # what is appended has the keys of rows 10 to 42

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import cache
-from cache import CacheError, StreamShards, StreamWriter
+from cache import CacheError, StreamForm, StreamShards, StreamWriter
 from tests.cache.storage.buckets import (
     SPLIT,
     STREAM,
@@ -28,7 +28,7 @@ obstore = pytest.importorskip(
 )
 
 CROPS = f"{SPLIT}/features/crops"
-FORM = {"dim": 3, "dtype": "float32"}
+FORM = StreamForm(3, "float32")
 
 
 @pytest.fixture(scope="module")
@@ -123,10 +123,10 @@ def test_a_staged_shard_takes_no_others_place(bucket, toy):
     write_narrow(bucket, toy.video("a", [20, 60]))
     plans = ("quality 95", "quality 90")
     with (
-        StreamWriter(bucket, SPLIT, "crops", plan=plans[0], **FORM) as first,
-        StreamWriter(bucket, SPLIT, "crops", plan=plans[1], **FORM) as second,
+        StreamWriter(bucket, SPLIT, "crops", FORM, plan=plans[0]) as first,
+        StreamWriter(bucket, SPLIT, "crops", FORM, plan=plans[1]) as second,
     ):
-        shards, others = (StreamShards(bucket, SPLIT, "crops", plan=plan, **FORM) for plan in plans)
+        shards, others = (StreamShards(bucket, SPLIT, "crops", FORM, plan=plan) for plan in plans)
         for stager in (shards, others):
             stager.stage(*toy.given(stager, 0))
         first.accept_staged()
@@ -151,10 +151,10 @@ def test_what_no_writer_has_accepted_stays_until_it_is_old(bucket, toy):
         return sorted(key for key in cache.store_at(bucket).file_sizes(CROPS) if "/file-" in key)
 
     write_narrow(bucket, toy.video("a", [20, 60]))
-    shards = StreamShards(bucket, SPLIT, "crops", plan="quality 90", **FORM)
+    shards = StreamShards(bucket, SPLIT, "crops", FORM, plan="quality 90")
     shards.stage(*toy.given(shards, 1))
     late = staged()
-    with StreamWriter(bucket, SPLIT, "crops", plan="quality 95", **FORM) as writer:
+    with StreamWriter(bucket, SPLIT, "crops", FORM, plan="quality 95") as writer:
         # no lock shows whether they are of another writer that is running
         assert len(staged()) == 3
         writer.write(*toy.given(shards, 0))
@@ -208,9 +208,9 @@ def test_a_server_that_stops_is_an_error_and_nothing_is_committed(bucket, toy, m
 
 def test_work_of_other_code_stays_after_a_commit_and_gc_says_how_to_remove_it(bucket, toy):
     write_narrow(bucket, toy.video("a", [20, 60]))
-    old = StreamShards(bucket, SPLIT, "crops", plan="old code", **FORM)
+    old = StreamShards(bucket, SPLIT, "crops", FORM, plan="old code")
     old.stage(*toy.given(old, 0))
-    with StreamWriter(bucket, SPLIT, "crops", plan="new code", **FORM) as writer:
+    with StreamWriter(bucket, SPLIT, "crops", FORM, plan="new code") as writer:
         for shard in writer.shards.pending:
             writer.write(*toy.given(writer.shards, shard))
         writer.commit({})

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import cache
-from cache import CacheError, StreamWriter
+from cache import CacheError, StreamForm, StreamWriter
 from cache.write.parts import Part
 from tests.cache.storage.buckets import LEFT, SPLIT, STREAM, objects, requests_of, two_commits
 
@@ -95,7 +95,7 @@ def test_a_store_that_ignores_conditions_is_refused_by_every_writer_and_can_be_r
     ignore(conditions, monkeypatch)
     for write in (
         lambda: toy.write(url, [toy.video("z", [4])]),
-        lambda: StreamWriter(url, SPLIT, "late", plan="w").__enter__(),
+        lambda: StreamWriter(url, SPLIT, "late", StreamForm(4), plan="w").__enter__(),
         lambda: cache.copy_split(tmp_path, SPLIT, f"{url}/copy"),
         lambda: cache.delete_stream(url, SPLIT, STREAM),
         lambda: Part(1, 2).running(url, f"{SPLIT}/.writing").__enter__(),

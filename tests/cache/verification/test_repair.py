@@ -136,7 +136,9 @@ def test_a_damaged_shard_that_no_track_needs_any_more_is_not_missed(root, toy):
     for shard, missed in ((2, False), (0, True)):  # 2 has rows of the old video d alone
         spoil(root / SPLIT / f"features/resnet50/c/{shard}/0")
         assert repaired(root).streams == {(SPLIT, "resnet50"): (shard,)}
-        with cache.StreamWriter(root, SPLIT, "resnet50", dim=4, plan="weights") as writer:
+        with cache.StreamWriter(
+            root, SPLIT, "resnet50", cache.StreamForm(4), plan="weights"
+        ) as writer:
             assert (shard in writer.shards.pending) == missed
 
 

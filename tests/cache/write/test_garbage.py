@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import cache
-from cache import StreamWriter
+from cache import StreamForm, StreamWriter
 from cache.storage.local import LocalStore
 
 HOME = Path("toy/train")
@@ -71,7 +71,7 @@ def test_the_users_own_files_stay_and_one_beside_the_streams_is_no_stream(root, 
 
 def begin_stream(root, toy):
     """The first shard of a stream `late`."""
-    with StreamWriter(root, HOME.as_posix(), "late", dim=4, plan="w") as writer:
+    with StreamWriter(root, HOME.as_posix(), "late", StreamForm(4), plan="w") as writer:
         writer.write(*toy.given(writer.shards, 0))
 
 
@@ -98,7 +98,9 @@ def test_a_writer_that_begins_while_gc_ends_loses_nothing(root, toy, monkeypatch
 
     def begin():
         if not writers:
-            writers.append(StreamWriter(root, HOME.as_posix(), "late", dim=4, plan="w").__enter__())
+            writers.append(
+                StreamWriter(root, HOME.as_posix(), "late", StreamForm(4), plan="w").__enter__()
+            )
             writers[0].write(*toy.given(writers[0].shards, 0))
 
     def listdir(path):

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import cache
-from cache import CacheError, StreamWriter
+from cache import CacheError, StreamForm, StreamWriter
 from cache.storage.writer_lock import WriterLock
 from tests.cache import toy as builders
 from tests.cache.users import as_another_user
@@ -81,7 +81,7 @@ def test_a_writer_that_lost_its_lock_changes_nothing_of_what_the_next_one_wrote(
 def test_a_stream_writer_that_lost_its_lock_changes_nothing(tracks, toy):
     with (
         pytest.raises(CacheError, match="lock"),
-        StreamWriter(tracks, SPLIT, "resnet50", dim=4, plan="weights") as writer,
+        StreamWriter(tracks, SPLIT, "resnet50", StreamForm(4), plan="weights") as writer,
     ):
         (tracks / SPLIT / "features/resnet50/.writing/lock").unlink()
         toy.write_stream(tracks)
@@ -97,12 +97,12 @@ def test_a_second_writer_gets_the_first_ones_process_and_other_streams_have_thei
         pass
     toy.write(tracks, [toy.video("z", [3])])  # and the first has let go
     with (
-        StreamWriter(tracks, SPLIT, "resnet50", dim=4, plan="p"),
-        StreamWriter(tracks, SPLIT, "x", dim=2, plan="p"),
+        StreamWriter(tracks, SPLIT, "resnet50", StreamForm(4), plan="p"),
+        StreamWriter(tracks, SPLIT, "x", StreamForm(2), plan="p"),
     ):
         with (
             pytest.raises(CacheError, match="process"),
-            StreamWriter(tracks, SPLIT, "x", dim=2, plan="p"),
+            StreamWriter(tracks, SPLIT, "x", StreamForm(2), plan="p"),
         ):
             pass
         (tracks / SPLIT / "features/resnet50/.writing/lock").write_text(f"{ENDED}\n")

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from cache import CacheError, StreamShards, StreamWriter
+from cache import CacheError, StreamForm, StreamShards, StreamWriter
 from cache.storage import local
 from cache.write.staged import StagedWork
 from tests.trees import contents
@@ -14,17 +14,17 @@ from tests.trees import contents
 SPLIT = "toy/train"
 WRITING = f"{SPLIT}/features/resnet50/.writing"
 FORMS = {
-    "resnet50": {"dim": 4, "dtype": "float16"},
-    "crops": {"dim": 3, "dtype": "float32"},
+    "resnet50": StreamForm(4),
+    "crops": StreamForm(3, "float32"),
 }
 
 
 def writer_of(root, stream="resnet50", *, plan="weights"):
-    return StreamWriter(root, SPLIT, stream, plan=plan, **FORMS[stream])
+    return StreamWriter(root, SPLIT, stream, FORMS[stream], plan=plan)
 
 
 def shards_of(root, stream="resnet50", *, plan="weights"):
-    return StreamShards(root, SPLIT, stream, plan=plan, **FORMS[stream])
+    return StreamShards(root, SPLIT, stream, FORMS[stream], plan=plan)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_a_shard_of_another_state_of_the_split_is_not_taken(root, toy, tmp_path)
 
 def test_what_is_not_pending_or_of_another_form_is_not_taken(root, toy):
     shards = shards_of(root)
-    wide = StreamShards(root, SPLIT, "resnet50", dim=5, plan="weights")
+    wide = StreamShards(root, SPLIT, "resnet50", StreamForm(5), plan="weights")
     with writer_of(root) as writer:
         for _ in range(2):
             shards.stage(*toy.given(shards, 0))
@@ -118,7 +118,7 @@ def test_a_full_disk_leaves_no_half_file(root, toy, monkeypatch):
 def test_a_checkpoint_gives_back_its_rows_to_the_same_keys_and_plan_alone(root, toy, stream):
     with writer_of(root, stream) as writer:
         shard, data, ok, keys = toy.given(writer.shards, 1)
-        data = data.astype(FORMS[stream]["dtype"])
+        data = data.astype(FORMS[stream].dtype)
         rows = np.arange(0, len(keys), 3)
         writer.shards.checkpoint(
             shard, rows, data[rows], np.asarray(ok, np.uint8)[rows], keys[rows]

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 import cache
-from cache import CacheError, StreamWriter
+from cache import CacheError, StreamForm, StreamWriter
 from tests.trees import contents
 
 
-def writer_of(root, **options):
-    return StreamWriter(root, "toy/train", "resnet50", **{"dim": 4, "plan": "weights", **options})
+def writer_of(root, dim=4, dtype="float16"):
+    form = StreamForm(dim, dtype)
+    return StreamWriter(root, "toy/train", "resnet50", form, plan="weights")
 
 
 def test_rows_with_nothing_to_compute_from_have_a_value_wherever_rows_go(tmp_path, toy):
@@ -98,8 +99,13 @@ def test_what_does_not_fit_a_shard_the_form_or_a_split_is_refused(tmp_path, toy)
         with pytest.raises(CacheError, match="Choose another name"), writer_of(tmp_path, **other):
             pass
     for unknown in ("bfloat16", "float64", "int8", "int16", "uint8"):
-        with pytest.raises((CacheError, TypeError, ValueError)):
-            toy.write_stream(tmp_path, stream="other", dtype=unknown)
+        with pytest.raises(
+            CacheError, match=f"4 numbers of {unknown}: expected 1 to 16,777,216 of"
+        ):
+            StreamForm(4, unknown)
+    for dim in (0, -1, True, 2.0, "4", 1 << 25):
+        with pytest.raises(CacheError, match=f"{dim} numbers of float16: expected 1 to"):
+            StreamForm(dim)
 
 
 def test_features_that_were_deleted_by_hand_are_extracted_into_a_whole_cache(tracks, toy):

@@ -56,7 +56,7 @@ def test_a_stream_whose_disk_is_not_mounted_is_a_problem_of_every_use_and_loses_
         lambda: split.read(windows),
         lambda: split.read(windows, fields=["kp_2d"]),  # relative to the crops of that stream
         lambda: toy.write_stream(root),
-        lambda: cache.StreamShards(root, SPLIT, "resnet50", dim=4, plan="weights"),
+        lambda: cache.StreamShards(root, SPLIT, "resnet50", cache.StreamForm(4), plan="weights"),
         lambda: cache.delete_stream(root, SPLIT, "resnet50"),
         lambda: cache.copy_split(root, SPLIT, to, streams=["resnet50"]),
     ):
@@ -102,7 +102,7 @@ def test_a_conversion_goes_on_without_the_disk_of_the_features_and_only_new_rows
     toy.write(root, [*toy.videos(), toy.video("new", [9])])
     assert [path.name for path in features.rglob("*")] == ["lost+found"]
     mount(tmp_path / "disk", features)
-    with cache.StreamWriter(root, SPLIT, "resnet50", dim=4, plan="weights") as writer:
+    with cache.StreamWriter(root, SPLIT, "resnet50", cache.StreamForm(4), plan="weights") as writer:
         assert len(writer.shards.pending) == 1
 
 

@@ -10,7 +10,7 @@ import pytest
 import zarr
 
 import cache
-from cache import CacheError, SplitWriter, StreamWriter
+from cache import CacheError, SplitWriter, StreamForm, StreamWriter
 from cache.format.layout import Column
 from tests.trees import contents
 
@@ -221,11 +221,11 @@ def test_what_is_lost_or_damaged_since_is_written_again(tmp_path, toy, name):
 
 
 def test_an_extraction_with_other_weights_does_not_take_over_journalled_shards(tracks, toy):
-    with StreamWriter(tracks, "toy/train", "resnet50", dim=4, plan="old") as writer:
+    with StreamWriter(tracks, "toy/train", "resnet50", StreamForm(4), plan="old") as writer:
         writer.write(*toy.given(writer.shards, 1))
-    with StreamWriter(tracks, "toy/train", "resnet50", dim=4, plan="old") as writer:
+    with StreamWriter(tracks, "toy/train", "resnet50", StreamForm(4), plan="old") as writer:
         assert writer.shards.pending == [0, 2, 3, 4]
-    with StreamWriter(tracks, "toy/train", "resnet50", dim=4, plan="new") as writer:
+    with StreamWriter(tracks, "toy/train", "resnet50", StreamForm(4), plan="new") as writer:
         assert writer.shards.pending == [0, 1, 2, 3, 4]
 
 

@@ -73,7 +73,9 @@ class Images:
 
 
 def label_of(track, row):
-    return bytes(track.kp_2d[row].tobytes() + track.bbox[row].tobytes())
+    """All that a row has but for its number."""
+    labels = {name: array for name, array in track.columns.items() if name != "frame_index"}
+    return b"".join(array[row].tobytes() for array in labels.values())
 
 
 def every_second(images):

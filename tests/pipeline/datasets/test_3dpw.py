@@ -10,6 +10,7 @@ from pipeline.people.skeletons import JOINTS
 from tests.bodies import posed, the_body
 from tests.fixtures import planned
 from tests.pipeline.datasets.by_hand import read_video, require
+from tests.pipeline.datasets.contract import ANOTHER_START, EXACT, HALF, RENUMBERED, ImageFolders
 from tests.pipeline.datasets.label_files import edit_labels
 
 PW = datasets.get("3dpw")
@@ -158,3 +159,9 @@ def test_labels_are_made_anew_when_a_body_changes_that_they_come_from(embedded, 
         before = {model: depends_on(model) for model in ("gendered", "neutral")}
         (folder / f"SMPL_{gender}.pkl").write_bytes(b"another one")
         assert [model for model in before if depends_on(model) != before[model]] == [made_of_it]
+
+
+class TestThreeDPW(ImageFolders):
+    dataset, video = "3dpw", "courtyard_walking_00"
+    images = f"imageFiles/{video}"
+    refused = frozenset(ANOTHER_START | EXACT | {RENUMBERED, HALF})

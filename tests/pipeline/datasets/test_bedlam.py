@@ -13,6 +13,7 @@ from pipeline.files.raw.changes import video_digest
 from pipeline.people.skeletons import JOINTS
 from tests.bodies import the_body
 from tests.pipeline.datasets.by_hand import read_one, refusal, require
+from tests.pipeline.datasets.contract import RENUMBERED, SHIFTED, ImageFolders
 from tests.pipeline.datasets.made_bedlam import SCENE, SEQ, SUBJECTS, N, labels, write
 
 TURNED_K = np.array([[1400.0, 0, 360], [0, 1400, 640], [0, 0, 1]])
@@ -248,3 +249,11 @@ def test_traps_are_refused_by_name(reason, word, changes, tmp_path):
     write(tmp_path, labels() | changes, pictures=None if changes else ())
     error = refusal(Bedlam(), tmp_path)
     assert (error.reason, word in str(error)) == (reason, True), str(error)
+
+
+class TestBedlam(ImageFolders):
+    dataset, n_videos = "bedlam", 3
+    video = "20221018_1_1_batch01hand_30fps/seq_000000"
+    images = "20221018_1_1_batch01hand_30fps/png/seq_000000"
+    refused = frozenset({"numbers one higher", RENUMBERED})
+    undecided = frozenset({SHIFTED})

@@ -7,6 +7,7 @@ import pytest
 from pipeline import datasets
 from pipeline.accounting import Accounting
 from tests.pipeline.datasets.by_hand import read_video, require
+from tests.pipeline.datasets.contract import ANOTHER_START, EXACT, HALF, RENUMBERED, ImageFolders
 from tests.pipeline.datasets.label_files import edit_labels
 
 EMDB = datasets.get("emdb")
@@ -96,3 +97,9 @@ def test_traps_are_refused_by_name(spoil, reason, word, raw):
     found = read(raw)
     require(found, [], refused=reason)
     assert word in found[1]["message"]
+
+
+class TestEmdb(ImageFolders):
+    dataset, split, video = "emdb", "emdb1", "P0/00_outdoor_walk"
+    images = f"{video}/images"
+    refused = frozenset(ANOTHER_START | EXACT | {RENUMBERED, HALF})

@@ -6,6 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -15,6 +16,7 @@ from pipeline.files.pixels.frames import Video
 from pipeline.people.skeletons import JOINTS
 from tests.pipeline.datasets import by_hand
 from tests.pipeline.datasets.by_hand import read_video, require
+from tests.pipeline.datasets.contract import HALF, N_FRAMES, RENUMBERED, SHIFTED, ImageFolders
 from tests.pipeline.datasets.label_files import edit_labels, load_labels
 
 H36M = datasets.get("h36m")
@@ -264,3 +266,27 @@ def test_fits_that_are_not_finite_are_not_used_and_of_two_of_a_frame_the_last_is
     (before, _) = H36M.videos(raw, "train")
     assert {*after.files} - {*before.files} == {Path(FITS), Path(CAMERAS)}
     assert Path("metadata.xml") in before.files
+
+
+class TestHuman36M(ImageFolders):
+    dataset, video = "h36m", "S1/Walking 1.54138969"
+    images = f"S1/images/{video[3:]}"
+    released_size = 1000, 1002
+    refused = frozenset(
+        {
+            "first missing",
+            "more labels than images",  # under 90 %
+            RENUMBERED,
+            HALF,
+        }
+    )
+    undecided = frozenset({SHIFTED})  # videos have more frames than poses
+
+    def write(self, demo, takes, raw):
+        super().write(demo, takes, raw)
+        file = raw / f"S1/Videos/{self.video[3:]}.mp4"
+        (raw / self.images).mkdir(parents=True)
+        for frame in Video(raw, file.relative_to(raw).as_posix()).read(range(N_FRAMES)):
+            name = raw / self.images / f"{frame.index:06d}.png"
+            cv2.imwrite(str(name), cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR))
+        file.unlink()

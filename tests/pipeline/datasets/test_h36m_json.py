@@ -6,6 +6,7 @@ import functools
 import os
 import shutil
 
+import cv2
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -13,9 +14,18 @@ from scipy.spatial.transform import Rotation
 from pipeline import datasets
 from pipeline.accounting import Accounting
 from pipeline.datasets.h36m import json_layout
+from pipeline.files.pixels.frames import Video
 from tests.hostile import memory_peak
 from tests.pipeline.datasets import by_hand
 from tests.pipeline.datasets.by_hand import read_video, require, write_json
+from tests.pipeline.datasets.contract import (
+    ANOTHER_START,
+    HALF,
+    N_FRAMES,
+    RENUMBERED,
+    SHIFTED,
+    ImageFolders,
+)
 from tests.pipeline.datasets.made_h36m_json import (
     EVERY,
     FOLDER,
@@ -226,3 +236,25 @@ def test_memory_is_that_of_one_sequence_however_many_its_subject_has(tmp_path):
         peaks.append(memory_peak(lambda raw=raw: read(raw)))
         assert read(raw)[0][0].has_smpl.all()
     assert peaks[1] < 1.05 * peaks[0]
+
+
+class TestHuman36MOfJson(ImageFolders):
+    dataset, video = "h36m", "S1/Walking 1.54138969"
+    images, first = "images/s_01_act_14_subact_01_ca_01", 1
+    refused = frozenset(
+        ANOTHER_START
+        | {
+            "more labels than images",  # under 90 %
+            RENUMBERED,
+            HALF,
+        }
+    )
+    undecided = frozenset({SHIFTED})
+
+    def write(self, demo, takes, raw):
+        (take,) = (take for take in takes if take.shot.name == self.video)
+        write_scene(take, raw, is_place=False, fits="smpl_param")
+        frames = Video(demo, f"S1/Videos/{self.video[3:]}.mp4").read(range(N_FRAMES))
+        for file, frame in zip(sorted((raw / self.images).iterdir()), frames, strict=True):
+            cv2.imwrite(str(file), cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR))
+        (raw / "STAND_IN.json").write_bytes((demo / "STAND_IN.json").read_bytes())

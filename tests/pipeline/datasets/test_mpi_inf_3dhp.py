@@ -9,6 +9,14 @@ import pytest
 from pipeline.files.pixels.frames import Video
 from tests.pipeline.datasets import by_hand
 from tests.pipeline.datasets.by_hand import require, touch
+from tests.pipeline.datasets.contract import (
+    ANOTHER_START,
+    EXACT,
+    HALF,
+    RENUMBERED,
+    SHIFTED,
+    ImageFolders,
+)
 from tests.pipeline.datasets.label_files import edit_labels, load_labels
 from tests.pipeline.datasets.made_mpi_inf_3dhp import (
     IMAGES,
@@ -202,3 +210,39 @@ def test_valid_frame_may_be_a_row_of_any_type_and_frames_keep_theirs(raw, stored
     found = read(raw, split="test", name="TS1")
     (track,) = require(found, [[1, 3, 5]], {"no_picture": 1, "label_not_finite": 2})
     assert track.valid.tolist() == [False, True, True]
+
+
+class TestMpiInf3dhpOfImages(ImageFolders):
+    """From 0, as the demo has them; `first missing` may be images from 1 that lack the last."""
+
+    dataset, video, images = "mpi_inf_3dhp", "S1/Seq1/video_0", "S1/Seq1/imageFrames/video_0"
+    refused = frozenset(EXACT | {"first missing", RENUMBERED, HALF})
+
+
+class TestMpiInf3dhpFrom1(TestMpiInf3dhpOfImages):
+    first = 1
+    refused = frozenset(
+        EXACT
+        | {
+            "first missing",
+            "last missing",
+            "more labels than images",
+            "numbers one higher",
+            RENUMBERED,
+            HALF,
+            "one too many in front",
+        }
+    )
+
+    def write(self, demo, takes, raw):
+        super().write(demo, takes, raw)
+        for file in sorted((raw / self.images).iterdir(), reverse=True):
+            file.rename(file.with_name(f"frame_{int(file.stem[6:]) + 1:06d}.jpg"))
+
+
+class TestMpiInf3dhpTest(ImageFolders):
+    dataset, split, video = "mpi_inf_3dhp", "test", "TS1"
+    images, first = "mpi_inf_3dhp_test_set/TS1/imageSequence", 1
+    released_size = 2048, 2048
+    refused = frozenset(ANOTHER_START | {RENUMBERED, HALF})
+    undecided = frozenset({SHIFTED})  # two videos have more images

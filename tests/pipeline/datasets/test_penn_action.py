@@ -7,6 +7,7 @@ from pipeline import datasets
 from pipeline.accounting import Accounting
 from pipeline.people.skeletons import JOINTS
 from tests.pipeline.datasets.by_hand import jpeg, read_video, require, touch
+from tests.pipeline.datasets.contract import ANOTHER_START, HALF, RENUMBERED, SHIFTED, ImageFolders
 from tests.pipeline.datasets.label_files import edit_labels
 
 PENN = datasets.get("penn_action")
@@ -135,3 +136,10 @@ def test_joints_in_metres_or_shares_of_the_image_are_in_another_unit(scale, raw)
     _, account = read(raw)
     assert account["set_aside"] in ("other_unit", "keypoints_outside")
     assert "metres" in account["message"] or "smaller than a pixel" in account["message"]
+
+
+class TestPennAction(ImageFolders):
+    dataset, video, images, first = "penn_action", "0001", "frames/0001", 1
+    # may have images after the last label: so one at the start leaves no trace
+    refused = frozenset(ANOTHER_START | {RENUMBERED, HALF})
+    undecided = frozenset({SHIFTED})

@@ -6,6 +6,7 @@ import pytest
 
 from tests.pipeline.datasets import by_hand
 from tests.pipeline.datasets.by_hand import require
+from tests.pipeline.datasets.contract import ANOTHER_START, EXACT, HALF, RENUMBERED, ImageFolders
 from tests.pipeline.datasets.made_posetrack import (
     NAMES,
     POSETRACK,
@@ -265,3 +266,10 @@ def test_labels_without_a_size_are_compared_with_the_images_of_all_videos(
     shown = ran("convert", "posetrack/val", "--raw", raw, "--cache", tmp_path / "cache").out
     assert bool(words) == ("note all videos: " in shown)
     assert re.search(words, " ".join(shown.split())), shown
+
+
+class TestPoseTrack(ImageFolders):
+    dataset, video = "posetrack", "000001_mpii_train"
+    images = f"images/train/{video}"
+    states_size = False  # without people or regions to ignore at the images' edges
+    refused = frozenset(ANOTHER_START | EXACT | {RENUMBERED, HALF})

@@ -16,6 +16,7 @@ from pipeline.errors import MissingAssets, RawDataError
 from pipeline.people.skeletons import JOINTS, correspondence
 from pipeline.people.smplx_body import SmplxBody
 from tests.pipeline.datasets.by_hand import read_video, require
+from tests.pipeline.datasets.contract import ANOTHER_START, HALF, RENUMBERED, SHIFTED, ImageFolders
 from tests.pipeline.datasets.label_files import edit_labels
 from tests.pipeline.datasets.made_smplx import N_JOINTS, N_VERTICES, PARENTS, write_models
 
@@ -254,3 +255,11 @@ def test_files_with_ten_shape_components_have_the_expression_behind_them(made, t
     body = {key: part.astype(float) for key, part in made_body(np.random.default_rng(5)).items()}
     _, verts = SmplxBody.load(tmp_path, "male").posed(body)
     np.testing.assert_allclose(verts, made.body.posed(body)[1], atol=1e-9)
+
+
+class TestRich(ImageFolders):
+    dataset, split, video = "rich", "test", "Gym_010_gym2/cam_02"
+    states_size = False  # but for the principal point, which is near the centre of both
+    images = f"images/test/{video}"
+    refused = frozenset(ANOTHER_START | {RENUMBERED, HALF})
+    undecided = frozenset({SHIFTED})  # cameras may run longer than bodies are labelled

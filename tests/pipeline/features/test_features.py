@@ -144,7 +144,9 @@ def test_a_stream_without_a_manifest_or_of_another_program_is_left_alone_and_can
     found = penn.rows("features/resnet50")
     assert all(np.array_equal(found[track], rows) for track, rows in held.items())
     n_rows = penn.split.manifest["rows"]
-    with cache.StreamWriter(root, PENN, "other", plan="of another program") as writer:
+    with cache.StreamWriter(
+        root, PENN, "other", cache.StreamForm(2048), plan="of another program"
+    ) as writer:
         writer.write(
             0,
             np.zeros((n_rows, 2048), np.float32),

@@ -256,7 +256,7 @@ def test_rows_that_are_lost_after_a_checkpoint_are_not_kept(tmp_path):
 
     def opened():
         files = cache.StreamShards(
-            tmp_path, made_up.SPLIT, "colour", dim=3, dtype="float32", plan="as before"
+            tmp_path, made_up.SPLIT, "colour", cache.StreamForm(3, "float32"), plan="as before"
         )
         run = StreamRun(split, made_up.Colour(), files, [0], None)
         return run, run.open(0)

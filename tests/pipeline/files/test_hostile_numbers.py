@@ -12,6 +12,7 @@ import pytest
 
 from pipeline import datasets
 from pipeline.datasets import RELEASES
+from pipeline.extras.demo.writing import LAYOUTS
 from pipeline.steps.conversion import reading
 from pipeline.testing.labels import track_problems
 from tests.pipeline.datasets.label_files import edit_labels
@@ -72,42 +73,23 @@ def bad(value, spoil):
     return spoil(value).tolist() if isinstance(value, list) else spoil(value)
 
 
-PW = "poses2d poses trans betas cam_poses cam_intrinsics campose_valid"
-EMDB = "kp2d trans extrinsics bboxes poses_root betas intrinsics good_frames_mask"
-RICH = "global_orient body_pose left_hand_pose betas expression transl"
-BEDLAM = "center scale pose_cam shape trans_cam cam_int cam_ext gtkps"
-LABELS = {  # dataset, files, keys
-    ("penn_action", "labels/*.mat"): "x y visibility nframes dimensions",
-    ("posetrack", "posetrack_data/annotations/*/*.json"): "keypoints bbox",
-    ("insta_variety", "*/*.tfrecord"): "image/xys image/face_pts image/toe_pts",
-    ("kinetics", "keypoints/*/*/*.json"): "pose_keypoints_2d",
-    ("mpi_inf_3dhp", "S*/*/annot.mat"): "annot2 annot3",
-    ("mpi_inf_3dhp", "*/TS*/annot_data.mat"): "annot2 univ_annot3 valid_frame",
-    ("h36m", "S*/MyPoseFeatures/*/*.cdf"): "Pose",
-    ("h36m", "smpl_param/*_param.json"): "pose shape trans",
-    ("h36m", "smpl_param/*_camera.json"): "R t f c",
-    ("3dpw", "sequenceFiles/*/*.pkl"): PW,
-    ("emdb", "P*/*/*_data.pkl"): EMDB,
-    ("rich", "bodies/*/*/*/*.pkl"): RICH,
-    ("bedlam", "all_npz_12_smpl_training/*.npz"): BEDLAM,
-    ("amass", "*/*/*_poses.npz"): "poses trans betas mocap_framerate",
-}
+FILES = [(name, glob) for name in RELEASES for glob in LAYOUTS[name].labels]
 WAYS = 8  # of spoiling a file: every key and every value
 
 
 def test_every_dataset_is_tried():
-    assert {name for name, _ in LABELS} == {*RELEASES}
+    assert {name for name, _ in FILES} == {*RELEASES}, "its layout of demo data needs `labels`"
 
 
 @pytest.mark.parametrize(
     "shift", [0, *(pytest.param(shift, marks=pytest.mark.slow) for shift in (1, 2, 3))]
 )
-@pytest.mark.parametrize(("name", "glob"), LABELS)
+@pytest.mark.parametrize(("name", "glob"), FILES)
 def test_numbers_that_are_none_stay_out_of_the_tracks(name, glob, shift, embedded, tmp_path):
     raw, dataset = embedded.copy(name, tmp_path / "raw"), datasets.get(name)
     copies = {file: file.read_bytes() for file in sorted(raw.glob(glob))}
     assert copies
-    keys = LABELS[name, glob].split()
+    keys = LAYOUTS[name].labels[glob].split()
     body = dataset.load_body(embedded.body) if dataset.labels.uses_body else None
     # each file in another way, until all ways have been tried
     for start in range(0, WAYS, len(copies)):

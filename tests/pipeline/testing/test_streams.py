@@ -99,7 +99,7 @@ FAULTS = [  # words of the problem, and a stream that has it
     ),
     ("(4, 1)", means_of(means=lambda m, _: m[:, :1])),
     ("int64", means_of(means=lambda m, _: m.astype(np.int64))),
-    ("dtype is 'int32'", means_of(dtype="int32")),
+    ("2 numbers of int32", means_of(dtype="int32")),
     ("not finite", means_of(means=lambda m, _: m * np.nan)),
     ("too large for float16", means_of(dtype="float16", means=lambda m, _: m * 1e4)),
     ("flags", means_of(known=lambda self, labels: np.ones(len(labels["kp_2d"])))),

@@ -203,7 +203,8 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch):
 def test_shares_of_a_batch_weighted_by_their_counts_have_the_losses_of_the_whole(
     tmp_path, without_dropout
 ):
-    config = replace(vibe_config(tmp_path), batch_size=5)
+    weights = {f"{term}_weight": 1.0 for term in TrainConfig.TERMS}  # also of those that are off
+    config = replace(vibe_config(tmp_path), batch_size=5, **weights)
     splits = vibe_splits()
     trainer = VIBETrainer(config, TinyBody())
 
@@ -218,6 +219,7 @@ def test_shares_of_a_batch_weighted_by_their_counts_have_the_losses_of_the_whole
     whole = terms_and_counts(0, 1)
     shares = [terms_and_counts(rank, 2) for rank in range(2)]
     for name, (expected, n_items) in whole.items():
+        assert expected > 0, f"{name} is not tested"
         assert sum(share[name][1] for share in shares) == n_items
         mean = sum(term * n for term, n in (share[name] for share in shares)) / n_items
         assert float(mean) == pytest.approx(expected, rel=1e-4)

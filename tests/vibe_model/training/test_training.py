@@ -408,7 +408,8 @@ def test_demo_data_are_not_mixed_with_real_data(kind, config, run, splits, tmp_p
 def test_features_of_different_networks_are_not_mixed(config, splits):
     def made_by(split, identity):
         manifest = {**splits[split].open_stream("x").manifest, "identity": identity}
-        opened = SimpleNamespace(manifest=manifest, crop=splits[split].crop)
+        form = splits[split].open_stream("x").form
+        opened = SimpleNamespace(manifest=manifest, form=form, crop=splits[split].crop)
         splits[split].open_stream = lambda stream: opened
 
     spin, other = (

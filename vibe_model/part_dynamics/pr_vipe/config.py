@@ -14,7 +14,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from pydantic.dataclasses import dataclass
 
 from pipeline.errors import ConfigError
-from vibe_model.digests import folder_digest
+from vibe_model.files import folder_digest
 from vibe_model.models import Training
 from vibe_model.settings import RunConfig, Share
 

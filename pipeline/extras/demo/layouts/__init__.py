@@ -6,8 +6,8 @@ To add a dataset, add a file with a `LAYOUT` to this folder.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -77,7 +77,9 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseLayout:
-    """Functions that write a dataset in its official layout."""
+    """Functions that write a dataset in its official layout, and what tests of all datasets need
+    to know about it.
+    """
 
     name: str
     what: str  # one sentence for the marker file
@@ -85,6 +87,11 @@ class ReleaseLayout:
     # (shot, folder=): writes one video into the dataset's folder, returns its ground truth
     record: Callable[..., Take]
     finish: Callable[[Path, Sequence[Shot]], None] | None = None  # writes files about all videos
+    # videos per split and frames per video that are enough for tests
+    n_videos: int = 1
+    n_frames: int = 12
+    # pattern of label files -> keys of the numbers in them, which tests make invalid
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def pick_cyclic(options: Sequence[T], number: int) -> T:

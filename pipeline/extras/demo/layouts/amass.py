@@ -106,5 +106,11 @@ def _turn_z_up(pose: Doubles, trans: Doubles, pelvis: Doubles) -> tuple[Doubles,
 
 
 LAYOUT: Final = ReleaseLayout(
-    "amass", "Made-up motions in AMASS's layout: nothing of AMASS.", _plan, _record
+    "amass",
+    "Made-up motions in AMASS's layout: nothing of AMASS.",
+    _plan,
+    _record,
+    n_videos=3,
+    n_frames=300,
+    labels={"*/*/*_poses.npz": "poses trans betas mocap_framerate"},
 )

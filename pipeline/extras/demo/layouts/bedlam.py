@@ -184,4 +184,9 @@ LAYOUT: Final = ReleaseLayout(
     "Rendered people in BEDLAM's layout, all of the neutral body: nothing of BEDLAM.",
     _plan,
     _record,
+    n_videos=3,
+    labels={
+        "all_npz_12_smpl_training/*.npz": "center scale pose_cam shape trans_cam "
+        "cam_int cam_ext gtkps"
+    },
 )

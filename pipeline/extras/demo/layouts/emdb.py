@@ -110,4 +110,9 @@ LAYOUT: Final = ReleaseLayout(
     "Rendered people in EMDB's layout, filmed by a moving camera: nothing of EMDB.",
     _plan,
     _record,
+    n_videos=3,
+    labels={
+        "P*/*/*_data.pkl": "kp2d trans extrinsics bboxes poses_root betas "
+        "intrinsics good_frames_mask"
+    },
 )

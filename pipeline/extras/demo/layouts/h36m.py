@@ -282,4 +282,11 @@ LAYOUT: Final = ReleaseLayout(
     _plan,
     _record,
     _finish,
+    n_videos=2,
+    n_frames=16,
+    labels={
+        "S*/MyPoseFeatures/*/*.cdf": "Pose",
+        "smpl_param/*_param.json": "pose shape trans",
+        "smpl_param/*_camera.json": "R t f c",
+    },
 )

@@ -127,4 +127,7 @@ LAYOUT: Final = ReleaseLayout(
     _plan,
     _record,
     _finish,
+    n_videos=4,
+    n_frames=6,
+    labels={"*/*.tfrecord": "image/xys image/face_pts image/toe_pts"},
 )

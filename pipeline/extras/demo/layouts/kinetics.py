@@ -106,4 +106,6 @@ LAYOUT: Final = ReleaseLayout(
     "Rendered people in Kinetics-400's layout, with a played detector: nothing of Kinetics.",
     _plan,
     _record,
+    n_frames=28,
+    labels={"keypoints/*/*/*.json": "pose_keypoints_2d"},
 )

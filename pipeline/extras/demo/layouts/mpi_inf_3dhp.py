@@ -243,4 +243,10 @@ LAYOUT: Final = ReleaseLayout(
     "Rendered people in MPI-INF-3DHP's layout, projected without error: nothing of MPI-INF-3DHP.",
     _plan,
     _record,
+    n_videos=4,
+    n_frames=6,
+    labels={
+        "S*/*/annot.mat": "annot2 annot3",
+        "*/TS*/annot_data.mat": "annot2 univ_annot3 valid_frame",
+    },
 )

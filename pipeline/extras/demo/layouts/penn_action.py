@@ -113,4 +113,7 @@ LAYOUT: Final = ReleaseLayout(
     "nothing of Penn Action.",
     _plan,
     _record,
+    n_videos=3,
+    n_frames=8,
+    labels={"labels/*.mat": "x y visibility nframes dimensions"},
 )

@@ -146,4 +146,7 @@ LAYOUT: Final = ReleaseLayout(
     "nothing of PoseTrack.",
     _plan,
     _record,
+    n_videos=2,
+    n_frames=9,
+    labels={"posetrack_data/annotations/*/*.json": "keypoints bbox"},
 )

@@ -104,4 +104,5 @@ LAYOUT: Final = ReleaseLayout(
     "Rendered people in RICH's layout, with SMPL-X bodies: nothing of RICH.",
     _plan,
     _record,
+    labels={"bodies/*/*/*/*.pkl": "global_orient body_pose left_hand_pose betas expression transl"},
 )

@@ -110,4 +110,8 @@ LAYOUT: Final = ReleaseLayout(
     "only): nothing of 3DPW.",
     _plan,
     _record,
+    n_frames=10,
+    labels={
+        "sequenceFiles/*/*.pkl": "poses2d poses trans betas cam_poses cam_intrinsics campose_valid"
+    },
 )

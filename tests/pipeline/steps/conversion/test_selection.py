@@ -12,9 +12,9 @@ from numpy.testing import assert_equal
 import cache
 from cache.windows import windows_of
 from pipeline.accounting import VideoAccount
-from pipeline.datasets.video_names import VideoNames
 from pipeline.errors import ConfigError
 from pipeline.files.raw import RawVideo
+from pipeline.files.raw.video_names import VideoNames
 from pipeline.people.track import Track
 from pipeline.steps.conversion.convert import convert
 from pipeline.steps.conversion.selection import RowSelection, _rows_apart, select
