@@ -183,13 +183,13 @@ PRESETS: Final[Mapping[str, Callable[..., HMMRConfig]]] = {
     # A short functional test on the embedded demo data, minutes on two CPU cores.
     "embedded": partial(
         HMMRConfig,
-        **{**EMBEDDED, "iterations": 60, "checkpoint_every": 60},
+        **EMBEDDED,
         name="hmmr-embedded",
         validation=RunConfig.validation,
         datasets_2d=("penn_action/train", "kinetics/train", "videos/train"),
         stride=4,
         batch_size=4,
-        epochs=4,
+        epochs=3,
         norm="frame",
         regressor="spin",
         dropout=0.0,

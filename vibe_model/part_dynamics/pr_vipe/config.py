@@ -127,7 +127,7 @@ PRESETS: Final[Mapping[str, Callable[..., PrVIPEConfig]]] = {
     "published": partial(
         PrVIPEConfig, optimiser="adagrad", lr=0.02, epochs=500, iterations=10_000, noise=0.0
     ),
-    # A short functional test on the embedded demo motion, half a minute on two CPU cores.
+    # A short functional test on the embedded demo motion, a minute on two CPU cores.
     "embedded": partial(
         PrVIPEConfig,
         poses_3d=("h36m/train",),
@@ -137,10 +137,10 @@ PRESETS: Final[Mapping[str, Callable[..., PrVIPEConfig]]] = {
         hidden_size=256,
         dropout=0.0,
         batch_size=64,
-        iterations=125,
+        iterations=70,
         epochs=2,
         average=0.999,
-        checkpoint_every=125,
+        checkpoint_every=70,
         device="cpu",
     ),
 }

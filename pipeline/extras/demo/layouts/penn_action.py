@@ -34,8 +34,8 @@ BOX_MARGIN_PX: Final = 6.0
 
 
 def _plan(request: Request) -> Iterator[Shot]:
-    """By default 10 training videos and 4 test videos among them, of 36 frames."""
-    splits = _interleave(train=request.videos(10), test=request.videos(4))
+    """By default 8 training videos and 3 test videos among them, of 36 frames."""
+    splits = _interleave(train=request.videos(8), test=request.videos(3))
     for number, split in enumerate(splits):
         yield Shot(
             "penn_action",
