@@ -14,7 +14,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 
@@ -48,16 +48,7 @@ from pipeline.people.skeletons import (
 )
 from pipeline.people.track import usual_step
 
-
-class Column(Protocol):
-    """Rows (T, ...): an array, or read where they are used."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, rows: slice, /) -> Array: ...
-
-
-Columns = Mapping[str, Column]
+Columns = Mapping[str, Any]  # arrays, or `StoredColumn`s
 
 COLUMNS: Final = (
     "frame_index", "bbox", "kp_2d", "kp_3d", "has_3d", "pose", "trans", "extrinsics", "up",
@@ -201,7 +192,7 @@ def _grades_by_name(
 
 
 @dataclass(frozen=True, slots=True)
-class _StoredColumn:
+class StoredColumn:
     """The rows of a track in a column of the cache, read where they are used."""
 
     read: Callable[[str, int, int], Array]  # as `cache.Split.rows`
@@ -218,13 +209,13 @@ class _StoredColumn:
 
 def _columns_of(
     split: cache.Split, track: cache.TrackRecord, read: Callable[[str, int, int], Array]
-) -> dict[str, Column]:
+) -> dict[str, Any]:
     """The columns of a track in the cache by which it is graded."""
     rows = range(track.start, track.stop)
-    columns: dict[str, Column] = {}
+    columns: dict[str, Any] = {}
     for name in COLUMNS:
         if name in split.columns or name in split.extra:
-            columns[name] = _StoredColumn(read, name, rows)
+            columns[name] = StoredColumn(read, name, rows)
     if BLAZE_JOINTS in split.streams:
         with contextlib.suppress(cache.CacheError):  # rows that are not extracted yet
             name = f"features/{BLAZE_JOINTS}"
@@ -232,14 +223,14 @@ def _columns_of(
     return columns
 
 
-def _blocks(column: Column) -> Iterator[tuple[slice, Array]]:
+def _blocks(column: Any) -> Iterator[tuple[slice, Array]]:
     """Up to BLOCK rows at a time."""
     for first in range(0, len(column), BLOCK):
         rows = slice(first, first + BLOCK)
         yield rows, column[rows]
 
 
-def _reduced(column: Column, reduce: Callable[[Array], Array]) -> Array:
+def _reduced(column: Any, reduce: Callable[[Array], Array]) -> Array:
     """What `reduce` makes of the rows, (T, ...), block by block."""
     few = reduce(column[:1])
     reduced = np.empty((len(column), *few.shape[1:]), few.dtype)
@@ -333,22 +324,25 @@ def _overlaps(people: Sequence[Columns]) -> list[float]:
     """
     n_covered = np.zeros(len(people), np.int64)
     n_seen = np.zeros(len(people), np.int64)
-    boxed = [number for number, columns in enumerate(people) if _has_joints(columns)]
-    frames = {number: people[number]["frame_index"][:] for number in boxed}
-    end = max((index[-1] for index in frames.values()), default=-1) + 1
-    for first in range(0, end, BLOCK):
-        tracks = [np.zeros(0, np.int64)]
-        corners = [np.zeros((0, 2, 2))]
-        numbers = [*tracks]
+    frames = {
+        number: columns["frame_index"][:]
+        for number, columns in enumerate(people)
+        if {"kp_2d", "bbox"} <= columns.keys()
+    }
+    blocks = [np.zeros(0, np.int64), *(index // BLOCK for index in frames.values())]
+    for block in np.unique(np.concatenate(blocks)):
+        tracks = []
+        numbers = []
+        corners = []
         for number, index in frames.items():
-            rows = slice(*np.searchsorted(index, (first, first + BLOCK)).tolist())
+            rows = slice(*np.searchsorted(index, (block * BLOCK, (block + 1) * BLOCK)).tolist())
             boxes, is_seen = extents(people[number]["kp_2d"][rows])
             tracks.append(np.full(is_seen.sum(), number))
             numbers.append(index[rows][is_seen])
             corners.append(boxes[is_seen])
         track = np.concatenate(tracks)
-        covered = _are_covered(np.concatenate(corners), np.concatenate(numbers))
-        n_covered += np.bincount(track, covered, minlength=len(people)).astype(np.int64)
+        is_covered = _are_covered(np.concatenate(corners), np.concatenate(numbers))
+        n_covered += np.bincount(track[is_covered], minlength=len(people))
         n_seen += np.bincount(track, minlength=len(people))
     with np.errstate(invalid="ignore"):  # nan of tracks without joints
         shares: list[float] = (n_covered / n_seen).tolist()
