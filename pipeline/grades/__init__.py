@@ -153,8 +153,7 @@ def video_grades(
     video = int(split.tracks.video[numbers[0]])
     entry = split.videos[video]
     tracks = [split.tracks[number] for number in numbers]
-    # short tracks are read once, and of long ones one block is kept
-    read = functools.lru_cache(len(COLUMNS))(split.rows)
+    read = functools.lru_cache(3)(split.rows)  # so that a short track is read once
     people = [_columns_of(split, track, read) for track in tracks]
     return _grades_by_name(tracks, people, entry.account, source)
 
@@ -248,19 +247,19 @@ def _numbers_2d(
     columns: Columns, timing: Timing, camera: CameraMotion, size: tuple[int, int] | None
 ) -> dict[str, float]:
     """Numbers of `Grade` from 2D joints. size: width and height of the image, px; None: unknown."""
-    kp = _reduced(columns["kp_2d"], lambda block: keypoints_13(block)[:, 1:])
+    points = _reduced(columns["kp_2d"], _seen_points)
     side = _reduced(columns["bbox"], lambda block: np.maximum(block[:, 2].astype(np.float64), 1))
-    is_seen = kp[..., 2] > 0
+    is_seen = ~np.isnan(points[..., 0])
     inside = is_seen.copy()
     numbers = {}
     if size is not None:
         n_cut = 0
-        for rows, block in _blocks(kp):
-            outside, near = _place_in_image(block[..., :2], side[rows], size)
+        for rows, block in _blocks(points):
+            outside, near = _place_in_image(block, side[rows], size)
             inside[rows] &= ~outside
             n_cut += _count_cut(is_seen[rows] & outside, inside[rows], near)
-        numbers["cut_percent"] = 100 * (n_cut / len(kp))
-    joints = Joints(timing, kp[..., :2], is_seen, side)
+        numbers["cut_percent"] = 100 * (n_cut / len(points))
+    joints = Joints(timing, points, is_seen, side)
     in_image = camera._replace(up=np.array([0.0, -1.0]))
     return numbers | {
         "visible_percent": 100 * float(inside.mean()),
@@ -271,6 +270,12 @@ def _numbers_2d(
         "skating_2d_percent_s": 100 * joints.skating(in_image, CONTACT_BOX),
         "jumps_percent": 100 * joints.jumps(),
     }
+
+
+def _seen_points(kp_2d: Floats) -> Floats:
+    """Points (T, 12, 2) px of the 12 joints of spin49; nan if not seen."""
+    kp = keypoints_13(kp_2d)[:, 1:]
+    return np.where(kp[..., 2:] > 0, kp[..., :2], kp.dtype.type(np.nan))
 
 
 def _place_in_image(points: Floats, side: Doubles, size: tuple[int, int]) -> tuple[Bools, Bools]:

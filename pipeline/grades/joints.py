@@ -46,7 +46,7 @@ FEWEST: Final = 10  # least number of values in a statistic; with fewer, it is u
 SPAN: Final = 0.2  # s over which a foot's speed is measured
 AROUND: Final = 0.5  # s before and after; the ground is the lowest position of a foot within them
 JUMP: Final = 0.25  # of the box's side: if a joint's step changes by more in a frame, it jumps
-BLOCK: Final = 8192  # rows of a track that are read at once
+BLOCK: Final = 4096  # rows of a track that are read at once
 # motions
 HEIGHT_M: Final = 1.7
 THIGH_M: Final = 0.245 * HEIGHT_M
@@ -101,11 +101,13 @@ class Joints(NamedTuple):
         known = np.flatnonzero(n_rows >= FEWEST)
         medians = [np.zeros(0)]
         for joints in self._groups(known):
-            third = np.diff(self.points[:, joints].astype(np.float64), 3, axis=0)
-            noise = np.abs(third) / self.size[3:, None, None]
-            # one sort for the medians of all joints; unknown values come last
-            by_joint = np.where(rows[:, joints, None], noise, np.inf).swapaxes(0, 1)
-            ascending = np.sort(by_joint.reshape(len(joints), -1))
+            noise = np.diff(self.points[:, joints].astype(np.float64), 3, axis=0)
+            np.abs(noise, out=noise)
+            noise /= self.size[3:, None, None]
+            noise[~rows[:, joints]] = np.inf  # unknown values come last
+            # one sort for the medians of all joints
+            ascending = noise.swapaxes(0, 1).reshape(len(joints), -1)
+            ascending.sort()
             n_values = n_rows[joints] * noise.shape[2]
             joint = np.arange(len(joints))
             low = ascending[joint, (n_values - 1) // 2]
