@@ -25,6 +25,7 @@ def long_clip(root, n_rows):
     return write_split(root, "long/all", [(cache.VideoEntry(name="a"), [track_of("a/0", columns)])])
 
 
+@pytest.mark.slow
 def test_a_table_of_grades_takes_less_than_half_of_the_joints_of_a_long_clip(tmp_path):
     peaks = []
     for n_rows in (N_ROWS, 2 * N_ROWS):
@@ -55,14 +56,14 @@ def test_a_pass_over_a_long_clip_leaves_its_rows_unmapped(tmp_path):
 
 @pytest.mark.slow
 def test_switches_are_looked_for_among_the_people_nearby():
-    """Of people apart, some of whom are detected badly now and then."""
+    """Of people apart, who all jump aside."""
 
     def work(n):
         frames = [joints for _ in range(5) for joints, _ in crowd(n, missed=0)]
         tracks = []
         for person in range(n):
             joints = np.stack([keypoints[person] for keypoints in frames])
-            joints[len(frames) // 2, :, 0] += 40
+            joints[len(frames) // 2 :, :, 0] += 40
             tracks.append((np.arange(len(frames)), joints))
         return lambda: find_switches(tracks, {})
 
