@@ -95,13 +95,15 @@ def grade(
         numbers |= _numbers_2d(columns, timing, camera, size)
     numbers |= _numbers_3d(columns, timing, camera)
     if "pose" in columns:
-        steps = np.diff(columns["pose"][:][:, 3:], axis=0, prepend=np.nan)  # without the pelvis
+        pose = columns["pose"][:]
+        steps = np.diff(pose[:, 3:], axis=0, prepend=np.nan)  # without the pelvis
         is_repeated = np.abs(steps).max(axis=1) < SAME_POSE_RAD
         of_clip = numbers.get("repeated_percent", 0.0)
         numbers["repeated_percent"] = max(of_clip, 100 * float(is_repeated.mean()))
     is_motion = "bbox" not in columns and {"pose", "trans"} <= columns.keys()
     if is_motion:
-        numbers |= numbers_of_motion({name: columns[name][:] for name in ("pose", "trans")}, timing)
+        motion = {name: columns[name][:] for name in ("pose", "trans")}
+        numbers |= numbers_of_motion(motion, timing)
     return Grade(**numbers)
 
 
@@ -239,8 +241,9 @@ def _reduced(column: Any, reduce: Callable[[Array], Array]) -> Array:
 
 
 def _has_joints(columns: Columns) -> bool:
-    has_columns = {"kp_2d", "bbox"}.issubset(columns)
-    return has_columns and any((kp[..., 2] > 0).any() for _, kp in _blocks(columns["kp_2d"]))
+    if not {"kp_2d", "bbox"}.issubset(columns):
+        return False
+    return any((kp[..., 2] > 0).any() for _, kp in _blocks(columns["kp_2d"]))
 
 
 def _numbers_2d(
@@ -248,7 +251,8 @@ def _numbers_2d(
 ) -> dict[str, float]:
     """Numbers of `Grade` from 2D joints. size: width and height of the image, px; None: unknown."""
     points = _reduced(columns["kp_2d"], _seen_points)
-    side = _reduced(columns["bbox"], lambda block: np.maximum(block[:, 2].astype(np.float64), 1))
+    side = _reduced(columns["bbox"], lambda block: block[:, 2].astype(np.float64))
+    side = np.maximum(side, 1)
     is_seen = ~np.isnan(points[..., 0])
     inside = is_seen.copy()
     numbers = {}
@@ -257,7 +261,8 @@ def _numbers_2d(
         for rows, block in _blocks(points):
             outside, near = _place_in_image(block, side[rows], size)
             inside[rows] &= ~outside
-            n_cut += _count_cut(is_seen[rows] & outside, inside[rows], near)
+            seen_outside = is_seen[rows] & outside
+            n_cut += _count_cut(seen_outside, inside[rows], near)
         numbers["cut_percent"] = 100 * (n_cut / len(points))
     joints = Joints(timing, points, is_seen, side)
     in_image = camera._replace(up=np.array([0.0, -1.0]))
@@ -340,13 +345,16 @@ def _overlaps(people: Sequence[Columns]) -> list[float]:
         numbers = []
         corners = []
         for number, index in frames.items():
-            rows = slice(*np.searchsorted(index, (block * BLOCK, (block + 1) * BLOCK)).tolist())
-            boxes, is_seen = extents(people[number]["kp_2d"][rows])
+            ends = np.searchsorted(index, (block * BLOCK, block * BLOCK + BLOCK))
+            rows = slice(*ends.tolist())
+            kp_2d = people[number]["kp_2d"][rows]
+            boxes, is_seen = extents(kp_2d)
             tracks.append(np.full(is_seen.sum(), number))
             numbers.append(index[rows][is_seen])
             corners.append(boxes[is_seen])
         track = np.concatenate(tracks)
-        is_covered = _are_covered(np.concatenate(corners), np.concatenate(numbers))
+        frame = np.concatenate(numbers)
+        is_covered = _are_covered(np.concatenate(corners), frame)
         n_covered += np.bincount(track[is_covered], minlength=len(people))
         n_seen += np.bincount(track, minlength=len(people))
     with np.errstate(invalid="ignore"):  # nan of tracks without joints
@@ -399,14 +407,17 @@ def _camera_of(columns: Columns, source: FrameSource | None) -> CameraMotion:
         change = np.abs(steps).max(axis=(1, 2))
         is_still = change <= MOVED  # False for nan
         still_runs = np.append(0, np.cumsum(~is_still))
-        up = np.ravel(columns["up"][:3])[:3] if "up" in columns else np.full(3, np.nan)
+        up = np.full(3, np.nan)
+        if "up" in columns:
+            up = np.ravel(columns["up"][:3])[:3]
         if not is_known.any() or not are_usable_numbers(up).all():
             return CameraMotion(still_runs)
         return CameraMotion(still_runs, extrinsics[is_known][0, :3, :3] @ up)
     if isinstance(source, Video):
         moved = moved_frames(source)
         if moved is not None:
-            return CameraMotion(np.searchsorted(moved, columns["frame_index"][:], side="right"))
+            frames = columns["frame_index"][:]
+            return CameraMotion(np.searchsorted(moved, frames, side="right"))
     return CameraMotion()
 
 
@@ -417,7 +428,8 @@ def _joints_3d(columns: Columns) -> Floats:
     """
     if "kp_3d" in columns:
         kp = _reduced(columns["kp_3d"], lambda block: keypoints_13(block)[:, 1:])
-        kp[..., 3] *= columns["has_3d"][:][:, None] == 1
+        has_3d = columns["has_3d"][:]
+        kp[..., 3] *= has_3d[:, None] == 1
         return kp
 
     kp = _reduced(columns[BLAZE_JOINTS], lambda block: block.reshape(-1, 33, 4)[:, BLAZE_12])

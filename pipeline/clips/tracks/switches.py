@@ -216,14 +216,19 @@ def _paths_near(
 
     reach = REACH * max(path.diagonal for path in paths.values())
     gap = max(int(np.diff(path.frame_index).max()) for path in paths.values())
+    duration = gap + NEAR
     places = {}
+    tracks = []
     for number, path in paths.items():
-        places[number] = np.column_stack([path.centre / reach, path.frame_index / (gap + NEAR)])
-    track = np.repeat([*places], [*map(len, places.values())])
+        time = path.frame_index / duration
+        places[number] = np.column_stack([path.centre / reach, time])
+        tracks.append(np.full(len(time), number))
+    track = np.concatenate(tracks)
     tree = KDTree(np.concatenate([*places.values()]))
     for _, number, row in suspects:
-        found = tree.query_ball_point(places[number][row - 1 : row + 1], 1, p=np.inf)
-        near = np.unique(track[[*found[0], *found[1]]])
+        step = places[number][row - 1 : row + 1]
+        before, after = tree.query_ball_point(step, 1, p=np.inf)
+        near = np.unique(track[before + after])
         yield {other: paths[other] for other in near.tolist()}
 
 
