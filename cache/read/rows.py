@@ -129,6 +129,9 @@ class Rows(ABC):
         self.read(starts, seqlen, rows)
         return rows
 
+    def forget(self, start: int, stop: int) -> None:  # noqa: B027  most readers keep nothing
+        """Let the memory go in which rows [start, stop) are mapped; they can be read again."""
+
     @abstractmethod
     def _fill(self, starts: Ints, seqlen: int, out: Array) -> None:
         """Fill `out`, which is contiguous, as `read` does. The array has the rows."""
@@ -145,6 +148,12 @@ class _MappedRows(Rows):
         self._maps: dict[int, _MappedShard] = {}
         n_chunks = self._geometry.shards(self._n_rows) * self._geometry.chunks
         self._is_checked = bytearray(n_chunks)  # whether each chunk's checksum was compared
+
+    def forget(self, start: int, stop: int) -> None:
+        size = self._geometry.rows_per_shard
+        for shard in range(start // size, -(-stop // size)):
+            if shard in self._maps:
+                self._maps[shard].forget()
 
     def close_shard(self, shard: int) -> None:
         """Close a shard, if it is open. It is unmapped when its last view is deleted."""
@@ -261,6 +270,10 @@ class _MappedShard:
         self.data = memoryview(self._map)  # read-only, as the map is
         index = self._map[layout.first_byte(self.n_chunks) :]
         layout.check_index(file, index, self.n_chunks)
+
+    def forget(self) -> None:
+        """Unmap its pages until they are read again."""
+        self._map.madvise(mmap.MADV_DONTNEED)
 
     def is_intact(self, number: int) -> bool:
         """Whether a chunk's bytes match the checksum that follows them."""

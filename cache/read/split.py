@@ -378,7 +378,9 @@ class Split(OpenSplit):
                 )
             return self.track_fields[name][track]
         opened, array = self.find_array(name)
-        rows: Array = opened.reader(array).read_windows(np.array([start]), stop - start)[0]
+        reader = opened.reader(array)
+        rows: Array = reader.read_windows(np.array([start]), stop - start)[0]
+        reader.forget(start, stop)  # a pass over a long split would map all of it
         return rows
 
     def read(

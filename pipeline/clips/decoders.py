@@ -13,6 +13,7 @@ the camera's motion since the frame before.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import tempfile
@@ -60,6 +61,7 @@ class DecodedTask(NamedTuple):
     ended: bool  # this is the clip's last task
     problem: RawDataError | None = None  # why the clip cannot be read
     record: ClipRecord | None = None  # what the clip is; known when it has been decoded to its end
+    n_stated: int | None = None  # frames of the clip by its header, if that is known
 
 
 Task = tuple[str, int]  # a clip, and the task's first frame
@@ -76,6 +78,7 @@ class ClipDecoding:
         self._size = size
         self._next: Task | None = None  # the task that continues the open clip; None: none is open
         self._frames: Iterator[Frame]  # the frames of the open clip that follow
+        self._n_stated: int | None = None  # frames of the open clip by its header
         self._before: homography.Bytes | None = None  # the frame before, grey and small
 
     def __call__(self, task: Task) -> DecodedTask:
@@ -87,7 +90,11 @@ class ClipDecoding:
             # the camera's motion is computed from it.
             self._before = None
             before = max(start - 1, 0)
-            self._frames = Video(self._raw, clip).read(itertools.count(before), Survey())
+            video = Video(self._raw, clip)
+            self._n_stated = None
+            with contextlib.suppress(RawDataError):  # which reading it reports
+                self._n_stated = video.header().n_frames
+            self._frames = video.read(itertools.count(before), Survey())
             image = next(self._frames).image if before < start else None
             if image is not None:
                 self._before = _small(image)
@@ -107,7 +114,7 @@ class ClipDecoding:
             camera = _camera_motion(self._before, small)
             frames.append(_ClipFrame(frame.index, frame.image, colours, camera))
             self._before = small
-        return DecodedTask(frames, ended=False)
+        return DecodedTask(frames, ended=False, n_stated=self._n_stated)
 
 
 def _small(image: Image) -> homography.Bytes:
@@ -144,6 +151,7 @@ class OpenClip:
         # results of decoding
         self.has_ended = False
         self.record: ClipRecord | None = None  # known once the clip has ended
+        self.n_stated: int | None = None  # frames by its header, if that is known
         self.decoded = deque[DecodedTask]()  # tasks whose frames are not taken
         self.decoded_frames: list[int] = []  # numbers of taken frames in the clip, ascending
         self.damaged_frames: list[int] = []
@@ -188,6 +196,7 @@ class OpenClip:
             self.decoded.append(task)
             self.has_ended = task.ended
             self.record = task.record
+            self.n_stated = self.n_stated or task.n_stated
 
     def take_frames(self, task: DecodedTask) -> Iterator[_DecodedFrame]:
         """Record the frames of a task, and yield the decoded ones for the detector.

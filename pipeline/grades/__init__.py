@@ -9,10 +9,11 @@ page docs/datasets/videos.md describes the numbers.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -23,6 +24,7 @@ from pipeline.clips.files import moved_frames
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.frames import FrameSource, Video
 from pipeline.grades.joints import (
+    BLOCK,
     CONTACT_M,
     LIMB_ENDS,
     CameraMotion,
@@ -39,12 +41,14 @@ from pipeline.people.skeletons import (
     Array,
     Bools,
     Doubles,
+    Floats,
+    Ints,
     are_usable_numbers,
     keypoints_13,
 )
 from pipeline.people.track import usual_step
 
-Columns = Mapping[str, Array]
+Columns = Mapping[str, Any]  # arrays, or `StoredColumn`s
 
 COLUMNS: Final = (
     "frame_index", "bbox", "kp_2d", "kp_3d", "has_3d", "pose", "trans", "extrinsics", "up",
@@ -87,23 +91,25 @@ def grade(
         if record.n_frames:
             numbers["repeated_percent"] = 100 * record.n_repeated / record.n_frames
             numbers["lost_percent"] = 100 * len(record.lost) / record.n_frames
-    if _has_joints(columns):
-        numbers |= _numbers_2d(columns, timing, camera, size)
     numbers |= _numbers_3d(columns, timing, camera)
+    if {"kp_2d", "bbox"} <= columns.keys():
+        numbers |= _numbers_2d(columns, timing, camera, size)
     if "pose" in columns:
-        steps = np.diff(columns["pose"][:, 3:], axis=0, prepend=np.nan)  # without the pelvis
+        pose = columns["pose"][:]
+        steps = np.diff(pose[:, 3:], axis=0, prepend=np.nan)  # without the pelvis
         is_repeated = np.abs(steps).max(axis=1) < SAME_POSE_RAD
         of_clip = numbers.get("repeated_percent", 0.0)
         numbers["repeated_percent"] = max(of_clip, 100 * float(is_repeated.mean()))
     is_motion = "bbox" not in columns and {"pose", "trans"} <= columns.keys()
     if is_motion:
-        numbers |= numbers_of_motion(columns, timing)
+        motion = {name: columns[name][:] for name in ("pose", "trans")}
+        numbers |= numbers_of_motion(motion, timing)
     return Grade(**numbers)
 
 
 def _timing_of(columns: Columns, fps: float, record: ClipRecord | None) -> Timing:
     """The times of the rows: frames, or ticks of the clip's clock if its frames are uneven."""
-    frames = columns["frame_index"].astype(np.int64)
+    frames = columns["frame_index"][:].astype(np.int64)
     ticks = frames
     ticks_per_second = fps
     if record is not None and not record.is_even:
@@ -149,7 +155,8 @@ def video_grades(
     video = int(split.tracks.video[numbers[0]])
     entry = split.videos[video]
     tracks = [split.tracks[number] for number in numbers]
-    people = [_columns_of(split, track) for track in tracks]
+    read = functools.lru_cache(3)(split.rows)  # so that a short track is read once
+    people = [_columns_of(split, track, read) for track in tracks]
     return _grades_by_name(tracks, people, entry.account, source)
 
 
@@ -185,39 +192,77 @@ def _grades_by_name(
     return grades
 
 
-def _columns_of(split: cache.Split, track: cache.TrackRecord) -> dict[str, Array]:
-    """Read the columns of a track in the cache by which it is graded."""
-    first = track.start
-    stop = track.stop
-    columns: dict[str, Array] = {}
+@dataclass(frozen=True, slots=True)
+class StoredColumn:
+    """The rows of a track in a column of the cache, read where they are used."""
+
+    read: Callable[[str, int, int], Array]  # as `cache.Split.rows`
+    name: str
+    track: range
+
+    def __len__(self) -> int:
+        return len(self.track)
+
+    def __getitem__(self, rows: slice, /) -> Array:
+        chosen = self.track[rows]
+        return self.read(self.name, chosen.start, chosen.stop)
+
+
+def _columns_of(
+    split: cache.Split, track: cache.TrackRecord, read: Callable[[str, int, int], Array]
+) -> dict[str, Any]:
+    """The columns of a track in the cache by which it is graded."""
+    rows = range(track.start, track.stop)
+    columns: dict[str, Any] = {}
     for name in COLUMNS:
         if name in split.columns or name in split.extra:
-            columns[name] = split.rows(name, first, stop)
+            columns[name] = StoredColumn(read, name, rows)
     if BLAZE_JOINTS in split.streams:
         with contextlib.suppress(cache.CacheError):  # rows that are not extracted yet
-            columns[BLAZE_JOINTS] = split.rows(f"features/{BLAZE_JOINTS}", first, stop)
+            name = f"features/{BLAZE_JOINTS}"
+            columns[BLAZE_JOINTS] = split.rows(name, track.start, track.stop)
     return columns
 
 
-def _has_joints(columns: Columns) -> bool:
-    has_columns = {"kp_2d", "bbox"}.issubset(columns)
-    return has_columns and bool((columns["kp_2d"][..., 2] > 0).any())
+def _blocks(column: Any) -> Iterator[tuple[slice, Array]]:
+    """Up to BLOCK rows at a time."""
+    for first in range(0, len(column), BLOCK):
+        rows = slice(first, first + BLOCK)
+        yield rows, column[rows]
+
+
+def _reduced(column: Any, reduce: Callable[[Array], Array]) -> Array:
+    """What `reduce` makes of the rows, (T, ...), block by block."""
+    few = reduce(column[:1])
+    reduced = np.empty((len(column), *few.shape[1:]), few.dtype)
+    for rows, block in _blocks(column):
+        reduced[rows] = reduce(block)
+    return reduced
 
 
 def _numbers_2d(
     columns: Columns, timing: Timing, camera: CameraMotion, size: tuple[int, int] | None
 ) -> dict[str, float]:
-    """Numbers of `Grade` from 2D joints. size: width and height of the image, px; None: unknown."""
-    kp = keypoints_13(columns["kp_2d"].astype(np.float64))[:, 1:]
-    side = np.maximum(columns["bbox"][:, 2].astype(np.float64), 1)
-    is_seen = kp[..., 2] > 0
-    inside = is_seen
+    """Numbers of `Grade` from 2D joints, if one is seen. size: width and height of the image, px;
+    None: unknown.
+    """
+    points = _reduced(columns["kp_2d"], _seen_points)
+    side = _reduced(columns["bbox"], lambda block: block[:, 2].astype(np.float64))
+    side = np.maximum(side, 1)
+    is_seen = ~np.isnan(points[..., 0])
+    if not is_seen.any():
+        return {}
+    inside = is_seen.copy()
     numbers = {}
     if size is not None:
-        outside, near = _place_in_image(kp[..., :2], side, size)
-        inside = is_seen & ~outside
-        numbers["cut_percent"] = 100 * _cut_share(is_seen & outside, inside, near)
-    joints = Joints(timing, kp[..., :2], is_seen, side)
+        n_cut = 0
+        for rows, block in _blocks(points):
+            outside, near = _place_in_image(block, side[rows], size)
+            inside[rows] &= ~outside
+            seen_outside = is_seen[rows] & outside
+            n_cut += _count_cut(seen_outside, inside[rows], near)
+        numbers["cut_percent"] = 100 * (n_cut / len(points))
+    joints = Joints(timing, points, is_seen, side)
     in_image = camera._replace(up=np.array([0.0, -1.0]))
     return numbers | {
         "visible_percent": 100 * float(inside.mean()),
@@ -230,7 +275,13 @@ def _numbers_2d(
     }
 
 
-def _place_in_image(points: Doubles, side: Doubles, size: tuple[int, int]) -> tuple[Bools, Bools]:
+def _seen_points(kp_2d: Floats) -> Floats:
+    """Points (T, 12, 2) px of the 12 joints of spin49; nan if not seen."""
+    kp = keypoints_13(kp_2d)[:, 1:]
+    return np.where(kp[..., 2:] > 0, kp[..., :2], kp.dtype.type(np.nan))
+
+
+def _place_in_image(points: Floats, side: Doubles, size: tuple[int, int]) -> tuple[Bools, Bools]:
     """Compare joints (T, 12, 2) px with the image's edge.
 
     Returns two masks (T, 12): whether a joint is outside the image, and whether it is near the edge
@@ -242,19 +293,21 @@ def _place_in_image(points: Doubles, side: Doubles, size: tuple[int, int]) -> tu
     return beyond > OUTSIDE * side, beyond > -NEAR * side
 
 
-def _cut_share(outside: Bools, inside: Bools, near: Bools) -> float:
-    """Share of frames in which a joint is outside the image, or a limb that begins near its edge
+def _count_cut(outside: Bools, inside: Bools, near: Bools) -> int:
+    """Number of frames in which a joint is outside the image, or a limb that begins near its edge
     has no visible end.
     """
     cut = outside.any(axis=1)
     for start, end in LIMB_ENDS:
         begins_near = inside[:, start] & near[:, start]
         cut |= begins_near & ~inside[:, end]
-    return float(cut.mean())
+    return int(cut.sum())
 
 
 def _numbers_3d(columns: Columns, timing: Timing, camera: CameraMotion) -> dict[str, float]:
-    """Numbers of `Grade` from 3D joints; also the visible share, if there are no 2D joints."""
+    """Numbers of `Grade` from 3D joints, with the visible share."""
+    if not columns.keys() & {"kp_3d", BLAZE_JOINTS}:
+        return {}
     kp = _joints_3d(columns)
     is_seen = kp[..., 3] > 0
     if not is_seen.any():
@@ -262,14 +315,12 @@ def _numbers_3d(columns: Columns, timing: Timing, camera: CameraMotion) -> dict[
     points = kp[..., :3]
     joints = Joints(timing, points, is_seen, np.ones(len(kp)))
     in_camera = joints._replace(points=points + _shift_to_camera(columns)[:, None])
-    numbers = {
+    return {
+        "visible_percent": 100 * float(is_seen.mean()),
         "jitter_3d_mm": 1000 * joints.jitter(),
         "limb_spread_3d_percent": 100 * joints.limb_spread(),
         "skating_3d_cm_s": 100 * in_camera.skating(camera, CONTACT_M),
     }
-    if not _has_joints(columns):
-        numbers["visible_percent"] = 100 * float(is_seen.mean())
-    return numbers
 
 
 def _overlaps(people: Sequence[Columns]) -> list[float]:
@@ -277,18 +328,39 @@ def _overlaps(people: Sequence[Columns]) -> list[float]:
 
     The box is that around the joints; nan without joints.
     """
-    tracks = [np.zeros(0, np.int64)]
-    frames = [*tracks]
-    boxes = [np.zeros((0, 2, 2))]
-    for number, columns in enumerate(people):
-        if _has_joints(columns):
-            corners, is_seen = extents(columns["kp_2d"].astype(np.float64))
+    n_covered = np.zeros(len(people), np.int64)
+    n_seen = np.zeros(len(people), np.int64)
+    frames = {
+        number: columns["frame_index"][:]
+        for number, columns in enumerate(people)
+        if {"kp_2d", "bbox"} <= columns.keys()
+    }
+    blocks = [np.zeros(0, np.int64), *(index // BLOCK for index in frames.values())]
+    for block in np.unique(np.concatenate(blocks)):
+        tracks = []
+        numbers = []
+        corners = []
+        for number, index in frames.items():
+            ends = np.searchsorted(index, (block * BLOCK, block * BLOCK + BLOCK))
+            rows = slice(*ends.tolist())
+            kp_2d = people[number]["kp_2d"][rows]
+            boxes, is_seen = extents(kp_2d)
             tracks.append(np.full(is_seen.sum(), number))
-            frames.append(columns["frame_index"][is_seen])
-            boxes.append(corners[is_seen])
+            numbers.append(index[rows][is_seen])
+            corners.append(boxes[is_seen])
+        track = np.concatenate(tracks)
+        frame = np.concatenate(numbers)
+        is_covered = _are_covered(np.concatenate(corners), frame)
+        n_covered += np.bincount(track[is_covered], minlength=len(people))
+        n_seen += np.bincount(track, minlength=len(people))
+    with np.errstate(invalid="ignore"):  # nan of tracks without joints
+        shares: list[float] = (n_covered / n_seen).tolist()
+    return shares
+
+
+def _are_covered(corners: Doubles, frame: Ints) -> Bools:
+    """Whether another one of its frame (n,) covers much of each box: corners (n, 2, 2)."""
     # in each frame from left to right, so that a box meets some of those right after it
-    corners = np.concatenate(boxes)
-    frame = np.concatenate(frames)
     order = np.lexsort((corners[:, 0, 0], frame))
     frame = frame[order]
     corners = corners[order]
@@ -304,11 +376,7 @@ def _overlaps(people: Sequence[Columns]) -> list[float]:
             break
         is_covered[rows] |= _overlap_share(corners[rows], corners[others]) > COVERED
         is_covered[others] |= _overlap_share(corners[others], corners[rows]) > COVERED
-    track = np.concatenate(tracks)[order]
-    n_covered = np.bincount(track, is_covered, minlength=len(people))
-    with np.errstate(invalid="ignore"):  # nan of tracks without joints
-        shares: list[float] = (n_covered / np.bincount(track, minlength=len(people))).tolist()
-    return shares
+    return is_covered[np.argsort(order)]
 
 
 def _overlap_share(boxes: Doubles, others: Doubles) -> Doubles:
@@ -328,37 +396,39 @@ def _camera_of(columns: Columns, source: FrameSource | None) -> CameraMotion:
     if "bbox" not in columns:  # motion without a camera
         return CameraMotion.still(len(columns["frame_index"]))
     if "extrinsics" in columns:
-        extrinsics = columns["extrinsics"].astype(np.float64)
+        extrinsics = columns["extrinsics"][:].astype(np.float64)
         is_known = are_usable_numbers(extrinsics).all(axis=(1, 2))
         extrinsics[~is_known] = np.nan
         steps = np.diff(extrinsics, axis=0)
         change = np.abs(steps).max(axis=(1, 2))
         is_still = change <= MOVED  # False for nan
         still_runs = np.append(0, np.cumsum(~is_still))
-        up = np.reshape(columns.get("up", np.nan), -1)[:3]
+        up = np.full(3, np.nan)
+        if "up" in columns:
+            up = np.ravel(columns["up"][:3])[:3]
         if not is_known.any() or not are_usable_numbers(up).all():
             return CameraMotion(still_runs)
         return CameraMotion(still_runs, extrinsics[is_known][0, :3, :3] @ up)
     if isinstance(source, Video):
         moved = moved_frames(source)
         if moved is not None:
-            return CameraMotion(np.searchsorted(moved, columns["frame_index"], side="right"))
+            frames = columns["frame_index"][:]
+            return CameraMotion(np.searchsorted(moved, frames, side="right"))
     return CameraMotion()
 
 
-def _joints_3d(columns: Columns) -> Doubles:
+def _joints_3d(columns: Columns) -> Floats:
     """The 12 joints (T, 12, 4): m, and a confidence, which is 0 of unknown joints.
 
     They are the labels' joints or else BlazePose's, each from an origin in the body.
     """
     if "kp_3d" in columns:
-        joints = columns["kp_3d"].astype(np.float64)
-        joints[..., 3] *= columns["has_3d"][:, None] == 1
-        return keypoints_13(joints)[:, 1:]
+        kp = _reduced(columns["kp_3d"], lambda block: keypoints_13(block)[:, 1:])
+        has_3d = columns["has_3d"][:]
+        kp[..., 3] *= has_3d[:, None] == 1
+        return kp
 
-    n_rows = len(columns["frame_index"])
-    blaze = columns.get(BLAZE_JOINTS, np.zeros((n_rows, 33, 4)))
-    kp = blaze.reshape(n_rows, 33, 4)[:, BLAZE_12].astype(np.float64)
+    kp = _reduced(columns[BLAZE_JOINTS], lambda block: block.reshape(-1, 33, 4)[:, BLAZE_12])
     kp[..., 3] *= kp[..., 3] >= VISIBLE
     return kp
 
@@ -370,5 +440,5 @@ def _shift_to_camera(columns: Columns) -> Doubles:
     """
     if not {"kp_3d", "trans"} <= columns.keys():
         return np.full((len(columns["frame_index"]), 3), np.nan)
-    pelvis = columns["kp_3d"][:, PELVIS, :3].astype(np.float64)
-    return np.asarray(columns["trans"] - pelvis)
+    pelvis = _reduced(columns["kp_3d"], lambda block: block[:, PELVIS, :3].astype(np.float64))
+    return np.asarray(columns["trans"][:] - pelvis)

@@ -46,6 +46,7 @@ FEWEST: Final = 10  # least number of values in a statistic; with fewer, it is u
 SPAN: Final = 0.2  # s over which a foot's speed is measured
 AROUND: Final = 0.5  # s before and after; the ground is the lowest position of a foot within them
 JUMP: Final = 0.25  # of the box's side: if a joint's step changes by more in a frame, it jumps
+BLOCK: Final = 4096  # rows of a track that are read at once
 # motions
 HEIGHT_M: Final = 1.7
 THIGH_M: Final = 0.245 * HEIGHT_M
@@ -89,43 +90,49 @@ class Joints(NamedTuple):
     """The 12 joints of a track in T rows. Statistics of lengths are in units of `size`."""
 
     timing: Timing
-    points: Doubles  # (T, 12, C) px (C = 2) or m (C = 3)
+    points: Floats  # (T, 12, C) px (C = 2) or m (C = 3), as stored
     seen: Bools  # (T, 12) whether a joint is known
     size: Doubles  # (T,) unit of length: the box's side in px, or 1
 
     def jitter(self) -> float:
         """Standard deviation of the noise of the joint that shakes most."""
-        third = np.diff(self.points, 3, axis=0)
-        size = self.size[3:, None, None]
-        noise = np.abs(third) / size
-
         rows = self._has_history(3)
         n_rows = rows.sum(axis=0)
         known = np.flatnonzero(n_rows >= FEWEST)
-        if not len(known):
-            return math.nan
-        # one sort for the medians of all joints; unknown values come last
-        by_joint = np.where(rows[..., None], noise, np.inf)[:, known].swapaxes(0, 1)
-        ascending = np.sort(by_joint.reshape(len(known), -1))
-        n_values = n_rows[known] * noise.shape[2]
-        joint = np.arange(len(known))
-        low = ascending[joint, (n_values - 1) // 2]
-        high = ascending[joint, n_values // 2]
-        return float(NOISE * ((low + high) / 2).max())
+        medians = [np.zeros(0)]
+        for joints in self._groups(known):
+            noise = np.diff(self.points[:, joints].astype(np.float64), 3, axis=0)
+            np.abs(noise, out=noise)
+            noise /= self.size[3:, None, None]
+            noise[~rows[:, joints]] = np.inf  # unknown values come last
+            # one sort for the medians of all joints
+            ascending = noise.swapaxes(0, 1).reshape(len(joints), -1)
+            ascending.sort()
+            n_values = n_rows[joints] * noise.shape[2]
+            joint = np.arange(len(joints))
+            low = ascending[joint, (n_values - 1) // 2]
+            high = ascending[joint, n_values // 2]
+            medians.append((low + high) / 2)
+        return float(NOISE * np.concatenate(medians).max()) if len(known) else math.nan
 
     def jumps(self) -> float:
         """Share of frames in which some joint jumps (JUMP)."""
-        second = np.diff(self.points, 2, axis=0)
-        change = np.linalg.norm(second, axis=-1)
-        size = self.size[2:, None]
-
         rows = self._has_history(2)
         is_known = rows.any(axis=1)
         if is_known.sum() < FEWEST:
             return math.nan
-        jumps = rows & (change > JUMP * size)
-        is_jump = jumps.any(axis=1)
+        is_jump = np.zeros(len(rows), np.bool_)
+        for joints in self._groups(np.arange(rows.shape[1])):
+            second = np.diff(self.points[:, joints].astype(np.float64), 2, axis=0)
+            change = np.linalg.norm(second, axis=-1)
+            jumps = rows[:, joints] & (change > JUMP * self.size[2:, None])
+            is_jump |= jumps.any(axis=1)
         return float(is_jump[is_known].mean())
+
+    def _groups(self, joints: Ints) -> list[Ints]:
+        """All joints at once; of a long track one by one, since memory is for BLOCK rows of all."""
+        n_groups = min(len(joints), 1 + len(self.points) // BLOCK)
+        return np.array_split(joints, n_groups) if n_groups else []
 
     def _has_history(self, n: int) -> Bools:
         """(T - n, 12) whether a joint is seen in a row and in the n rows before it, without a
@@ -146,7 +153,7 @@ class Joints(NamedTuple):
             rows = self.seen[:, start] & self.seen[:, end]
             if rows.sum() < FEWEST:
                 continue
-            limb = self.points[rows, start] - self.points[rows, end]
+            limb = self.points[rows, start].astype(np.float64) - self.points[rows, end]
             length = np.linalg.norm(limb, axis=-1)
             length /= self.size[rows]
             mean = length.mean()
@@ -175,13 +182,13 @@ class Joints(NamedTuple):
         stands = self._stands(runs, up, contact)
         stays = stands[span:] & stands[:-span] & is_comparable[:, None]  # (T - span, 2)
 
-        ankles = self.points[:, ANKLES]
-        path = ankles[span:] - ankles[:-span]
+        row, foot = np.nonzero(stays)
+        ankles = self.points[:, ANKLES].astype(np.float64)
+        path = ankles[row + span, foot] - ankles[row, foot]
         along_up = path @ up
         across = path - along_up[..., None] * up
-        length = np.linalg.norm(across, axis=-1)
-        length /= self.size[span:, None]
-        speed = length[stays] * rate / span
+        length = np.linalg.norm(across, axis=-1) / self.size[row + span]
+        speed = length * rate / span
         if len(speed) < FEWEST:
             return math.nan
         return float(np.median(speed))
@@ -190,7 +197,7 @@ class Joints(NamedTuple):
         """(T, 2) whether an ankle is the lower one, seen and on the ground. runs, up: as of
         `CameraMotion`. contact: as of `skating`.
         """
-        height = self.points[:, ANKLES] @ up
+        height = self.points[:, ANKLES].astype(np.float64) @ up
         is_known = self.seen[:, ANKLES] & np.isfinite(height)
         height = np.where(is_known, height, LARGEST)  # an unknown ankle is not the lower one
         lower_height = height.min(axis=1, keepdims=True)  # (T, 1)

@@ -76,12 +76,12 @@ def _run(args: argparse.Namespace) -> int:
     choice = Choice(args.tracks, args.video)
     if is_clip:
         choice = _choose_video(args, choice)
-    shown = _read_tracks(args, choice)
-    for warning in shown.warnings:
-        err.warn(f"{shown.name}: {warning}")
-
-    drawn = count(len(shown.tracks), "track")
-    with bar(f"show {shown.name}", err, unit="frame" if is_clip else "track") as progress:
+    name = f"{args.dataset}/{args.split}"
+    with bar(f"show {name}", err, unit="frame" if is_clip else "track") as progress:
+        shown = _read_tracks(args, choice)
+        for warning in shown.warnings:
+            err.warn(f"{name}: {warning}")
+        drawn = count(len(shown.tracks), "track")
         if is_clip:
             from pipeline.show.clip import write_clip  # imports SciPy
 

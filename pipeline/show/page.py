@@ -40,6 +40,7 @@ from pipeline.show.video_file import encode_jpeg
 VERSION: Final = 4  # of a page's content: `prepare` and `try` replace pages of others
 LONGEST_PX: Final = 480  # longer side of a full frame on the page
 QUALITY: Final = 80  # of the page's JPEGs
+REPORTED: Final = 100  # frames of a video from one report of progress to the next
 # Radius of a joint's dot on a crop: this share of its side. On the full frame: this share of the
 # side of the crop's square, so that small people get small dots, but at least SMALLEST_DOT and at
 # most DOT of the frame's longer side.
@@ -143,7 +144,7 @@ def _draw_portraits(shown: PageContent, progress: Progress) -> Iterator[_Portrai
         tracks = [*group]
         progress(n_drawn, n_tracks, tracks[0].record.name)
         sketches = [_Sketch(track, shown.body) for track in tracks]
-        _draw_cards(sketches)
+        _draw_cards(sketches, progress)
         for sketch in sketches:
             progress(n_drawn, n_tracks, sketch.track.record.name)
             yield sketch.portrait()
@@ -190,15 +191,23 @@ class _Sketch:
         return _Portrait(self.track, self._caption, box, tuple(self._cards))
 
 
-def _draw_cards(sketches: Sequence[_Sketch]) -> None:
+def _draw_cards(sketches: Sequence[_Sketch], progress: Progress) -> None:
     """Decode each frame of a video's tracks once, and draw it for all of them."""
+    source = sketches[0].track.source
+    is_video = source is not None and not source.random_access
     shown_in: dict[int, list[_Sketch]] = {}
     for sketch in sketches:
         for index in sketch.frames:
             shown_in.setdefault(index, []).append(sketch)
     indices = sorted(shown_in)
-    for index, frame in zip(indices, read_frames(sketches[0].track.source, indices), strict=True):
-        for sketch in shown_in[index]:
+    last = indices[-1]
+    if is_video:
+        # frames between them are decoded, too, and tell how far it is
+        indices = sorted({*indices, *range(0, last, REPORTED)})
+    for index, frame in zip(indices, read_frames(source, indices), strict=True):
+        if is_video:
+            progress(index, last, sketches[0].track.record.video, unit="frame")
+        for sketch in shown_in.get(index, ()):
             sketch.add(frame)
 
 

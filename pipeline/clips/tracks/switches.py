@@ -23,7 +23,7 @@ Of a few detections beside such a place, those are left out that cost most (`SKI
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -47,6 +47,8 @@ MOST_UNREST: Final = 10.0
 MARGIN: Final = 10.0
 FITTING: Final = 15.0
 FARTHEST: Final = 1500.0
+FEW: Final = 16  # tracks that are all compared; of more, those within REACH
+REACH: Final = 1.0  # diagonals of the largest track
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +57,7 @@ class _Path:
 
     frame_index: Ints  # (N,)
     keypoints: Doubles  # (N, J, 3) px px confidence
+    centre: Doubles  # (N, 2) px, of the boxes
     diagonal: float  # px, median of the boxes'
     velocity: Doubles  # (N - NEAR, 3) a frame, from each detection to the NEAR-th after it
     unrest: float
@@ -93,11 +96,12 @@ def find_switches(
         for row in np.flatnonzero(path.cost > MARGIN / 2).tolist():
             suspects.append((float(path.cost[row]), number, row))
 
+    suspects.sort(reverse=True)
     switches: list[list[int]] = [[] for _ in tracks]
-    for cost, number, row in sorted(suspects, reverse=True):
+    for (cost, number, row), near in zip(suspects, _paths_near(paths, suspects), strict=True):
         if not paths[number].cost[row]:
             continue
-        exchange = _best_exchange(paths, number, row, camera)
+        exchange = _best_exchange(near, number, row, camera)
         cuts = []
         if exchange.gain > MARGIN or cost > FARTHEST:
             cuts.append((number, row))
@@ -138,7 +142,8 @@ def _path(frame_index: Ints, keypoints: Doubles, camera: Mapping[int, Doubles]) 
     cost = np.pad(inner_cost, 1)
     cost[:NEAR] = 0
     cost[-NEAR:] = 0
-    return _Path(frame_index, keypoints, diagonal, velocity, unrest, cost)
+    centre = corners.mean(axis=1)
+    return _Path(frame_index, keypoints, centre, diagonal, velocity, unrest, cost)
 
 
 def _move(
@@ -195,6 +200,36 @@ def _costs(way: Doubles, n: Ints, before: Doubles, after: Doubles) -> tuple[Doub
     misfit = np.square(jump).sum(axis=-1) / jump_variance
     misfit += np.square(turn).sum(axis=-1) / turn_variance
     return misfit, 3 * np.log(jump_variance / noise)
+
+
+def _paths_near(
+    paths: Mapping[int, _Path], suspects: Sequence[tuple[float, int, int]]
+) -> Iterator[Mapping[int, _Path]]:
+    """Yield for each suspect (cost, track, row) the tracks it is compared with, and its own: those
+    with a detection within REACH of its step, and in time within the longest gap of a track.
+    """
+    if len(paths) <= FEW:
+        yield from [paths] * len(suspects)
+        return
+    # 0.1 s, which clips of few people need not wait for
+    from scipy.spatial import KDTree
+
+    reach = REACH * max(path.diagonal for path in paths.values())
+    gap = max(int(np.diff(path.frame_index).max()) for path in paths.values())
+    duration = gap + NEAR
+    places = {}
+    tracks = []
+    for number, path in paths.items():
+        time = path.frame_index / duration
+        places[number] = np.column_stack([path.centre / reach, time])
+        tracks.append(np.full(len(time), number))
+    track = np.concatenate(tracks)
+    tree = KDTree(np.concatenate([*places.values()]))
+    for _, number, row in suspects:
+        step = places[number][row - 1 : row + 1]
+        before, after = tree.query_ball_point(step, 1, p=np.inf)
+        near = np.unique(track[before + after])
+        yield {other: paths[other] for other in near.tolist()}
 
 
 def _best_exchange(

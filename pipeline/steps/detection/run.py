@@ -270,8 +270,10 @@ class _DetectionRun:
                 clip.add_people(frame.number, people)
                 self.tally.persons += len(people.boxes)
             self.tally.frames += len(frames)
-            n_frames = count(self.tally.frames, "frame")
-            message = f"{n_frames}, {clip.files.clip}{self.tally.meter.slowest}"
+            stated = f" of {clip.n_stated:,}" if clip.n_stated else ""
+            message = (
+                f"frame {clip.n_frames:,}{stated} of {clip.files.clip}{self.tally.meter.slowest}"
+            )
             self.progress(self.n_done, len(self.todo), message)
         if task.problem is not None:
             self._close(clip, task.problem)

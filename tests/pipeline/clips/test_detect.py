@@ -414,3 +414,16 @@ def test_the_first_line_of_two_hours_of_uneven_times_is_read(tmp_path):
     file = tmp_path / "a.mp4.json"
     write_coco(file, {"images": []}, description=MADE_BY, record={"times": times})
     assert read_info(file)["record"] == {"times": times}
+
+
+def test_progress_tells_the_frames_of_a_clip_that_are_done_and_all_that_its_header_states(raw, out):
+    write_clip(raw / "a.mp4", 40)
+    said = []
+    work = plan_detection(raw, out, Bright())
+    resources = DetectionResources(batch_size=16)
+    detect_planned(work, resources, progress=lambda *at: said.append(at))
+    texts = [message for _, _, message in said]
+    of_clip = [text for text in texts if text.startswith(("frame 16 ", "frame 32 ", "frame 40 "))]
+    assert [text.partition(",")[0] for text in of_clip] == [
+        f"frame {n} of 40 of a.mp4" for n in (16, 32, 40)
+    ]

@@ -11,9 +11,11 @@ import pytest
 import cache
 from pipeline import datasets
 from pipeline.errors import PipelineError, StandInMixed
+from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.pictures import Pictures
 from pipeline.show.drawing import NAMES
 from pipeline.show.tracks import Choice, _no_video, from_cache, from_raw
+from tests.pipeline.datasets.by_hand import write_video
 from tests.pipeline.show.made_tracks import made, pictures, shown
 
 
@@ -243,3 +245,17 @@ def test_a_track_without_2d_joints_shows_its_box_alone(drawn, tmp_path):
 def test_a_reason_that_speaks_of_no_such_video_is_not_taken_for_a_misspelt_name():
     error = _no_video("own/train", "b.mp4", "the list has no such video", ["a.mp4", "bb.mp4"])
     assert str(error).endswith("the list has no such video; others have tracks: a.mp4, bb.mp4")
+
+
+def test_a_page_of_a_long_video_tells_the_frames_that_are_decoded(drawn, tmp_path):
+    write_video(tmp_path / "f.mp4", 350, size=(64, 48))
+    track = replace(made(tmp_path, 2), frames=Video(tmp_path, "f.mp4"))
+    track = replace(track, frame_index=np.array([3, 340]))
+    said = []
+    page = drawn(
+        shown(track),
+        progress=lambda done, total, _="", unit="track": said.append((done, total, unit)),
+    )
+    assert len(pictures(page)) == 4
+    of_frames = [(done, total) for done, total, unit in said if unit == "frame"]
+    assert of_frames == [(n, 340) for n in (0, 3, 100, 200, 300, 340)]

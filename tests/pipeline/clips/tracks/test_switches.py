@@ -107,3 +107,11 @@ def test_tracks_of_detect_are_cut_with_a_note_and_others_if_asked(
         assert frames == {"7": [*range(N)]}
     notes = [note for note in account.notes if "another person" in note]
     assert notes == ["tracks cut at 1 place where they continue on another person"] * is_cut
+
+
+def test_two_people_are_exchanged_in_a_crowd_as_if_they_were_alone():
+    pair = exchanged(walk(1.5, 250), walk(-1.5, 264, seed=1), MIDDLE)
+    apart = [walk(0.5, 250 + 400 * k, seed=k) for k in range(2, 22)]
+    in_crowd = find(*apart, *pair)
+    assert in_crowd[-2:] == find(*pair) != [[], []]
+    assert in_crowd[:-2] == [[]] * 20
