@@ -48,7 +48,7 @@ MARGIN: Final = 10.0
 FITTING: Final = 15.0
 FARTHEST: Final = 1500.0
 FEW: Final = 16  # tracks that are all compared; of more, those within REACH
-REACH: Final = 1.0  # diagonals of the largest track
+REACH: Final = 2.0  # diagonals of the largest track
 
 
 @dataclass(frozen=True, slots=True, eq=False)
