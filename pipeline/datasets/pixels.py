@@ -384,17 +384,19 @@ def require_pixels(
             or the median person is smaller than `MIN_PERSON_PX` px.
     """
     is_shown = (keypoints[..., 2] > 0) & np.isfinite(keypoints).all(axis=-1)
-    points = keypoints[is_shown][:, :2]
+    points = keypoints[..., :2][is_shown]
     if not len(points):
         return
-    reach = np.quantile(np.abs(points), 0.98, axis=0)  # a few wild joints do not decide
+    # a few wild joints do not decide
+    reach = np.quantile(np.abs(points), 0.98, axis=0, overwrite_input=True)
     is_tiny = reach.max() <= CORNER_PX and min(size) > 2 * CORNER_PX
     misfit: _Misfit | None = None
     if is_tiny and len(points) >= MIN_JOINTS // 3:
         misfit = _share_or_metres(points, size, in_pixels, boxes=boxes)
     elif len(points) >= MIN_JOINTS:
         has_enough = is_shown.sum(axis=1) >= min(MIN_PERSON_JOINTS, keypoints.shape[1])
-        misfit = _find_misfit(points, keypoints[has_enough], size, most, do)
+        corners, _ = extents(keypoints)
+        misfit = _find_misfit(points, corners[has_enough], size, most, do)
     if misfit is None:
         return
 
@@ -427,16 +429,16 @@ def _share_or_metres(
 
 
 def _find_misfit(
-    points: Floats, persons: Floats, size: tuple[int, int], most: float, do: str
+    points: Floats, corners: Doubles, size: tuple[int, int], most: float, do: str
 ) -> _Misfit | None:
     """Find out by joints and persons whether keypoints are in pixels of this image; None if so.
 
-    points: (N, 2) all joints. persons: (P, J, 3) the persons with enough joints to compare their
+    points: (N, 2) all joints. corners: (P, 2, 2) of the persons with enough joints to compare their
     size. most, do: as in `require_pixels`.
     """
     share_of_persons_outside = 0.0
-    if len(persons):
-        low, high = extents(persons)[0].transpose(1, 0, 2)  # (P, 2)
+    if len(corners):
+        low, high = corners.transpose(1, 0, 2)  # (P, 2)
         side = float(np.median((high - low).max(axis=1)))
         if side < MIN_PERSON_PX:
             cause = f"persons of {side:.2g} px: of a far smaller copy, or in metres"
