@@ -48,6 +48,7 @@ from pipeline.clips.tracks.pairs import CAP, Pairs, assign, square
 from pipeline.people.boxes import extents
 from pipeline.people.homography import transfer
 from pipeline.people.skeletons import Array, Bools, Doubles, Floats, Ints, zero_invalid_joints
+from pipeline.processes import show_done
 
 SECOND: Final = 25  # frames that count as a second if the frame rate is unknown
 # diagonals: standard deviation of a detection's joints on average, where all have confidence 1
@@ -126,6 +127,7 @@ def link(
     step = _step(fps)
     filters = _Filters(seen_detections)
     for t, frame in enumerate(frames.tolist()):
+        show_done(t, len(frames), "frames linked")
         # predict where the persons are in this frame
         if t > 0 and scene[t] == scene[t - 1]:
             previous = int(frames[t - 1])

@@ -49,6 +49,7 @@ from pipeline.people.skeletons import (
     joint_names,
 )
 from pipeline.people.track import CROP_SCALE, free_name
+from pipeline.processes import show_done
 
 MIN_CONFIDENCE: Final = 0.3
 MIN_VISIBLE: Final = 6  # joints
@@ -128,7 +129,11 @@ def people(
     seconds = ticks / (fps if math.isfinite(fps) else SECOND)
     exchanged = []
     n_undecided = 0
+    n_done = 0
+    n_labels = sum(len(members) for _, members in identified)
     for name, members in identified:
+        show_done(n_done, n_labels, "labels tracked")
+        n_done += len(members)
         frame_index = detections.frame_index[members[:, 0]]
         kp_2d = _joints_of(detections, members)
         if rules.put_sides_right and not detections.boxes_alone:
