@@ -22,6 +22,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from pipeline.accounting import VideoAccount
+from pipeline.clips.labels.people_table import blocks
 from pipeline.datasets.numbering import (
     frame_mismatch,
     number_from_0_or_1,
@@ -383,8 +384,7 @@ def require_pixels(
             than `most` are far outside the image, more than one person in ten is wholly outside,
             or the median person is smaller than `MIN_PERSON_PX` px.
     """
-    is_shown = (keypoints[..., 2] > 0) & np.isfinite(keypoints).all(axis=-1)
-    points = keypoints[..., :2][is_shown]
+    points, corners = _shown_joints(keypoints)
     if not len(points):
         return
     # a few wild joints do not decide
@@ -394,9 +394,7 @@ def require_pixels(
     if is_tiny and len(points) >= MIN_JOINTS // 3:
         misfit = _share_or_metres(points, size, in_pixels, boxes=boxes)
     elif len(points) >= MIN_JOINTS:
-        has_enough = is_shown.sum(axis=1) >= min(MIN_PERSON_JOINTS, keypoints.shape[1])
-        corners, _ = extents(keypoints)
-        misfit = _find_misfit(points, corners[has_enough], size, most, do)
+        misfit = _find_misfit(points, corners, size, most, do)
     if misfit is None:
         return
 
@@ -405,6 +403,21 @@ def require_pixels(
     expected = f"{kind} in pixels of the {size[0]} x {size[1]} image"
     actual = f"{kind} up to ({reach[0]:.4g}, {reach[1]:.4g}), {misfit.cause}"
     refuse(RawDataError(labels, key, expected, actual, misfit.do, reason="keypoints_outside"))
+
+
+def _shown_joints(keypoints: Floats) -> tuple[Floats, Doubles]:
+    """The shown joints (N, 2) px of all persons, and corners (P, 2, 2) of persons with enough to
+    compare their size.
+    """
+    points = []
+    corners = []
+    for rows in blocks(len(keypoints)):
+        persons = keypoints[rows]
+        is_shown = (persons[..., 2] > 0) & np.isfinite(persons).all(axis=-1)
+        points.append(persons[..., :2][is_shown])
+        has_enough = is_shown.sum(axis=1) >= min(MIN_PERSON_JOINTS, keypoints.shape[1])
+        corners.append(extents(persons[has_enough])[0])
+    return np.concatenate(points), np.concatenate(corners)
 
 
 class _Misfit(NamedTuple):

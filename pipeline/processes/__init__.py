@@ -36,7 +36,7 @@ OUT_OF_MEMORY: Final = 86  # exit code of a process that has reached its memory 
 PREPARING: Final = -1  # place of a process that prepares its task, which may take longer
 NO_TASK: Final = -2  # place of a process that starts, or waits for a task
 # what `show_done` counts
-COUNTED: Final = ("frames decoded", "bytes read", "labels read", "frames linked", "labels tracked")
+COUNTED: Final = ("frames decoded", "bytes read", "entries read", "frames linked", "labels tracked")
 
 
 class Pulse:

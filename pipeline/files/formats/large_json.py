@@ -51,7 +51,7 @@ class StreamedList:
     def __iter__(self) -> Iterator[Any]:
         values = _values(self.file, self.prefix, self.do)
         for number, value in enumerate(islice(values, self.length)):
-            show_done(number, self.length, "labels read")
+            show_done(number, self.length, "entries read")
             yield value
 
 
