@@ -100,7 +100,7 @@ Method = Callable[[Clip, Doubles], Doubles]
 def by_time(clip: Clip, keypoints: Doubles) -> Doubles:
     """The keypoints by `put_sides_right`; the camera is still."""
     frames = np.arange(len(keypoints))
-    return put_sides_right(keypoints, frames, clip.seconds, "coco", {}).keypoints
+    return put_sides_right(keypoints.copy(), frames, clip.seconds, "coco", {}).keypoints
 
 
 def by_frames(file: Path) -> Method:

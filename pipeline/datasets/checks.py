@@ -142,13 +142,13 @@ def require_labels(file: Path, do: str) -> None:
 
 
 def finite_joints(
-    keypoints: NDArray[Number], account: VideoAccount, where: str = ""
+    keypoints: NDArray[Number], account: VideoAccount, where: str = "", *, copy: bool = True
 ) -> NDArray[Number]:
     """Mark joints that are not finite as not annotated (`zero_invalid_joints`), and note how many.
 
     `where` is added to the note.
     """
-    joints, n_bad = zero_invalid_joints(keypoints)
+    joints, n_bad = zero_invalid_joints(keypoints, copy=copy)
     if n_bad:
         account.note(f"{n_bad} joints are not finite{where}: not used")
     return joints

@@ -22,6 +22,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from pipeline.accounting import VideoAccount
+from pipeline.clips.labels.people_table import blocks
 from pipeline.datasets.labels.numbering import (
     frame_mismatch,
     number_from_0_or_1,
@@ -383,18 +384,17 @@ def require_pixels(
             than `most` are far outside the image, more than one person in ten is wholly outside,
             or the median person is smaller than `MIN_PERSON_PX` px.
     """
-    is_shown = (keypoints[..., 2] > 0) & np.isfinite(keypoints).all(axis=-1)
-    points = keypoints[is_shown][:, :2]
+    points, corners = _shown_joints(keypoints)
     if not len(points):
         return
-    reach = np.quantile(np.abs(points), 0.98, axis=0)  # a few wild joints do not decide
+    # a few wild joints do not decide
+    reach = np.quantile(np.abs(points), 0.98, axis=0, overwrite_input=True)
     is_tiny = reach.max() <= CORNER_PX and min(size) > 2 * CORNER_PX
     misfit: _Misfit | None = None
     if is_tiny and len(points) >= MIN_JOINTS // 3:
         misfit = _share_or_metres(points, size, in_pixels, boxes=boxes)
     elif len(points) >= MIN_JOINTS:
-        has_enough = is_shown.sum(axis=1) >= min(MIN_PERSON_JOINTS, keypoints.shape[1])
-        misfit = _find_misfit(points, keypoints[has_enough], size, most, do)
+        misfit = _find_misfit(points, corners, size, most, do)
     if misfit is None:
         return
 
@@ -403,6 +403,21 @@ def require_pixels(
     expected = f"{kind} in pixels of the {size[0]} x {size[1]} image"
     actual = f"{kind} up to ({reach[0]:.4g}, {reach[1]:.4g}), {misfit.cause}"
     refuse(RawDataError(labels, key, expected, actual, misfit.do, reason="keypoints_outside"))
+
+
+def _shown_joints(keypoints: Floats) -> tuple[Floats, Doubles]:
+    """The shown joints (N, 2) px of all persons, and corners (P, 2, 2) of persons with enough to
+    compare their size.
+    """
+    points = []
+    corners = []
+    for rows in blocks(len(keypoints)):
+        persons = keypoints[rows]
+        is_shown = (persons[..., 2] > 0) & np.isfinite(persons).all(axis=-1)
+        points.append(persons[..., :2][is_shown])
+        has_enough = is_shown.sum(axis=1) >= min(MIN_PERSON_JOINTS, keypoints.shape[1])
+        corners.append(extents(persons[has_enough])[0])
+    return np.concatenate(points), np.concatenate(corners)
 
 
 class _Misfit(NamedTuple):
@@ -427,16 +442,16 @@ def _share_or_metres(
 
 
 def _find_misfit(
-    points: Floats, persons: Floats, size: tuple[int, int], most: float, do: str
+    points: Floats, corners: Doubles, size: tuple[int, int], most: float, do: str
 ) -> _Misfit | None:
     """Find out by joints and persons whether keypoints are in pixels of this image; None if so.
 
-    points: (N, 2) all joints. persons: (P, J, 3) the persons with enough joints to compare their
+    points: (N, 2) all joints. corners: (P, 2, 2) of the persons with enough joints to compare their
     size. most, do: as in `require_pixels`.
     """
     share_of_persons_outside = 0.0
-    if len(persons):
-        low, high = extents(persons)[0].transpose(1, 0, 2)  # (P, 2)
+    if len(corners):
+        low, high = corners.transpose(1, 0, 2)  # (P, 2)
         side = float(np.median((high - low).max(axis=1)))
         if side < MIN_PERSON_PX:
             cause = f"persons of {side:.2g} px: of a far smaller copy, or in metres"

@@ -19,4 +19,4 @@ LARGEST: Final = 1e7
 
 def are_usable_numbers(values: Floats) -> Bools:
     """Whether each number is one of a label: finite, and below LARGEST."""
-    return np.asarray(np.abs(values) < LARGEST)  # comparisons with NaN are false
+    return np.asarray((values < LARGEST) & (values > -LARGEST))  # comparisons with NaN are false

@@ -16,13 +16,15 @@ def add_confidence(places: Floats, confidence: Array | None = None) -> Doubles:
     return np.concatenate([places, confidence[..., None]], axis=-1)
 
 
-def zero_invalid_joints(keypoints: NDArray[Number]) -> tuple[NDArray[Number], int]:
+def zero_invalid_joints(
+    keypoints: NDArray[Number], *, copy: bool = True
+) -> tuple[NDArray[Number], int]:
     """Copy joints (..., J, 3) px px confidence, with invalid ones set to 0; also return how many.
 
-    Invalid are NaN, infinity, and numbers beyond LARGEST.
+    Invalid are NaN, infinity, and numbers beyond LARGEST. copy: if not, they are set in place.
     """
     bad = ~are_usable_numbers(keypoints).all(axis=-1)
-    out = keypoints.copy()
+    out = keypoints.copy() if copy else keypoints
     out[bad] = 0
     return out, int(bad.sum())
 
@@ -33,8 +35,6 @@ def corners_of(points: Doubles, is_seen: Bools) -> Doubles:
     is_seen: (N, J).
     """
     mask = is_seen[..., None]
-    for_low = np.where(mask, points, np.inf)
-    for_high = np.where(mask, points, -np.inf)
-    low = for_low.min(axis=1, initial=np.inf)
-    high = for_high.max(axis=1, initial=-np.inf)
+    low = points.min(axis=1, initial=np.inf, where=mask)
+    high = points.max(axis=1, initial=-np.inf, where=mask)
     return np.stack([low, high], axis=1)

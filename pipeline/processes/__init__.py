@@ -13,7 +13,8 @@ parent is forked. The server ends with its parent, and the kernel ends the proce
 
 Signs of life: code in a process calls `alive` to show that it makes progress, and at which place of
 its task, such as the number of a frame. A process that is silent for too long is ended, and its
-last place tells what it ended at. Two places are below 0: PREPARING and NO_TASK.
+last place tells what it ended at. Two places are below 0: PREPARING and NO_TASK. Long loops call
+`show_done`, whose numbers the parent shows while it waits.
 
 RLIMIT_DATA limits private writable memory beyond that of the libraries; an allocation beyond it
 fails at once. Unlike RLIMIT_AS, it does not count mapped files and reserved address space.
@@ -34,15 +35,17 @@ PR_SET_PDEATHSIG: Final = 1  # of Linux: prctl's option for a signal when the pa
 OUT_OF_MEMORY: Final = 86  # exit code of a process that has reached its memory limit
 PREPARING: Final = -1  # place of a process that prepares its task, which may take longer
 NO_TASK: Final = -2  # place of a process that starts, or waits for a task
+# what `show_done` counts
+COUNTED: Final = ("frames decoded", "bytes read", "entries read", "frames linked", "labels tracked")
 
 
 class Pulse:
     """The signs of life of a process, in memory that it shares with its parent.
 
-    Two int64: the number of signs, and the process's place in its task.
+    Five int64: the number of signs, the process's place in its task, and what it has `done`.
     """
 
-    SIZE: Final = 16  # bytes
+    SIZE: Final = 40  # bytes
 
     def __init__(self, memory: bytearray | mmap.mmap) -> None:
         self._numbers = memoryview(memory).cast("q")
@@ -60,6 +63,17 @@ class Pulse:
 
     def set_place(self, place: int) -> None:
         self._numbers[1] = place
+
+    @property
+    def done(self) -> str:
+        """What `show_done` has shown: "12,000 of 216,000 frames linked"; "" before that."""
+        number, total, what = self._numbers[2:]
+        return f"{number:,} of {total:,} {COUNTED[what]}" if total else ""
+
+    def set_done(self, number: int, total: int, what: int) -> None:
+        self._numbers[2] = number
+        self._numbers[3] = total
+        self._numbers[4] = what
 
 
 # this process's own; in a process of a pool, `server` replaces it by one that the parent sees
@@ -81,6 +95,12 @@ def alive(place: int | None = None) -> None:
     pulse.beat()
     if place is not None:
         pulse.set_place(place)
+
+
+def show_done(number: int, total: int, what: str) -> None:
+    """Show progress, and how much of a long loop of a task is done. what: one of COUNTED."""
+    pulse.beat()
+    pulse.set_done(number, total, COUNTED.index(what))
 
 
 class Failed(NamedTuple):

@@ -33,6 +33,7 @@ def ordered_map(
     memory: int = MEMORY,
     same_group: Callable[[T, T], bool] = lambda one, other: False,  # noqa: ARG005
     preload: Callable[[], object] | None = None,
+    on_wait: Callable[[int, str], None] = lambda index, done: None,  # noqa: ARG005
 ) -> Iterator[R | Failed]:
     """Yield `job(item)` for each item, in order, computed by up to `workers` supervised processes,
     never by this one. `job`, items and results must be picklable.
@@ -48,6 +49,8 @@ def ordered_map(
         same_group: whether one process should run both of two neighbouring items, which share a
             file, for example.
         preload: see `Process`.
+        on_wait: called each second in which the result of an item is awaited, with its index, and
+            how much of it is done (`Pulse.done`), if its process tells that.
 
     Processes start when the first result is requested. All have ended after the last result, an
     error, Ctrl-C, or `close`. Raises PipelineError if processes cannot start.
@@ -58,7 +61,7 @@ def ordered_map(
         works, ordered.groups(), ahead=1, timeout=timeout, memory=memory, preload=preload
     ) as pool:
         for _ in items:
-            result = ordered.next_result(pool)
+            result = ordered.next_result(pool, on_wait)
             if result.seconds:
                 # short tasks are sent ahead, but not so many that other processes lack work
                 for_a_while = AHEAD_TIME / result.seconds
@@ -114,13 +117,18 @@ class _OrderedResults(Generic[T, R]):
                 yield None
             yield index, self._items[index]
 
-    def next_result(self, pool: Pool[tuple[int, T], R]) -> Result[tuple[int, T], R]:
-        """Wait for the result of the next item."""
+    def next_result(
+        self, pool: Pool[tuple[int, T], R], on_wait: Callable[[int, str], None]
+    ) -> Result[tuple[int, T], R]:
+        """Wait for the result of the next item. on_wait: as in `ordered_map`."""
         # also if the result has come: processes wait for tasks
         if time.monotonic() - self._polled > MIN_POLL_GAP:
             self._poll(pool, 0)
         while self._awaited not in self._results:
             self._poll(pool, POLL_INTERVAL)
+            done = pool.done((self._awaited, self._items[self._awaited]))
+            if done:
+                on_wait(self._awaited, done)
         result = self._results.pop(self._awaited)
         self._waiting -= len(result.outcome)
         self._awaited += 1

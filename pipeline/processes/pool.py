@@ -34,6 +34,7 @@ from typing import Any, Final, Generic, NamedTuple, Self, TypeVar
 
 from pipeline.errors import PipelineError
 from pipeline.processes import (
+    COUNTED,
     MEMORY,
     NO_TASK,
     POLL_INTERVAL,
@@ -41,6 +42,7 @@ from pipeline.processes import (
     TIMEOUT,
     Failed,
     alive,
+    show_done,
 )
 from pipeline.processes.server import Process
 
@@ -219,6 +221,15 @@ class Pool(Generic[T, R]):
         """Whether a job may have more tasks."""
         return self._has_more_jobs or any(worker.job is not None for worker in self._workers)
 
+    def done(self, task: T) -> str:
+        """How much the process that works at a task has done of it (`Pulse.done`); "" if none
+        works at it, or it does not tell.
+        """
+        for worker in self._workers:
+            if worker.process is not None and worker.running and worker.running[0].task == task:
+                return worker.process.done
+        return ""
+
     def submit(self) -> None:
         """Send tasks to all processes that have room for more, one to each in turn."""
         while sum(map(self._send_task, self._workers)):
@@ -308,7 +319,8 @@ class Pool(Generic[T, R]):
             return
         try:
             while worker.running and process.pipe.poll():
-                seconds, outcome = process.pipe.recv()
+                seconds = process.pipe.recv()
+                outcome = process.pipe.recv_bytes()
                 process.reset_silence()
                 self._fruitless = 0
                 yield Result(worker.running.popleft().task, outcome, seconds, worker.number)
@@ -356,6 +368,7 @@ def _serve(pipe: Connection[Any, Any], fds: Sequence[int], work: Callable[..., A
         while True:
             arguments = pickle.loads(pipe.recv_bytes())  # noqa: S301 - the parent's
             alive(0)
+            show_done(0, 0, COUNTED[0])  # of this task
             began = time.perf_counter()
             try:
                 outcome = pickle.dumps(_Outcome(work(*arguments)), pickle.HIGHEST_PROTOCOL)
@@ -363,7 +376,8 @@ def _serve(pipe: Connection[Any, Any], fds: Sequence[int], work: Callable[..., A
                 raise
             except Exception as error:
                 outcome = pickle.dumps(_Outcome(error=_sendable(error)))
-            pipe.send((time.perf_counter() - began, outcome))
+            pipe.send(time.perf_counter() - began)
+            pipe.send_bytes(outcome)  # aside, so that it is not pickled a second time
             alive(NO_TASK)
 
 

@@ -143,6 +143,11 @@ class Process:
         """The last place in its task that the process has shown by `alive`; NO_TASK at first."""
         return self._pulse.place
 
+    @property
+    def done(self) -> str:
+        """As of `Pulse`, of the task that it works at."""
+        return self._pulse.done
+
     def reset_silence(self) -> None:
         """Let `silence` begin anew, because the parent gives the process a task."""
         self._n_signs = self._pulse.n_signs

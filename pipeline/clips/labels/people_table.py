@@ -49,6 +49,18 @@ class ByFrame(Sequence[Array]):
         return self.rows[self.start[place] : self.start[place + 1]]
 
 
+def take_in_place(values: Array, rows: Ints) -> Array:
+    """`values[rows]` of an array (N, J, ...), at its begin: there is no second copy of it."""
+    for column in values.swapaxes(0, 1):
+        column[: len(rows)] = column[rows]
+    return values[: len(rows)]
+
+
+def starts(by_frame: Sequence[Array]) -> Ints:
+    """(T + 1,) each frame's first row among those of all frames, and their number."""
+    return np.append(0, np.cumsum([len(rows) for rows in by_frame], dtype=np.int64))
+
+
 def all_rows(by_frame: Sequence[Array]) -> Array:
     """The rows of all frames as one array, without a copy if they are one already."""
     return by_frame.rows if isinstance(by_frame, ByFrame) else np.concatenate(by_frame)
@@ -99,9 +111,7 @@ class PeopleTable(NamedTuple):
             return self
         order = np.argsort(self.frame, kind="stable")
         order = order[~is_left_out[order]]
-        for rows in self.points.swapaxes(0, 1):  # in place, so that there is no second copy
-            rows[: len(order)] = rows[order]
-        points = self.points[: len(order)]
+        points = take_in_place(self.points, order)
         return self._replace(frame=self.frame[order], points=points, code=self.code[order])
 
 

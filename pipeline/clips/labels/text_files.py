@@ -60,6 +60,7 @@ from pipeline.files.formats.names import kind, shown
 from pipeline.files.formats.other_formats import other_than_text
 from pipeline.files.raw.files import open_regular
 from pipeline.people.skeletons import Doubles, are_usable_numbers
+from pipeline.processes import show_done
 
 COLUMNS: Final = ("track", "frame", "x", "y", "w", "h")
 HEADER: Final = (
@@ -142,9 +143,11 @@ def _text_lines(file: Path, expected: str) -> Iterator[str]:
         problem = other_than_text(head)
         if head.strip() and problem:
             refuse(problem)
+        n_bytes = stream.seek(0, 2)
         stream.seek(0)
         encoding = "utf-8-sig"
         for line in stream:
+            show_done(stream.tell(), n_bytes, "bytes read")
             yield from line.decode(encoding).splitlines()
             encoding = "utf-8"
 

@@ -43,11 +43,12 @@ from typing import Final
 import numpy as np
 
 from cache.windows import spread
-from pipeline.clips.labels.people_table import all_rows
+from pipeline.clips.labels.people_table import all_rows, take_in_place
 from pipeline.clips.tracks.pairs import CAP, Pairs, assign, square
 from pipeline.people.boxes import extents
 from pipeline.people.homography import transfer
 from pipeline.people.skeletons import Array, Bools, Doubles, Floats, Ints, zero_invalid_joints
+from pipeline.processes import show_done
 
 SECOND: Final = 25  # frames that count as a second if the frame rate is unknown
 # diagonals: standard deviation of a detection's joints on average, where all have confidence 1
@@ -126,6 +127,7 @@ def link(
     step = _step(fps)
     filters = _Filters(seen_detections)
     for t, frame in enumerate(frames.tolist()):
+        show_done(t, len(frames), "frames linked")
         # predict where the persons are in this frame
         if t > 0 and scene[t] == scene[t - 1]:
             previous = int(frames[t - 1])
@@ -469,7 +471,7 @@ def _collect_detections(keypoints: Sequence[Floats]) -> _SeenDetections:
     corners, any_seen = extents(points)
 
     corners = corners[any_seen]
-    points = points[any_seen]
+    points = take_in_place(points, np.flatnonzero(any_seen))
     rows = np.column_stack([frame, number])[any_seen]
     n = len(rows)
     keys = np.column_stack([rows[:, 0], corners.reshape(n, 4)])
@@ -486,7 +488,8 @@ def _collect_detections(keypoints: Sequence[Floats]) -> _SeenDetections:
     sides = corners[:, 1] - corners[:, 0]
     size = np.linalg.norm(sides + 2 * MARGIN_PX, axis=-1)
     mean_confidence = points[order, :, 2].mean(axis=1)
+    points = take_in_place(points, order)
     confidence = np.maximum(mean_confidence, LEAST_CONFIDENCE)
     return _SeenDetections(
-        rows[order], points[order], confidence, corners.mean(axis=1), sides, size, start
+        rows[order], points, confidence, corners.mean(axis=1), sides, size, start
     )

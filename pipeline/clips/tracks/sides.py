@@ -76,13 +76,12 @@ def put_sides_right(
     """Exchange left and right of a person's T detections where the detector has exchanged them.
 
     Args:
-        keypoints: (T, J, 3) px px confidence; 0 for unseen joints.
+        keypoints: (T, J, 3) px px confidence; 0 for unseen joints. Changed in place.
         frame_index: (T,) frame numbers, ascending.
         seconds: (T,) times of the frames.
         skeleton: The order of the J joints.
         camera: Frame -> homography (3, 3) px from the frame before; without one, it is still.
     """
-    keypoints = keypoints.copy()
     any_exchanged = np.zeros(len(keypoints), bool)
     any_undecided = np.zeros(len(keypoints), bool)
     if len(keypoints) < 2:
@@ -174,6 +173,8 @@ def follow(points: Doubles, frames: Ints, later: Ints, camera: Mapping[int, Doub
     """Points (T, J, 2) px of `frames` (T,), as the camera's motion moves them until `later` (T,) if
     they are still. camera: as in `put_sides_right`.
     """
+    if not camera:
+        return points
     moved = points.copy()
     for t, (first, last) in enumerate(zip(frames.tolist(), later.tolist(), strict=True)):
         for frame in range(first + 1, last + 1):

@@ -29,6 +29,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from pipeline.clips.labels.people_table import blocks
 from pipeline.clips.tracks.sides import follow
 from pipeline.people.boxes import extents
 from pipeline.people.skeletons import Doubles, Ints
@@ -118,24 +119,32 @@ def _path(frame_index: Ints, keypoints: Doubles, camera: Mapping[int, Doubles]) 
     corners, _ = extents(keypoints)
     diagonals = np.linalg.norm(corners[:, 1] - corners[:, 0], axis=-1)
     diagonal = max(float(np.median(diagonals)), 1)
-    before = _move(keypoints[:-1], frame_index[:-1], frame_index[1:], camera)
-    steps = np.nan_to_num(_way(before, keypoints[1:], diagonal))
-    position = np.zeros((len(frame_index), 3))
+    last = len(frame_index) - 1
+    steps = np.zeros((last, 3))
+    for rows in blocks(last):
+        after = slice(rows.start + 1, rows.stop + 1)
+        before = _move(keypoints[rows], frame_index[rows], frame_index[after], camera)
+        steps[rows] = np.nan_to_num(_way(before, keypoints[after], diagonal))
+    position = np.zeros((last + 1, 3))
     np.cumsum(steps, axis=0, out=position[1:])
 
     n_frames = frame_index[NEAR:] - frame_index[:-NEAR]
     velocity = (position[NEAR:] - position[:-NEAR]) / n_frames[:, None]
 
-    last = len(frame_index) - 1
-    rows = np.arange(last)[:, None]
-    start = np.maximum(rows - SKIPPED_BEFORE, 0)
-    stop = np.minimum(rows + 1 + SKIPPED_AFTER, last)
-    misfit, unsure = _costs(
-        position[stop] - position[start],
-        frame_index[stop] - frame_index[start],
-        _arriving(velocity, start),
-        _leaving(velocity, stop),
-    )
+    costs = []
+    for block in blocks(last):
+        rows = np.arange(block.start, block.stop)[:, None]
+        start = np.maximum(rows - SKIPPED_BEFORE, 0)
+        stop = np.minimum(rows + 1 + SKIPPED_AFTER, last)
+        costs.append(
+            _costs(
+                position[stop] - position[start],
+                frame_index[stop] - frame_index[start],
+                _arriving(velocity, start),
+                _leaving(velocity, stop),
+            )
+        )
+    misfit, unsure = map(np.concatenate, zip(*costs, strict=True))
     usual = np.median(misfit.min(axis=1))
     unrest = float(np.clip(usual / USUAL, 1, MOST_UNREST))
     inner_cost = (misfit / unrest + unsure).min(axis=1)
@@ -150,6 +159,8 @@ def _move(
     keypoints: Doubles, frames: Ints, following: Ints, camera: Mapping[int, Doubles]
 ) -> Doubles:
     """Joints (N, J, 3) of `frames` (N,), moved with the camera to the frames `following` (N,)."""
+    if not camera:
+        return keypoints
     moved = keypoints.copy()
     moved[..., :2] = follow(keypoints[..., :2], frames, following, camera)
     return moved

@@ -30,7 +30,7 @@ from pipeline.clips.files import KEYPOINTS, MADE_BY, read_info
 from pipeline.clips.labels.detections import UNREAD, Detections, read_detections, read_results
 from pipeline.clips.labels.joint_orders import NOT_STATED, StatedOrder
 from pipeline.clips.labels.label_files import own_labels
-from pipeline.clips.labels.people_table import all_rows
+from pipeline.clips.labels.people_table import ByFrame, all_rows, starts, take_in_place
 from pipeline.clips.tracks.linking import SECOND
 from pipeline.datasets.base import Dataset, Origin
 from pipeline.datasets.checks import LabelRules
@@ -291,8 +291,9 @@ def _fit_to_clip(labels: _ClipDetections, clip: Video, account: VideoAccount) ->
     labelled_width, labelled_height = _labelled_sizes(labels.info, clip)[0]
     if (labelled_width, labelled_height) != (width, height):
         factor = np.array([width / labelled_width, height / labelled_height, 1])
-        keypoints = [persons * factor for persons in detections.keypoints]
-        detections = replace(detections, keypoints=keypoints)
+        keypoints = detections.keypoints
+        scaled = ByFrame(all_rows(keypoints) * factor, starts(keypoints))
+        detections = replace(detections, keypoints=scaled)
     persons = _confident_persons(detections)
     _compare_with_border(labels.place, persons, clip, account)
     require_pixels(
@@ -331,7 +332,7 @@ def _compare_with_border(
 
     Raises RawDataError if they are within the image as it is stored, before it is turned.
     """
-    points = persons[persons[..., 2] > 0][:, :2]
+    points = persons[..., :2][persons[..., 2] > 0]
     if not len(points):
         return
 
@@ -339,7 +340,9 @@ def _compare_with_border(
         return float(((points < -1) | (points > size)).any(axis=1).mean())
 
     width, height = clip.size()
-    reach = np.quantile(points / (width, height), 1 - STRAY_JOINTS, axis=0).max()
+    shares = points / (width, height)
+    reach = np.quantile(shares, 1 - STRAY_JOINTS, axis=0, overwrite_input=True).max()
+    del shares
     if reach < SMALL_COPY:
         account.note(f"nobody reaches beyond {reach:.0%} of the image: are they of a smaller copy?")
     share = share_beyond((width, height))
@@ -382,16 +385,17 @@ def _drop_lost_frames(
     if not is_lost.any():
         return detections
 
-    for t in np.flatnonzero(is_lost).tolist():
-        account.drop("frame_damaged", len(detections.keypoints[t]))
-    rows = np.flatnonzero(~is_lost).tolist()
+    n_persons = np.diff(starts(detections.keypoints))  # in each frame
+    account.drop("frame_damaged", int(n_persons[is_lost].sum()))
+    rows = np.flatnonzero(np.repeat(~is_lost, n_persons))
+    start = np.append(0, np.cumsum(n_persons[~is_lost]))
     identity = detections.identity
     if identity is not None:
-        identity = [identity[t] for t in rows]
+        identity = ByFrame(all_rows(identity)[rows], start)
     return replace(
         detections,
-        frame_index=detections.frame_index[rows],
-        keypoints=[detections.keypoints[t] for t in rows],
+        frame_index=detections.frame_index[~is_lost],
+        keypoints=ByFrame(take_in_place(all_rows(detections.keypoints), rows), start),
         identity=identity,
     )
 

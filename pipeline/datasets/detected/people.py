@@ -27,7 +27,7 @@ import numpy as np
 from pipeline.accounting import VideoAccount
 from pipeline.cli.text import count
 from pipeline.clips.labels.detections import Detections
-from pipeline.clips.labels.people_table import ByFrame, all_rows
+from pipeline.clips.labels.people_table import ByFrame, all_rows, starts, take_in_place
 from pipeline.clips.tracks.cleaning import Cleaning, clean
 from pipeline.clips.tracks.identities import used_identities
 from pipeline.clips.tracks.linking import SECOND, link, split_at_gaps
@@ -49,6 +49,7 @@ from pipeline.people.skeletons import (
     joint_names,
 )
 from pipeline.people.track import CROP_SCALE, free_name
+from pipeline.processes import show_done
 
 MIN_CONFIDENCE: Final = 0.3
 MIN_VISIBLE: Final = 6  # joints
@@ -110,6 +111,7 @@ def people(
     afterwards. Cleaning (`_Selection`) may split a person into `<name>`, `<name>.1`, ...
 
     Args:
+        detections: Not to be used afterwards: their joints are changed in place.
         cuts: First frames of new scenes.
         clock: `ClipRecord.clock` of a clip with uneven frame times, by which gaps are counted.
             None: gaps are counted in frames.
@@ -127,7 +129,11 @@ def people(
     seconds = ticks / (fps if math.isfinite(fps) else SECOND)
     exchanged = []
     n_undecided = 0
+    n_done = 0
+    n_labels = sum(len(members) for _, members in identified)
     for name, members in identified:
+        show_done(n_done, n_labels, "labels tracked")
+        n_done += len(members)
         frame_index = detections.frame_index[members[:, 0]]
         kp_2d = _joints_of(detections, members)
         if rules.put_sides_right and not detections.boxes_alone:
@@ -330,14 +336,14 @@ def _bridge_person(person: PersonTrack, max_gap: int) -> PersonTrack:
 
 
 def _apply_confidence(detections: Detections, account: VideoAccount) -> Detections:
-    """Turn scores into confidences: 0 below MIN_CONFIDENCE, and at most 1.
+    """Turn scores into confidences, in place: 0 below MIN_CONFIDENCE, and at most 1.
 
     Persons without a visible joint (or, for boxes alone, with a low score) are dropped.
     """
     if not detections.keypoints:
         return detections
 
-    everyone = finite_joints(all_rows(detections.keypoints), account)
+    everyone = finite_joints(all_rows(detections.keypoints), account, copy=False)
     scores = everyone[..., 2]
     confidence = np.minimum(scores, 1)
     everyone[..., 2] = np.where(scores < MIN_CONFIDENCE, 0, confidence)
@@ -347,13 +353,13 @@ def _apply_confidence(detections: Detections, account: VideoAccount) -> Detectio
     highest = confidence.max()
     if 0 < highest < MIN_CONFIDENCE:
         account.note(f"scores reach only {highest:.2g}: those below {MIN_CONFIDENCE} count as 0")
-    sizes = [len(persons) for persons in detections.keypoints]
     n_before = np.append(0, np.cumsum(is_seen))
-    start = n_before[np.append(0, np.cumsum(sizes))]
+    start = n_before[starts(detections.keypoints)]
     identity = detections.identity
     if identity is not None:
         identity = ByFrame(all_rows(identity)[is_seen], start)
-    return replace(detections, keypoints=ByFrame(everyone[is_seen], start), identity=identity)
+    seen = take_in_place(everyone, np.flatnonzero(is_seen))
+    return replace(detections, keypoints=ByFrame(seen, start), identity=identity)
 
 
 def _identify(

@@ -21,6 +21,7 @@ import ijson
 from pipeline.files.formats.arrays import load_json, reading, refuse
 from pipeline.files.formats.names import kind
 from pipeline.files.raw.files import open_regular
+from pipeline.processes import alive, show_done
 
 LARGE: Final = 1 << 22  # bytes; smaller files are read by `json`
 LARGEST_WHOLE: Final = 1 << 28  # bytes of a file that `json` reads where ijson cannot
@@ -48,7 +49,10 @@ class StreamedList:
         return f"{self.length} entries"  # as `kind` says of a list
 
     def __iter__(self) -> Iterator[Any]:
-        yield from islice(_values(self.file, self.prefix, self.do), self.length)
+        values = _values(self.file, self.prefix, self.do)
+        for number, value in enumerate(islice(values, self.length)):
+            show_done(number, self.length, "entries read")
+            yield value
 
 
 class _Unread:
@@ -107,6 +111,7 @@ def _streamed(
     other = None
     n = 0
     for n, entry in enumerate(entries, 1):
+        alive()
         if other is None and not isinstance(entry, _Unread):
             other = (n - 1, kind(entry))
     return StreamedList(file, prefix, n, other, do) if n else []

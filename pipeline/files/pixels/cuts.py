@@ -18,6 +18,7 @@ import numpy as np
 
 from pipeline.files.numbers import Float32s, Floats
 from pipeline.files.pixels.frames import FrameSource, Image
+from pipeline.processes import show_done
 
 BINS: Final = (12, 4, 4)  # number of bins of hue, saturation and value
 SIZE: Final = (160, 90)  # px to which images are reduced, to average out noise and compression
@@ -70,6 +71,7 @@ def cuts_of(source: FrameSource, n_frames: int) -> list[int]:
     for frame in source.read(range(n_frames)):
         if frame.image is None:
             continue
+        show_done(frame.index, n_frames, "frames decoded")
         current = histogram(frame.image)
         if previous is not None:
             differences[frame.index] = difference(previous, current)

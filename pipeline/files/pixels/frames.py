@@ -37,7 +37,7 @@ from pipeline.files.raw.files import (
     recall,
     remember,
 )
-from pipeline.processes import alive
+from pipeline.processes import alive, show_done
 
 MOST_LOST: Final = 2  # frames that a decoder may lose at a video's end
 _KIND_BYTES: Final = 200  # of a file's start, which tell its kind
@@ -193,8 +193,10 @@ class Video(SourceFile):
             return record
         survey = Survey()
         with self._report_undecodable(), self._open() as video:
+            n_frames = video.header().n_frames or 0
             for frame in video.frames():
                 alive(frame.number)
+                show_done(frame.number, n_frames, "frames decoded")
                 survey.add(frame)
                 if frame.decoded is not None and not whole:
                     break

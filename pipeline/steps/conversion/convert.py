@@ -159,8 +159,12 @@ def convert(
         if dask.scheduler is not None:
             read_on_cluster(work, todo, workers, dask, progress)
         run = _Run(work, following, strict)
+
+        def on_wait(text: str) -> None:
+            progress(len(run.digests), len(work.items), text)
+
         # the processes that read end before the split is unlocked
-        with closing(doubts.watch(read_spooled(work, todo, workers))) as videos:
+        with closing(doubts.watch(read_spooled(work, todo, workers, on_wait))) as videos:
             for item, video in zip(todo, videos, strict=True):
                 run.take(item, video)
                 progress(len(run.digests), len(work.items), item.video.name)

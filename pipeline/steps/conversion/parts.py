@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from typing import Any, Final, NamedTuple
@@ -53,13 +53,15 @@ def read_part(
         return read_on_cluster(work, items, workers, dask, progress)
 
 
-def read_spooled(work: ConversionWork, items: Sequence[Item], workers: int) -> Generator[ReadVideo]:
+def read_spooled(
+    work: ConversionWork, items: Sequence[Item], workers: int, on_wait: Callable[[str], None]
+) -> Generator[ReadVideo]:
     """Yield every video, in order: from the spool if its raw files are the same, else as it is read
-    now.
+    now. on_wait: as of `read_videos`.
     """
     spool = _Spool(work)
     pieces, todo = spool.find(items)
-    with closing(read_videos(work, todo, workers=workers)) as read_now:
+    with closing(read_videos(work, todo, workers=workers, on_wait=on_wait)) as read_now:
         for item in items:
             if item.video.name in pieces:
                 yield spool.load(pieces[item.video.name])
@@ -80,7 +82,11 @@ def _read_here(
     create_groups(spool.place)
     unreadable = []
     n_done = len(items) - len(todo)
-    with closing(read_videos(work, todo, workers=workers)) as results:
+
+    def on_wait(text: str) -> None:
+        progress(n_done, len(items), text)
+
+    with closing(read_videos(work, todo, workers=workers, on_wait=on_wait)) as results:
         for item, result in zip(todo, results, strict=True):
             account = result.account
             if account.set_aside in PASSING:

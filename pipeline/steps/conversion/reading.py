@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -84,6 +84,7 @@ def read_videos(
     items: Sequence[Item],
     *,
     workers: int,
+    on_wait: Callable[[str], None],
 ) -> Generator[ReadVideo]:
     """Read the video of every item, by other processes, and yield the results in order.
 
@@ -91,6 +92,8 @@ def read_videos(
 
     Args:
         workers: number of processes.
+        on_wait: called each second in which a long video is awaited, with its name and how much of
+            it is done.
     """
     recipe = work.recipe
     body = recipe.body if work.reader["body"] else None
@@ -102,6 +105,7 @@ def read_videos(
         workers,
         same_group=_share_label_file,
         preload=functools.partial(_body, body, *_model_of(recipe.dataset)),
+        on_wait=lambda index, done: on_wait(f"{items[index].video.name}: {done}"),
     )
     for item, result in zip(items, results, strict=True):
         read = _reject_video(recipe, item, result) if isinstance(result, Failed) else result

@@ -44,7 +44,7 @@ def exchange(keypoints, frames, joints):
 def put_right(keypoints, fps=25.0):
     """Of a still camera."""
     frames = np.arange(len(keypoints))
-    return put_sides_right(keypoints, frames, frames / fps, "coco", {})
+    return put_sides_right(keypoints.copy(), frames, frames / fps, "coco", {})
 
 
 @pytest.mark.parametrize("frames", STRETCHES, ids=lambda frames: f"{len(frames)} frames")
