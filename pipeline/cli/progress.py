@@ -108,7 +108,7 @@ def bar(what: str, console: Console, *, unit: str = "", alone: bool = True) -> I
 
             def report(done: int, total: int, message: str = "", *, unit: str = unit) -> None:
                 if unit != shown.tasks[0].fields["unit"]:  # another stage has a rate of its own
-                    shown.reset(task, unit=unit)
+                    shown.reset(task, counts="", message="", unit=unit)
                 counts = f"{done:,.0f}/{total:,.0f}"
                 shown.update(task, completed=done, total=total, counts=counts, message=message)
 

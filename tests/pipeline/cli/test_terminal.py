@@ -165,6 +165,25 @@ def test_a_bar_shows_what_how_much_and_how_fast_within_the_terminal(columns):
     assert max(map(cell_len, lines)) <= columns
 
 
+def test_a_bar_goes_on_with_another_unit():
+    sent, clock = io.StringIO(), Clock()
+    console = Console(file=sent, force_terminal=True, width=100, get_time=clock)
+    with progress.bar("train VIBE", console, unit="step") as report:
+        for done in (0, 25_000, 50_000):
+            clock.now += 10
+            report(done, 50_000, "features in memory", unit="row")
+        for done in (0, 20, 40):
+            clock.now += 10
+            report(done, 600)
+    shown = CODES.sub("", sent.getvalue())
+    assert "50,000/50,000" in shown
+    assert " 2,500 rows/s " in shown
+    last = shown.splitlines()[-1]
+    assert "40/600" in last
+    assert " 2.0 steps/s " in last, "rows are in no rate of steps"
+    assert "features in memory" not in last
+
+
 DOCUMENTS = {
     "status": ("--cache", "{root}"),
     "plan": ("penn_action/train",),
