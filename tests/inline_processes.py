@@ -22,6 +22,7 @@ class InlineProcess:
     """Stands for a `server.Process`, and for its pipe: a task is run when it is sent."""
 
     place = NO_TASK
+    done = ""
 
     def __init__(
         self,
@@ -49,7 +50,10 @@ class InlineProcess:
         self._results.append((time.perf_counter() - began, outcome))
 
     def recv(self):
-        return self._results.popleft()
+        return self._results[0][0]
+
+    def recv_bytes(self):
+        return self._results.popleft()[1]
 
     def poll(self):
         return bool(self._results)

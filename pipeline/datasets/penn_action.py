@@ -24,11 +24,11 @@ import numpy as np
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.datasets.base import Dataset, ImageFolders, Release, ReleasePart
 from pipeline.datasets.checks import LabelRules, finite_joints, require_labels
+from pipeline.datasets.in_pixels import require_pixels
 from pipeline.datasets.pixels import (
     RESIZED,
     SAME_SIZE,
     frames_there,
-    require_pixels,
     require_size,
     require_source_pixels,
 )

@@ -36,7 +36,7 @@ OUT_OF_MEMORY: Final = 86  # exit code of a process that has reached its memory 
 PREPARING: Final = -1  # place of a process that prepares its task, which may take longer
 NO_TASK: Final = -2  # place of a process that starts, or waits for a task
 # what `show_done` counts
-COUNTED: Final = ("frames decoded", "bytes read", "entries read", "frames linked", "labels tracked")
+COUNTED: Final = ("frames decoded", "bytes read", "frames linked", "labels tracked")
 
 
 class Pulse:
@@ -70,10 +70,9 @@ class Pulse:
         number, total, what = self._numbers[2:]
         return f"{number:,} of {total:,} {COUNTED[what]}" if total else ""
 
-    def set_done(self, number: int, total: int, what: int) -> None:
-        self._numbers[2] = number
-        self._numbers[3] = total
-        self._numbers[4] = what
+    def set_done(self, *numbers: int) -> None:
+        for place, number in enumerate(numbers, 2):
+            self._numbers[place] = number
 
 
 # this process's own; in a process of a pool, `server` replaces it by one that the parent sees

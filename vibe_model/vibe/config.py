@@ -115,7 +115,7 @@ class TrainConfig(VideoConfig):
             datasets_2d=("penn_action/train", "kinetics/train", "videos/train"),
             stride=8,
             batch_size=16,
-            epochs=6,
+            epochs=5,
             hidden_size=256,
             disc_size=128,
         )

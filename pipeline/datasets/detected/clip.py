@@ -41,12 +41,8 @@ from pipeline.datasets.detected.people import (
     bridge_gaps,
     people,
 )
-from pipeline.datasets.pixels import (
-    DETECTED_OUTSIDE,
-    STRAY_JOINTS,
-    require_frames,
-    require_pixels,
-)
+from pipeline.datasets.in_pixels import DETECTED_OUTSIDE, STRAY_JOINTS, require_pixels
+from pipeline.datasets.pixels import require_frames
 from pipeline.errors import RawDataError, refuse
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.cuts import cuts_of

@@ -10,6 +10,7 @@ pool, where `json` refuses them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -21,7 +22,7 @@ import ijson
 from pipeline.files.formats.arrays import load_json, reading, refuse
 from pipeline.files.formats.names import kind
 from pipeline.files.raw.files import open_regular
-from pipeline.processes import alive, show_done
+from pipeline.processes import show_done
 
 LARGE: Final = 1 << 22  # bytes; smaller files are read by `json`
 LARGEST_WHOLE: Final = 1 << 28  # bytes of a file that `json` reads where ijson cannot
@@ -49,10 +50,7 @@ class StreamedList:
         return f"{self.length} entries"  # as `kind` says of a list
 
     def __iter__(self) -> Iterator[Any]:
-        values = _values(self.file, self.prefix, self.do)
-        for number, value in enumerate(islice(values, self.length)):
-            show_done(number, self.length, "entries read")
-            yield value
+        yield from islice(_values(self.file, self.prefix, self.do), self.length)
 
 
 class _Unread:
@@ -67,6 +65,18 @@ class _Unread:
 _UNREAD: Final = {**_READ, "map_type": _Unread}
 
 
+class _Shown:
+    """A file of which `show_done` shows how much is read."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._n_bytes = os.fstat(stream.fileno()).st_size
+
+    def read(self, size: int = -1) -> bytes:
+        show_done(self._stream.tell(), self._n_bytes, "bytes read")
+        return self._stream.read(size)
+
+
 def read_json(file: Path, *, do: str) -> Any:
     """Read a JSON file as `load_json` does. In one above LARGE, its list, or the lists in its
     object, are `StreamedList`.
@@ -77,7 +87,7 @@ def read_json(file: Path, *, do: str) -> Any:
         stream.seek(0)
         try:
             if n_bytes > LARGE and start == b"[":
-                entries = ijson.items(stream, "item", **_UNREAD)
+                entries = ijson.items(_Shown(stream), "item", **_UNREAD)
                 return _streamed(file, "item", entries, do)
             if n_bytes > LARGE and start == b"{":
                 return _read_object(file, stream, do)
@@ -93,7 +103,7 @@ def read_json(file: Path, *, do: str) -> Any:
 def _read_object(file: Path, stream: IO[bytes], do: str) -> dict[str, Any]:
     """The file's object. Raises JSONError also for keys that ijson does not tell apart."""
     content: dict[str, Any] = {}
-    for key, value in ijson.kvitems(stream, "", **_UNREAD):
+    for key, value in ijson.kvitems(_Shown(stream), "", **_UNREAD):
         if not key or "." in key or key in content:
             raise ijson.JSONError
         content[key] = value
@@ -111,7 +121,6 @@ def _streamed(
     other = None
     n = 0
     for n, entry in enumerate(entries, 1):
-        alive()
         if other is None and not isinstance(entry, _Unread):
             other = (n - 1, kind(entry))
     return StreamedList(file, prefix, n, other, do) if n else []
@@ -120,4 +129,4 @@ def _streamed(
 def _values(file: Path, prefix: str, do: str) -> Iterator[Any]:
     """Read the values with this prefix."""
     with reading(file, "JSON", do=do), open_regular(file) as stream:
-        yield from ijson.items(stream, prefix, **_READ)
+        yield from ijson.items(_Shown(stream), prefix, **_READ)

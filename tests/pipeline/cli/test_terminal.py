@@ -176,9 +176,7 @@ def test_a_bar_goes_on_with_another_unit():
             clock.now += 10
             report(done, 600)
     shown = CODES.sub("", sent.getvalue())
-    assert "50,000/50,000" in shown
-    assert " 2,500 rows/s " in shown
-    last = shown.splitlines()[-1]
+    last = [line for line in re.split(r"[\r\n]", shown) if line.strip()][-1]
     assert "40/600" in last
     assert " 2.0 steps/s " in last, "rows are in no rate of steps"
     assert "features in memory" not in last

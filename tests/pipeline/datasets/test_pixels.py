@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 
 from pipeline.accounting import VideoAccount
+from pipeline.datasets.in_pixels import DETECTED_OUTSIDE, require_pixels
 from pipeline.datasets.pixels import (
-    DETECTED_OUTSIDE,
     frames_there,
     inputs,
     pictures_or_video,
     require_frames,
-    require_pixels,
 )
 from pipeline.errors import RawDataError, reading_refused
 from pipeline.files.pixels.frames import Video

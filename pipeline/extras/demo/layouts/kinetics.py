@@ -37,10 +37,10 @@ BLIND_FRAMES: Final = (12, 14)  # frames without detections in every fourth clip
 
 
 def _plan(request: Request) -> Iterator[Shot]:
-    """4 clips for training and 1 for validation by default, of 60 frames; every third shows
+    """3 clips for training and 1 for validation by default, of 60 frames; every third shows
     two people.
     """
-    for number, split in request.places(train=4, val=1):
+    for number, split in request.places(train=3, val=1):
         label, actions = pick_cyclic(tuple(CLASSES.items()), number)
         name = f"_-demo{number:05d}_{number:06d}_{number + 10:06d}"
         yield Shot(

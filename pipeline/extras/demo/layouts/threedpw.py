@@ -33,12 +33,12 @@ INVALID_FRAMES: Final = 6  # last frames of every fourth sequence with an invali
 
 
 def _plan(request: Request) -> Iterator[Shot]:
-    """28, 5 and 5 sequences by default, of 27 frames; a few training sequences show two
+    """28, 3 and 5 sequences by default, of 27 frames; a few training sequences show two
     actors.
 
     Many short sequences, because a small network learns more from more people and poses.
     """
-    for number, split in request.places(train=28, validation=5, test=5):
+    for number, split in request.places(train=28, validation=3, test=5):
         title, actions = pick_cyclic(tuple(TITLES.items()), number)
         yield Shot(
             "3dpw",

@@ -20,12 +20,15 @@ from pipeline.cli.progress import silent
 from pipeline.datasets.conversion_record import ConversionRecord
 from pipeline.errors import MissingAssets, PipelineError
 from pipeline.files.raw import changes, files
+from pipeline.processes import show_done
 from pipeline.settings.sections import load
 from pipeline.steps.conversion import convert
 from pipeline.steps.conversion.parts import read_spooled
 from pipeline.steps.conversion.plan import plan_conversion
 from tests.fixtures import planned
 from tests.packages import without
+from tests.pipeline.steps.conversion.test_kept import Lab, Lines
+from tests.waiting import await_that
 
 SPLITS = "penn_action/train kinetics/train 3dpw/train 3dpw/validation emdb/emdb1 rich/val bedlam/train amass/train"
 
@@ -163,9 +166,9 @@ def test_a_bad_video_is_rejected_with_its_reason_and_the_rest_is_converted(
 def test_reading_has_ended_when_the_error_of_a_conversion_arrives(penn, monkeypatch, mistake):
     ended = []
 
-    def reads(plan, todo, workers):
+    def reads(plan, *arguments):
         try:
-            yield from read_spooled(plan, todo, workers)
+            yield from read_spooled(plan, *arguments)
         finally:
             ended.append(plan.name)
 
@@ -332,3 +335,28 @@ def test_a_body_that_comes_or_goes_is_refused_at_once(
     shutil.rmtree(root / "3dpw/train")  # as the message says
     into.convert(root, raw, "3dpw", body=later)
     assert cache.verify(root).ok
+
+
+class Patient(Lines):
+    """Its videos are long: it waits until somebody has been told how much of one is done."""
+
+    def read(self, raw, *arguments):
+        show_done(3, 1000, "frames linked")
+        await_that((raw.parent / "told").exists)
+        return super().read(raw, *arguments)
+
+
+@pytest.mark.processes
+def test_progress_within_a_long_video_is_told_while_it_is_read(tmp_path):
+    lab = Lab(tmp_path / "lab")
+    told = []
+
+    def progress(done, total, message="", *, unit=""):
+        told.append((done, total, message))
+        if "linked" in message:
+            (lab.folder / "told").touch()
+
+    plan = planned(Patient(), "train", raw=lab.raw, root=lab.root)
+    convert.convert(plan, progress=progress)
+    assert (0, 1, "other: 3 of 1,000 frames linked") in told
+    assert lab.committed["other"] == (2, "")
