@@ -121,10 +121,10 @@ def _path(frame_index: Ints, keypoints: Doubles, camera: Mapping[int, Doubles]) 
     diagonal = max(float(np.median(diagonals)), 1)
     last = len(frame_index) - 1
     steps = np.zeros((last, 3))
-    for rows in blocks(last):
-        after = slice(rows.start + 1, rows.stop + 1)
-        before = _move(keypoints[rows], frame_index[rows], frame_index[after], camera)
-        steps[rows] = np.nan_to_num(_way(before, keypoints[after], diagonal))
+    for block in blocks(last):
+        after = slice(block.start + 1, block.stop + 1)
+        before = _move(keypoints[block], frame_index[block], frame_index[after], camera)
+        steps[block] = np.nan_to_num(_way(before, keypoints[after], diagonal))
     position = np.zeros((last + 1, 3))
     np.cumsum(steps, axis=0, out=position[1:])
 
