@@ -91,9 +91,9 @@ def grade(
         if record.n_frames:
             numbers["repeated_percent"] = 100 * record.n_repeated / record.n_frames
             numbers["lost_percent"] = 100 * len(record.lost) / record.n_frames
-    numbers |= _numbers_3d(columns, timing, camera)
-    if {"kp_2d", "bbox"} <= columns.keys():
+    if _has_joints(columns):
         numbers |= _numbers_2d(columns, timing, camera, size)
+    numbers |= _numbers_3d(columns, timing, camera)
     if "pose" in columns:
         pose = columns["pose"][:]
         steps = np.diff(pose[:, 3:], axis=0, prepend=np.nan)  # without the pelvis
@@ -240,18 +240,20 @@ def _reduced(column: Any, reduce: Callable[[Array], Array]) -> Array:
     return reduced
 
 
+def _has_joints(columns: Columns) -> bool:
+    if not {"kp_2d", "bbox"}.issubset(columns):
+        return False
+    return any((kp[..., 2] > 0).any() for _, kp in _blocks(columns["kp_2d"]))
+
+
 def _numbers_2d(
     columns: Columns, timing: Timing, camera: CameraMotion, size: tuple[int, int] | None
 ) -> dict[str, float]:
-    """Numbers of `Grade` from 2D joints, if one is seen. size: width and height of the image, px;
-    None: unknown.
-    """
+    """Numbers of `Grade` from 2D joints. size: width and height of the image, px; None: unknown."""
     points = _reduced(columns["kp_2d"], _seen_points)
     side = _reduced(columns["bbox"], lambda block: block[:, 2].astype(np.float64))
     side = np.maximum(side, 1)
     is_seen = ~np.isnan(points[..., 0])
-    if not is_seen.any():
-        return {}
     inside = is_seen.copy()
     numbers = {}
     if size is not None:
@@ -305,7 +307,7 @@ def _count_cut(outside: Bools, inside: Bools, near: Bools) -> int:
 
 
 def _numbers_3d(columns: Columns, timing: Timing, camera: CameraMotion) -> dict[str, float]:
-    """Numbers of `Grade` from 3D joints, with the visible share."""
+    """Numbers of `Grade` from 3D joints; also the visible share, if there are no 2D joints."""
     if not columns.keys() & {"kp_3d", BLAZE_JOINTS}:
         return {}
     kp = _joints_3d(columns)
@@ -315,12 +317,14 @@ def _numbers_3d(columns: Columns, timing: Timing, camera: CameraMotion) -> dict[
     points = kp[..., :3]
     joints = Joints(timing, points, is_seen, np.ones(len(kp)))
     in_camera = joints._replace(points=points + _shift_to_camera(columns)[:, None])
-    return {
-        "visible_percent": 100 * float(is_seen.mean()),
+    numbers = {
         "jitter_3d_mm": 1000 * joints.jitter(),
         "limb_spread_3d_percent": 100 * joints.limb_spread(),
         "skating_3d_cm_s": 100 * in_camera.skating(camera, CONTACT_M),
     }
+    if not _has_joints(columns):
+        numbers["visible_percent"] = 100 * float(is_seen.mean())
+    return numbers
 
 
 def _overlaps(people: Sequence[Columns]) -> list[float]:
