@@ -104,7 +104,7 @@ def long_clip(raw, n):
             container.mux(stream.encode(av.VideoFrame(*SMALL, "yuv420p")))
         container.mux(stream.encode())
     joints = np.stack([body(0)] * n)
-    joints[..., :2] += RNG.normal(0, 0.1, (n, 17, 2)) - [170, 215]
+    joints[..., :2] += RNG.normal(0, 0.02, (n, 17, 2)) - [170, 215]
     people = [
         {"image_id": t, "category_id": 1, "keypoints": row, "bbox": [10, 0, 40, 48]}
         for t, row in enumerate(joints.reshape(n, -1).round(2).tolist())
