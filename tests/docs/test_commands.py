@@ -37,7 +37,7 @@ NOT_RUN = {
     "make try": "downloads 93 MB; tests/pipeline/extras/bodies/test_try.py runs it where it can",
     "make docs": "tests/docs/test_built_site.py builds them",
     "spin:model_checkpoint.pt": "wants SPIN's checkpoint, which may not be distributed",
-    "--raw clips": "wants a user's videos, and downloads weights",
+    "data/mine": "wants a user's videos, and downloads weights",
 }
 RUN = {"README.md": 1, "docs/getting-started.md": 10}  # page -> commands that it has at least
 # a split of a dataset that a page adds -> one that is there
