@@ -140,19 +140,24 @@ def link(
 
         # pair them with the frame's detections, after moving all as all have moved
         detections = np.arange(seen_detections.start[t], seen_detections.start[t + 1])
-        unpaired = detections
-        if len(detections) and len(filters.last):
-            pairs = filters.follow_people(detections)
-            linked = assign(pairs, filters.costs(pairs))
-            rows = pairs.row[linked]
-            now = detections[pairs.column[linked]]
-            for person, detection in zip(filters.person[rows], now.tolist(), strict=True):
-                persons[person].append(detection)
-            filters.update(rows, now, pairs.offset[linked])
-            unpaired = np.delete(detections, pairs.column[linked])
+        unpaired = _pair(filters, detections, persons)
         filters.add(unpaired, len(persons))
         persons += [[detection] for detection in unpaired.tolist()]
     return [seen_detections.rows[person] for person in persons]
+
+
+def _pair(filters: _Filters, detections: Ints, persons: Sequence[list[int]]) -> Ints:
+    """Give a frame's detections to the persons that they fit. Returns those without one."""
+    if not len(detections) or not len(filters.last):
+        return detections
+    pairs = filters.follow_people(detections)
+    linked = assign(pairs, filters.costs(pairs))
+    rows = pairs.row[linked]
+    now = detections[pairs.column[linked]]
+    for person, detection in zip(filters.person[rows], now.tolist(), strict=True):
+        persons[person].append(detection)
+    filters.update(rows, now, pairs.offset[linked])
+    return np.delete(detections, pairs.column[linked])
 
 
 class _Filters:

@@ -138,9 +138,8 @@ def people(
         kp_2d = _joints_of(detections, members)
         if rules.put_sides_right and not detections.boxes_alone:
             times = seconds[members[:, 0]]
-            sides = put_sides_right(
-                kp_2d, frame_index, times, detections.skeleton, detections.camera
-            )
+            order = detections.skeleton
+            sides = put_sides_right(kp_2d, frame_index, times, order, detections.camera)
             kp_2d = sides.keypoints
             n_undecided += int(sides.is_undecided.sum())
             if sides.is_exchanged.any():
@@ -155,11 +154,16 @@ def people(
             account.keep_track(n_frames)
             yield track._replace(person=free_name(name, ".", k, used_names))
 
+    _note_sides(account, exchanged, n_undecided)
+    _note_too_short(selection, detections)
+
+
+def _note_sides(account: VideoAccount, exchanged: Sequence[str], n_undecided: int) -> None:
+    """Note in which frames of which persons left and right were exchanged, and are undecided."""
     if exchanged:
         account.note(f"left and right put right: {', '.join(exchanged)}")
     if n_undecided:
         account.note(f"sides undecided in {count(n_undecided, 'frame')}, which stay as detected")
-    _note_too_short(selection, detections)
 
 
 def _note_too_short(selection: _Selection, detections: Detections) -> None:

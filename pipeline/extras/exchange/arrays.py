@@ -69,12 +69,7 @@ def import_array(
     """
     source_array = GivenArray.open(file, array)
     split = cache.open(root)[name]
-    identity = {
-        "kind": IMPORTED,
-        "version": VERSION,
-        "file_sha256": source_array.file.sha256,
-        "weights": None,
-    }
+    identity = _identity(source_array)
     # what else decides the stream's rows
     source: dict[str, Any] = {
         "format": FORMAT,
@@ -110,6 +105,16 @@ def import_array(
         entries = _manifest_entries(split, match, identity, source)
         writer.commit(entries, note={IMPORTED: str(source_array.arrays.file.resolve())})
     return replace(_result(cache.open(root)[name], stream), replaced=names)
+
+
+def _identity(source_array: GivenArray) -> dict[str, Any]:
+    """What names a stream of the array's file."""
+    return {
+        "kind": IMPORTED,
+        "version": VERSION,
+        "file_sha256": source_array.file.sha256,
+        "weights": None,
+    }
 
 
 class _EarlierImport(NamedTuple):
