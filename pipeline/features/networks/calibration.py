@@ -18,6 +18,8 @@ from pipeline.features.networks.cpu import CpuNetwork
 from pipeline.features.streams.base import Machine, Standardisation
 
 COMPARED_CROPS: Final = 4  # rendered crops that compare fast features with exact ones
+# of the median of all features' deviations; what is 0 for all these crops is not for others (a guess)
+LEAST_DEVIATION: Final = 0.1
 LEAST_COSINE: Final = 0.9999  # between fast and exact features
 
 
@@ -28,7 +30,8 @@ def statistics(loaded: Loaded) -> Standardisation:
     exact = CpuNetwork(fold_batch_norms(loaded), Machine(), "exact")
     crops = _crops_of_size(CALIBRATION_CROPS, loaded.region)
     features = exact.compute_crops(crops).astype(np.float64)
-    std = features.std(axis=0, ddof=1).clip(min=1e-4)
+    std = features.std(axis=0, ddof=1)
+    std = std.clip(min=LEAST_DEVIATION * np.median(std))
     return Standardisation(_round(features.mean(axis=0)), _round(std))
 
 

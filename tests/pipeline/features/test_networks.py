@@ -16,6 +16,7 @@ from pipeline.api import calibration_crops
 from pipeline.errors import ConfigError
 from pipeline.features import networks
 from pipeline.features.networks.arithmetic import torch_flags
+from pipeline.features.networks import backbones
 from pipeline.features.networks.backbones import fold_batch_norms
 from pipeline.features.networks.base import Loaded, Normalisation, PlainNetwork, _torch_threads
 from pipeline.features.networks.cuda import CudaNetwork
@@ -215,6 +216,20 @@ def test_an_untrained_networks_features_are_standardised_over_rendered_crops(sma
     assert (provenance["stand_in"], provenance["device"]) == (True, "cpu")
     assert provenance["arithmetic"].startswith("fp32")
     assert len(provenance["standardisation"]["mean"]) == 2048
+
+
+def test_a_feature_that_no_rendered_crop_has_is_not_made_huge_where_another_image_has_it(
+    small_backbone, monkeypatch
+):
+    def first_is_rare(self, crops):
+        features = np.random.default_rng(0).normal(9, 0.25, (len(crops), 2048))
+        features[:, 0] = 0.0
+        return features
+
+    monkeypatch.setattr(networks.cpu.CpuNetwork, "compute_crops", first_is_rare)
+    statistics = networks.calibration.statistics(backbones.load(UNTRAINED, (224, 224)))
+    assert (0.5 - statistics.mean[0]) / statistics.std[0] < 30
+    assert statistics.std[1:] == pytest.approx([0.25] * 2047, rel=2)
 
 
 def test_recorded_statistics_are_taken_over(small_backbone, monkeypatch, crops):
