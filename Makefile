@@ -19,7 +19,7 @@ help:  ## show this list
 
 setup: $(VENV)/.ready  ## the virtual environment, with everything installed
 	@echo "Ready. Next: make try       a real clip -> people, joints in metres, bodies -> one page: 93 MB, 1 to 3 minutes"
-	@echo "             make report    demo data -> features -> models -> one page about all of it, 4 to 14 minutes"
+	@echo "             make report    demo data -> features -> models -> one page about all of it, 2 to 10 minutes"
 	@echo "Your clips: $(BIN)/python -m pipeline prepare videos --raw CLIPS --cache CACHE; datasets: docs/getting-started.md; on a folder of its own: $(BIN)/python -m pipeline init"
 
 $(VENV)/.ready: pyproject.toml

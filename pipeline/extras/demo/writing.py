@@ -7,7 +7,7 @@ rendered bodies, and a demo body.
 `body` is a procedural body in SMPL's format, `motion` moves it, `scene` renders it with labels,
 `layouts` writes each dataset's files. The marker file STAND_IN.json identifies demo data:
 
-    {"stand_in": true, "what": "Rendered people in ...", "seed": 0, "version": 3, "size": "tiny",
+    {"stand_in": true, "what": "Rendered people in ...", "seed": 0, "version": 4, "size": "tiny",
      ..., "files": {"labels/0001.mat": "<SHA-256>", ...}}
 
 `files` lists all files that were written. A folder with any other file is never replaced or
@@ -65,7 +65,7 @@ _RECORD: Final = re.compile(
     rf"{re.escape(clips.RECORDS)}/(lock|running-\d+-of-\d+|[0-9a-f]{{64}}|\..+\.tmp)"
 )
 FILES: Final = "files"  # in the marker: SHA-256 of each written file, by its path
-VERSION: Final = 3  # raised whenever the same seed would give different files
+VERSION: Final = 4  # raised whenever the same seed would give different files
 _VERSIONS: Final = {"version": VERSION, "body_version": procedural_body.VERSION}
 _BODY_MARKER: Final[Mapping[str, Any]] = {
     "stand_in": True,

@@ -30,7 +30,7 @@ class _Factors(NamedTuple):
 
 
 SIZES: Final = {
-    "tiny": _Factors(videos=0.2, frames=0.7),
+    "tiny": _Factors(videos=0.2, frames=1.0),
     "default": _Factors(videos=1.0, frames=1.0),
     "large": _Factors(videos=4.0, frames=1.5),
 }
@@ -61,13 +61,9 @@ class Request:
             return self.n_videos
         return max(1, round(usual * SIZES[self.size].videos))
 
-    def frames(self, usual: int, *, least: int) -> int:
-        """Number of frames in a video with `usual` frames by default; below `least` only if
-        `n_frames` is set.
-        """
-        if self.n_frames is not None:
-            return self.n_frames
-        return max(least, round(usual * SIZES[self.size].frames))
+    def frames(self, usual: int) -> int:
+        """Number of frames in a video with `usual` frames by default."""
+        return self.n_frames or round(usual * SIZES[self.size].frames)
 
     def places(self, **usual: int) -> Iterator[tuple[int, str]]:
         """Number, from 0, and split of every video. usual: default number of videos by split."""

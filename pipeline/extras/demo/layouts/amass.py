@@ -30,14 +30,13 @@ SMPLH_HANDS: Final = {22: 22, 23: 37}
 
 
 def _plan(request: Request) -> Iterator[Shot]:
-    """12 motions of 7 s by default, three per subset, each with a different subject."""
+    """12 motions of 5 s by default, three per subset, each with a different subject."""
     for number, split in request.places(train=12):
         fps = pick_cyclic(FRAME_RATES, number)
         subset = pick_cyclic(SUBSETS, number)
         subject = number // len(SUBSETS) + 1
         name = f"{subset}/subject{subject:02d}/motion{number + 1:02d}"
-        least = round(3 * fps)
-        n_frames = request.frames(round(7 * fps), least=least)
+        n_frames = request.frames(round(5 * fps))
         file = f"{name}_poses.npz"
         yield Shot("amass", split, name, number, request.seed, n_frames, fps, file=file)
 

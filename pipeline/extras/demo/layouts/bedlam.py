@@ -56,7 +56,7 @@ N_BODY_JOINTS: Final = 22  # of SMPL's 24, without the hands
 
 
 def _plan(request: Request) -> Iterator[Shot]:
-    """3 scenes of one sequence by default, of 27 images: two people; a moving camera; a
+    """3 scenes of one sequence by default, of 20 images: two people; a moving camera; a
     static one.
     """
     for number, split in request.places(train=len(SCENES)):
@@ -64,7 +64,7 @@ def _plan(request: Request) -> Iterator[Shot]:
         name = f"{scene.name}/{SEQUENCE}"
         if number >= len(SCENES):
             name = f"{number:03d}_{name}"
-        n_images = request.frames(27, least=20)
+        n_images = request.frames(20)
         yield Shot(
             "bedlam",
             split,

@@ -33,7 +33,7 @@ NO_BOX: Final = 3  # frame
 
 
 def _plan(request: Request) -> Iterator[Shot]:
-    """3 sequences by default, of 27 frames: one in both splits, one in each."""
+    """3 sequences by default, of 24 frames: one in both splits, one in each."""
     for number in range(request.videos(len(SEQUENCES))):
         split, title, actions = pick_cyclic(SEQUENCES, number)
         yield Shot(
@@ -42,7 +42,7 @@ def _plan(request: Request) -> Iterator[Shot]:
             f"P{number % 10}/{number:02d}_{title}",
             number,
             request.seed,
-            request.frames(27, least=20),
+            request.frames(24),
             FPS,
             *pick_cyclic(PICTURES, number),
             actions=actions,

@@ -76,10 +76,10 @@ STORED: Final = (
 
 def _plan(request: Request) -> Iterator[Shot]:
     """By default 6 training videos, four views of one take and two of another, and 3 validation
-    videos.
+    videos, of 40 frames.
     """
     number = itertools.count()
-    for split, usual, n_frames in (("train", 6, 43), ("val", 3, 56)):
+    for split, usual in (("train", 6), ("val", 3)):
         for view in range(request.videos(usual)):
             turn, camera = divmod(view, len(CAMERAS))
             if split == "val":
@@ -97,7 +97,7 @@ def _plan(request: Request) -> Iterator[Shot]:
                 f"{subject}/{file_name}.{CAMERAS[camera]}",
                 next(number),
                 request.seed,
-                request.frames(n_frames, least=40),
+                request.frames(40),
                 FPS,
                 *SIZES[camera],
                 actions=actions,

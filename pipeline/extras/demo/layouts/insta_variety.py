@@ -25,7 +25,7 @@ TAGS: Final = {  # tag of Instagram -> actions
 }
 TRAINING: Final = 6  # usual number of training examples
 A_SHARD: Final = 3  # examples per shard; 50 in the release
-N_FRAMES: Final = 24  # usual number
+N_FRAMES: Final = 20  # usual number
 # sides of images with and without preprocessing for a network
 CROP_PX: Final = 224
 LARGE_PX: Final = 300
@@ -34,7 +34,7 @@ TOELESS: Final = 1  # example of each test shard without toe labels
 
 
 def _plan(request: Request) -> Iterator[Shot]:
-    """By default 6 training examples in shards of 3, and 2 test examples, of 24 frames."""
+    """By default 6 training examples in shards of 3, and 2 test examples, of 20 frames."""
     for number, split in request.places(train=TRAINING, test=2):
         example = number  # in its split
         if split == "test":
@@ -49,7 +49,7 @@ def _plan(request: Request) -> Iterator[Shot]:
             f"{stem}/{position:05d}",
             number,
             request.seed,
-            request.frames(N_FRAMES, least=20),
+            request.frames(N_FRAMES),
             30.0,
             side,
             side,

@@ -37,7 +37,7 @@ BLIND_FRAMES: Final = (12, 14)  # frames without detections in every fourth clip
 
 
 def _plan(request: Request) -> Iterator[Shot]:
-    """3 clips for training and 1 for validation by default, of 60 frames; every third shows
+    """3 clips for training and 1 for validation by default, of 45 frames; every third shows
     two people.
     """
     for number, split in request.places(train=3, val=1):
@@ -49,7 +49,7 @@ def _plan(request: Request) -> Iterator[Shot]:
             name,
             number,
             request.seed,
-            request.frames(60, least=45),
+            request.frames(45),
             25.0 if number % 2 else 30.0,
             *SIZE,
             n_people=2 if number % 3 == 1 else 1,

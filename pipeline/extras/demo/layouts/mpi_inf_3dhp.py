@@ -63,8 +63,8 @@ TOES: Final = {"left_toe": "OP LBigToe", "right_toe": "OP RBigToe"}
 
 
 def _plan(request: Request) -> Iterator[Shot]:
-    """By default 4 training videos of 28 frames (two views of two sequences), and 2 test videos of
-    32 frames.
+    """By default 4 training videos of 20 frames (two views of two sequences), and 2 test videos of
+    24 frames.
     """
     n_training = request.videos(4)
     for number in range(n_training):
@@ -76,7 +76,7 @@ def _plan(request: Request) -> Iterator[Shot]:
             name,
             number,
             request.seed,
-            request.frames(32, least=24),
+            request.frames(24),
             FPS,
             *TEST_PICTURES.get(name, (300, 300)),
             actions=ON_THE_SPOT,
@@ -99,7 +99,7 @@ def _training_shot(request: Request, number: int) -> Shot:
         f"{sequence}/video_{camera}",
         number,
         request.seed,
-        request.frames(28, least=20),
+        request.frames(20),
         FPS,
         SIDE_PX,
         SIDE_PX,

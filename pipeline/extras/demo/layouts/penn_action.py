@@ -34,7 +34,7 @@ BOX_MARGIN_PX: Final = 6.0
 
 
 def _plan(request: Request) -> Iterator[Shot]:
-    """By default 8 training videos and 3 test videos among them, of 36 frames."""
+    """By default 8 training videos and 3 test videos among them, of 25 frames."""
     splits = _interleave(train=request.videos(8), test=request.videos(3))
     for number, split in enumerate(splits):
         yield Shot(
@@ -43,7 +43,7 @@ def _plan(request: Request) -> Iterator[Shot]:
             f"{number + 1:04d}",
             number,
             request.seed,
-            request.frames(36, least=20),
+            request.frames(25),
             30.0,
             *pick_cyclic(PICTURES, number),
             actions=pick_cyclic(tuple(ACTIONS.values()), number),

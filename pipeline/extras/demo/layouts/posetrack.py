@@ -43,13 +43,12 @@ def _stride_of(number: int) -> int:
 
 
 def _plan(request: Request) -> Iterator[Shot]:
-    """By default 3 training sequences and 1 for validation, of 26 frames; every second one shows
+    """By default 3 training sequences and 1 for validation, of 20 frames; every second one shows
     two people.
 
-    One training sequence has 84 frames, of which every 4th is labelled.
+    One training sequence has 68 frames, of which every 4th is labelled.
     """
     for number, split in request.places(train=3, val=1):
-        usual, least = (84, 68) if _stride_of(number) > 1 else (26, 20)
         origin = "bonn" if number % 2 else "mpii"
         purpose = "train" if split == "train" else "test"
         yield Shot(
@@ -58,7 +57,7 @@ def _plan(request: Request) -> Iterator[Shot]:
             f"{number + 1:06d}_{origin}_{purpose}",
             number,
             request.seed,
-            request.frames(usual, least=least),
+            request.frames(68 if _stride_of(number) > 1 else 20),
             25.0,
             *pick_cyclic(PICTURES, number),
             n_people=1 + number % 2,

@@ -34,7 +34,7 @@ HAND: Final = 0.2  # of each component of a hand
 
 
 def _plan(request: Request) -> Iterator[Shot]:
-    """A sequence in each split by default, of 23 frames; those of val have two people."""
+    """A sequence in each split by default, of 16 frames; those of val have two people."""
     for number, split in request.places(**dict.fromkeys(SEQUENCES, 1)):
         people, actions = SEQUENCES[split]
         yield Shot(
@@ -43,7 +43,7 @@ def _plan(request: Request) -> Iterator[Shot]:
             f"{people}_gym{number}/cam_{number:02d}",
             number,
             request.seed,
-            request.frames(23, least=16),
+            request.frames(16),
             FPS,
             *PICTURES,
             n_people=people.count("_"),

@@ -33,7 +33,7 @@ INVALID_FRAMES: Final = 6  # last frames of every fourth sequence with an invali
 
 
 def _plan(request: Request) -> Iterator[Shot]:
-    """28, 3 and 5 sequences by default, of 27 frames; a few training sequences show two
+    """28, 3 and 5 sequences by default, of 24 frames; a few training sequences show two
     actors.
 
     Many short sequences, because a small network learns more from more people and poses.
@@ -46,7 +46,7 @@ def _plan(request: Request) -> Iterator[Shot]:
             f"{pick_cyclic(PLACES, number)}_{title}_{number:02d}",
             number,
             request.seed,
-            request.frames(27, least=24),
+            request.frames(24),
             FPS,
             *pick_cyclic(PICTURES, number),
             n_people=2 if split == "train" and number % PAIR_EVERY == 2 else 1,
