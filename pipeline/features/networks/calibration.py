@@ -18,8 +18,7 @@ from pipeline.features.networks.cpu import CpuNetwork
 from pipeline.features.streams.base import Machine, Standardisation
 
 COMPARED_CROPS: Final = 4  # rendered crops that compare fast features with exact ones
-# of the median of all features' deviations; what is 0 for all these crops is not for others (a guess)
-LEAST_DEVIATION: Final = 0.1
+LEAST_DEVIATION: Final = 0.1  # a guess; of the median one: some are 0 in these crops alone
 LEAST_COSINE: Final = 0.9999  # between fast and exact features
 
 

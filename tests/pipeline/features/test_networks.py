@@ -15,8 +15,8 @@ from numpy.testing import assert_array_equal
 from pipeline.api import calibration_crops
 from pipeline.errors import ConfigError
 from pipeline.features import networks
-from pipeline.features.networks.arithmetic import torch_flags
 from pipeline.features.networks import backbones
+from pipeline.features.networks.arithmetic import torch_flags
 from pipeline.features.networks.backbones import fold_batch_norms
 from pipeline.features.networks.base import Loaded, Normalisation, PlainNetwork, _torch_threads
 from pipeline.features.networks.cuda import CudaNetwork
