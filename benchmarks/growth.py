@@ -1,10 +1,14 @@
-"""How do label files and crowds grow?  CPU time and peak memory.
+"""What grows with the work?  CPU time and peak memory of labels, crowds and whole commands.
 
     .venv/bin/python benchmarks/growth.py [--large]
 
-Each row doubles one dimension of made-up labels, in a fresh process: the length of a label file of
-three people, and the people who stand apart in frames. An exponent of 1 is linear. `--large`: up to
-500 MB, and 300 people.
+Each table doubles one dimension, in fresh processes: the length of a label file of three people;
+people who stand apart in frames; and, through all commands, the minutes of a clip of one person and
+uneven times, clips of ten frames, and the pixels of sixty frames. The detector is made up, so that
+`detect` shows what the rest costs. A command's time is that of all of its processes, its memory
+that of the largest one, with Python and imports. An exponent of 1 is linear; that of a command
+counts its start. `--large`: up to 500 MB, 300 people, two hours, 10,000 clips and 8K, which takes
+hours.
 """
 
 from __future__ import annotations
@@ -12,36 +16,86 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
+import av
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 
-from benchmarks.common import in_a_process, peak_mib, table
+from benchmarks.common import ROOT, in_a_process, peak_mib, table
 from pipeline.accounting import VideoAccount
+from pipeline.api import Detect, Detector, People
 from pipeline.clips.labels.detections import Detections, read_detections
 from pipeline.datasets.detected.people import Rules, people
 
 SIZE: Final = (1280, 720)
+SMALL: Final = (64, 48)  # px of clips
 PEOPLE: Final = 3  # in each frame of a file
 FRAMES: Final = 40  # of a crowd
 # px of COCO's joints about a person's neck
 X: Final = (0, 2, -2, 4, -4, 10, -10, 14, -14, 15, -15, 7, -7, 8, -8, 8, -8)
 Y: Final = (-10, -12, -12, -11, -11, 0, 0, 17, 17, 35, 35, 35, 35, 60, 60, 85, 85)
 BODY: Final = np.column_stack([X, Y]).astype(np.float64)
+TALL: Final = 150.0  # px of an image in which BODY is one person
+
+COMMANDS: Final[Mapping[str, str]] = {
+    "detect": "detect clips --out clips/keypoints --detector made_up",
+    "convert": "convert videos/train --raw clips --cache cache --set videos.min_frames=8",
+    "extract": "extract videos/train --cache cache --stream homography",
+    "show, a page": "show videos/train --cache cache --out page.html",
+    "show, a clip": "show videos/train --cache cache --out drawn.mp4",
+    "status --csv": "status --cache cache --csv",
+    "export": "export videos/train --cache cache --format parquet --out tables",
+}
+# Runs a command from a small process, because a child's peak memory begins with its parent's.
+LAUNCH: Final = """
+import resource, subprocess, sys
+code = subprocess.run(sys.argv[1:], stdout=sys.stderr).returncode
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+sys.exit(code)
+"""
 
 
 class _Cost(NamedTuple):
     """Of one run."""
 
     cpu: float  # s
-    peak: float  # MiB above the start
+    peak: float  # MiB; of functions, above the start
+
+
+@dataclass(frozen=True)
+class MadeUp(Detector):
+    """One person who stands and trembles in the middle of each image."""
+
+    name: ClassVar[str] = "made_up"
+    version: ClassVar[int] = 1
+
+    def load(self, device: str) -> Detect:
+        rng = np.random.default_rng(0)
+
+        def detect(images: Sequence[np.ndarray]) -> list[People]:
+            height, width = images[0].shape[:2]
+            found = []
+            for _ in images:
+                place = BODY + rng.normal(0, 0.3, BODY.shape) + [0, TALL / 4]
+                xy = place * (height / TALL) + [width / 2, 0]
+                joints = np.insert(xy, 2, 1, axis=1)[None].astype(np.float32)
+                box = np.concatenate([xy.min(axis=0), xy.max(axis=0)])[None].astype(np.float32)
+                found.append(People(box, np.ones(1, np.float32), joints))
+            return found
+
+        return detect
 
 
 def _write(file: Path, n_rows: int) -> None:
@@ -66,6 +120,25 @@ def _write(file: Path, n_rows: int) -> None:
             stream.write(", " * bool(row) + json.dumps(entry))
         if file.suffix != ".csv":
             stream.write("]")
+
+
+def _film(file: Path, n_frames: int, size: tuple[int, int]) -> None:
+    """A clip of noise that moves, of 30 frames a second, whose times are uneven."""
+    width, height = size
+    noise = np.random.default_rng(0).integers(0, 256, (48, 96, 3), dtype=np.uint8)
+    noise = np.kron(noise, np.ones((-(-height // 48), -(-width // 64), 1), np.uint8))
+    with av.open(str(file), "w") as container:
+        options = {"preset": "ultrafast", "g": "30"}
+        stream = container.add_stream("libx264", rate=30, options=options)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for number in range(n_frames):
+            left = round((1 + math.sin(number / 30)) * width / 8)
+            image = np.ascontiguousarray(noise[:height, left : left + width])
+            frame = av.VideoFrame.from_ndarray(image)
+            frame.pts = 100 * number // 3 + number * number % 3
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
 
 
 def _crowd(n_people: int, linked: bool) -> None:
@@ -98,34 +171,97 @@ def _cost(work: Callable[..., None], *arguments: object) -> _Cost:
     return _Cost(time.process_time() - start, peak_mib() - before)
 
 
-def _row(name: str, sizes: Sequence[float], costs: Sequence[_Cost]) -> list[str]:
-    """A line of the table: sizes, costs, and the exponent of the last two sizes."""
+def _chain(n_clips: int, n_frames: int, size: tuple[int, int]) -> dict[str, _Cost]:
+    """The cost of each command, one after the other, on clips and their cache."""
+    costs = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "clips").mkdir()
+        for number in range(n_clips):
+            _film(folder / f"clips/{number:05d}.mp4", n_frames, size)
+        package = folder / "growth-1.dist-info"
+        package.mkdir()
+        (package / "METADATA").write_text("Metadata-Version: 2.1\nName: growth\nVersion: 1\n")
+        (package / "entry_points.txt").write_text(
+            "[vibe_pipeline.detectors]\nmade_up = benchmarks.growth:MadeUp\n"
+        )
+        environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"}
+        for name, command in COMMANDS.items():
+            words = [sys.executable, "-m", "pipeline", *command.split()]
+            ended = subprocess.run(
+                [sys.executable, "-c", LAUNCH, *words],
+                cwd=folder,
+                env=environment,
+                capture_output=True,
+                text=True,
+            )
+            if ended.returncode:
+                raise SystemExit(f"{command}: expected exit code 0, found {ended.stderr}")
+            costs[name] = _Cost(*map(float, ended.stdout.split()))
+    return costs
+
+
+def _row(name: str, costs: Sequence[_Cost], sizes: Sequence[float]) -> list[str]:
+    """A line of the table: costs, and the exponent of the last two sizes."""
     ratio = math.log(sizes[-1] / sizes[-2])
     exponent = math.log(costs[-1].cpu / costs[-2].cpu) / ratio
-    texts = [f"{cost.cpu:.2f} s, {cost.peak:.0f} MiB" for cost in costs]
-    return [f"{name}: {', '.join(f'{size:g}' for size in sizes)}", *texts, f"{exponent:.2f}"]
+    return [name, *(f"{c.cpu:.2f} s, {c.peak:.0f} MiB" for c in costs), f"{exponent:.2f}"]
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--large", action="store_true", help="up to 500 MB and 300 people")
-    large = parser.parse_args().large
+def _files(large: bool) -> Iterator[str]:
+    """The table of label files."""
+    sizes = [125, 250, 500] if large else [4, 8, 16]
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name, a_row in (("x.csv", 27), ("x.json", 420)):
-            megabytes = [125, 250, 500] if large else [4, 8, 16]
             costs = []
-            for size in megabytes:
+            for size in sizes:
                 file = Path(folder, name)
                 in_a_process(_write, file, size * 1_000_000 // a_row)
                 costs.append(in_a_process(_cost, _read, file))
-            rows.append(_row(f"MB of {name[2:]}", megabytes, costs))
+            rows.append(_row(name[2:].upper(), costs, sizes))
+    return table(["MB of a label file", *map(str, sizes), "exponent"], rows)
+
+
+def _people(large: bool) -> Iterator[str]:
+    """The table of crowds."""
+    counts = [75, 150, 300] if large else [40, 80, 160]
+    rows = []
     for name, linked in (("with identities", False), ("linked", True)):
-        counts = [75, 150, 300] if large else [40, 80, 160]
-        costs = [in_a_process(_cost, _crowd, n, linked) for n in counts]
-        rows.append(_row(f"people, {name}", counts, costs))
-    print(*table(["", "CPU time, memory", "", "", "exponent"], rows), sep="\n")
+        rows.append(_row(name, [in_a_process(_cost, _crowd, n, linked) for n in counts], counts))
+    return table(["people apart", *map(str, counts), "exponent"], rows)
+
+
+def _commands(title: str, works: Mapping[str, tuple[float, list[object]]]) -> Iterator[str]:
+    """A table of commands. works: title of a size -> size, arguments of `_chain`."""
+    chains = []
+    for name, (_, arguments) in works.items():
+        chains.append(_chain(*arguments))  # type: ignore[arg-type]
+        print(f"{title}, {name}: done", file=sys.stderr, flush=True)
+    sizes = [size for size, _ in works.values()]
+    rows = [_row(name, [chain[name] for chain in chains], sizes) for name in COMMANDS]
+    return table([title, *works, "exponent"], rows)
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--large", action="store_true", help="up to 500 MB, 300 people, two hours")
+    large = parser.parse_args().large
+    minutes = (1, 30, 120) if large else (1, 2, 4)
+    clips = (100, 1000, 10_000) if large else (25, 50, 100)
+    sizes = {"1280 x 720": SIZE, "1920 x 1080": (1920, 1080), "4K": (3840, 2160)}
+    if large:
+        sizes["8K"] = (7680, 4320)
+    tables = (
+        lambda: _files(large),
+        lambda: _people(large),
+        lambda: _commands("minutes", {str(n): (n, [1, 1800 * n, SMALL]) for n in minutes}),
+        lambda: _commands("clips", {f"{n:,}": (n, [n, 10, SMALL]) for n in clips}),
+        lambda: _commands("frames", {k: (w * h, [1, 60, (w, h)]) for k, (w, h) in sizes.items()}),
+    )
+    for made in tables:
+        print(*made(), "", sep="\n", flush=True)
 
 
 if __name__ == "__main__":
