@@ -74,6 +74,15 @@ class _Cost(NamedTuple):
     peak: float  # MiB; of functions, above the start
 
 
+class _Clips(NamedTuple):
+    """What commands are given."""
+
+    size: float  # of the dimension that grows
+    n_clips: int
+    n_frames: int  # of a clip
+    pixels: tuple[int, int]  # width, height
+
+
 @dataclass(frozen=True)
 class MadeUp(Detector):
     """One person who stands and trembles in the middle of each image."""
@@ -81,7 +90,7 @@ class MadeUp(Detector):
     name: ClassVar[str] = "made_up"
     version: ClassVar[int] = 1
 
-    def load(self, device: str) -> Detect:
+    def load(self, device: str) -> Detect:  # noqa: ARG002
         rng = np.random.default_rng(0)
 
         def detect(images: Sequence[np.ndarray]) -> list[People]:
@@ -171,14 +180,14 @@ def _cost(work: Callable[..., None], *arguments: object) -> _Cost:
     return _Cost(time.process_time() - start, peak_mib() - before)
 
 
-def _chain(n_clips: int, n_frames: int, size: tuple[int, int]) -> dict[str, _Cost]:
+def _chain(clips: _Clips) -> dict[str, _Cost]:
     """The cost of each command, one after the other, on clips and their cache."""
     costs = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "clips").mkdir()
-        for number in range(n_clips):
-            _film(folder / f"clips/{number:05d}.mp4", n_frames, size)
+        for number in range(clips.n_clips):
+            _film(folder / f"clips/{number:05d}.mp4", clips.n_frames, clips.pixels)
         package = folder / "growth-1.dist-info"
         package.mkdir()
         (package / "METADATA").write_text("Metadata-Version: 2.1\nName: growth\nVersion: 1\n")
@@ -232,13 +241,13 @@ def _people(large: bool) -> Iterator[str]:
     return table(["people apart", *map(str, counts), "exponent"], rows)
 
 
-def _commands(title: str, works: Mapping[str, tuple[float, list[object]]]) -> Iterator[str]:
-    """A table of commands. works: title of a size -> size, arguments of `_chain`."""
+def _commands(title: str, works: Mapping[str, _Clips]) -> Iterator[str]:
+    """A table of commands, by the title of a size."""
     chains = []
-    for name, (_, arguments) in works.items():
-        chains.append(_chain(*arguments))  # type: ignore[arg-type]
+    for name, clips in works.items():
+        chains.append(_chain(clips))
         print(f"{title}, {name}: done", file=sys.stderr, flush=True)
-    sizes = [size for size, _ in works.values()]
+    sizes = [clips.size for clips in works.values()]
     rows = [_row(name, [chain[name] for chain in chains], sizes) for name in COMMANDS]
     return table([title, *works, "exponent"], rows)
 
@@ -253,15 +262,14 @@ def main() -> None:
     sizes = {"1280 x 720": SIZE, "1920 x 1080": (1920, 1080), "4K": (3840, 2160)}
     if large:
         sizes["8K"] = (7680, 4320)
-    tables = (
-        lambda: _files(large),
-        lambda: _people(large),
-        lambda: _commands("minutes", {str(n): (n, [1, 1800 * n, SMALL]) for n in minutes}),
-        lambda: _commands("clips", {f"{n:,}": (n, [n, 10, SMALL]) for n in clips}),
-        lambda: _commands("frames", {k: (w * h, [1, 60, (w, h)]) for k, (w, h) in sizes.items()}),
-    )
-    for made in tables:
-        print(*made(), "", sep="\n", flush=True)
+    works: dict[str, dict[str, _Clips]] = {
+        "minutes": {str(n): _Clips(n, 1, 1800 * n, SMALL) for n in minutes},
+        "clips": {f"{n:,}": _Clips(n, n, 10, SMALL) for n in clips},
+        "frames": {k: _Clips(w * h, 1, 60, (w, h)) for k, (w, h) in sizes.items()},
+    }
+    print(*_files(large), "", *_people(large), sep="\n", flush=True)
+    for title, clips_by_size in works.items():
+        print("", *_commands(title, clips_by_size), sep="\n", flush=True)
 
 
 if __name__ == "__main__":
