@@ -355,7 +355,11 @@ def _lost_lines(row: Committed) -> Iterator[str]:
         else:
             # Where rows have been replaced since, not every reason may still apply.
             reasons = " or ".join(stream.without_features or ()) or "reason not recorded"
-            why = f"{reasons}; to try again: {fill_command(split, stream.name, '--replace')}"
+            whole = fill_command(split, stream.name, "--replace")
+            why = (
+                f"{reasons}; to try again: touch the folder of a mended file, convert and extract; "
+                f"all rows: {whole}"
+            )
         lost = count(stream.undecodable, "row")
         yield f"{split.name}: {lost} without features in {stream.name}: {why}"
 

@@ -92,7 +92,8 @@ def test_a_row_that_is_not_finite_costs_itself_alone(
     replace = f"extract penn_action/train --stream resnet50 --cache {penn.root} .*--replace"
     reasons = "not_finite or picture_empty"
     assert re.search(
-        f"2 rows without features in resnet50: {reasons}; to try again: .*{replace}", status_of()
+        f"2 rows without features in resnet50: {reasons}; to try again: touch the folder of a mended file, .*{replace}",
+        status_of(),
     )
     (row,) = json.loads(status_of("--json"))
     assert row["without_features"] == {"resnet50": {"not_finite": 1, "picture_empty": 1}}
