@@ -27,12 +27,11 @@ from pipeline.extras.demo.camera import Camera
 from pipeline.files.pixels.frames import Image
 from pipeline.people.skeletons import Array, Bools, Float32s, Floats
 from pipeline.people.smpl_files import SmplArrays
-from pipeline.show.rasterising import NEAR_M, Samples, SmoothNormals, rasterise
+from pipeline.show.rasterising import Samples, SmoothNormals, rasterise
 
 Colours = Float32s  # (F, 3) RGB 0..1
 Picture = Float32s  # (H, W, 3) RGB 0..1
 Hsv = tuple[float, float, float]
-_Rectangle = tuple[slice, slice]  # rows and columns of an image
 
 # Parts of a person by their joints of `skeletons.JOINTS["smpl"]`.
 PARTS: Final[Mapping[str, tuple[int, ...]]] = {
@@ -202,30 +201,18 @@ class Renderer:
 
         Returns the image, and the depth (H, W) m of the nearest body in each pixel, inf for none.
         """
-        canvas = self._view_ground(frame).copy()
-        depth = np.full(canvas.shape[:2], np.inf, np.float32)
-
+        behind = self._view_ground(frame)
         verts = [body for body, _ in bodies]
-        pixels, z = _project(self.camera, frame, np.concatenate(verts))
-        is_drawn = z >= NEAR_M
-        part = _bounding_rectangle(pixels[is_drawn], self.camera)
-        if part is not None:
-            samples = self._sample(pixels, z, part, len(bodies))
-            light = np.concatenate([self._light(body) for body in verts])
-            colours = np.concatenate([colours for _, colours in bodies])
-            # mean RGB and coverage of each pixel's samples
-            shaded = samples.shade(light, colours)
-            total = _reduce_samples(shaded, np.add)
-            mean = total / np.float32(SUPERSAMPLING**2)
-
-            rgb = mean[..., :3]
-            coverage = mean[..., 3:]
-            behind = canvas[part] * (1 - coverage)
-            canvas[part] = behind + rgb
-            inverse_depth = _reduce_samples(samples.inverse_depth, np.maximum)
-            with np.errstate(divide="ignore"):
-                depth[part] = 1 / inverse_depth
+        samples = self._sample(frame, np.concatenate(verts), len(bodies))
+        light = np.concatenate([self._light(body) for body in verts])
+        colours = np.concatenate([colours for _, colours in bodies])
+        # mean RGB and coverage of each pixel's samples
+        shaded = samples.shade(light, colours)
+        mean = _reduce_samples(shaded, np.add) / np.float32(SUPERSAMPLING**2)
+        canvas = behind * (1 - mean[..., 3:]) + mean[..., :3]
         image = np.round(canvas.clip(0, 1) * 255)
+        with np.errstate(divide="ignore"):
+            depth = np.float32(1) / _reduce_samples(samples.inverse_depth, np.maximum)
         return image.astype(np.uint8), depth
 
     def _view_ground(self, frame: int) -> Picture:
@@ -233,18 +220,19 @@ class Renderer:
             return self._still
         return _paint_ground(self.camera, frame)
 
-    def _sample(self, pixels: Floats, z: Floats, part: _Rectangle, n_bodies: int) -> Samples:
-        """Rasterise the bodies, whose vertices `_project` gives, within a part of the image."""
+    def _sample(self, frame: int, verts: Floats, n_bodies: int) -> Samples:
+        """Rasterise the bodies, whose vertices are (N, 3) m in the world."""
+        extrinsics = self.camera.extrinsics[frame]
+        points = verts @ extrinsics[:3, :3].T + extrinsics[:3, 3]
+        homogeneous = points @ self.camera.intrinsics.T
+        pixels = homogeneous[:, :2] / homogeneous[:, 2:]
+        # whole numbers are centres, of pixels and of samples
+        corners = (pixels + 0.5) * SUPERSAMPLING - 0.5
         shifted = [self.faces + i * self.normals.n_vertices for i in range(n_bodies)]
         faces = np.concatenate(shifted)
-        rows, columns = part
-        height = SUPERSAMPLING * (rows.stop - rows.start)
-        width = SUPERSAMPLING * (columns.stop - columns.start)
-        # whole numbers are centres, of pixels and of samples
-        shifted_pixels = pixels - (columns.start, rows.start)
-        corners = (shifted_pixels + 0.5) * SUPERSAMPLING - 0.5
-        inverse_depth = 1 / z
-        return rasterise(corners[faces], inverse_depth[faces], width, height)
+        width = SUPERSAMPLING * self.camera.width
+        height = SUPERSAMPLING * self.camera.height
+        return rasterise(corners[faces], (1 / points[:, 2])[faces], width, height)
 
     def _light(self, verts: Floats) -> Float32s:
         """Brightness (F, 3) of a body at its faces' corners, from smooth normals."""
@@ -254,38 +242,6 @@ class Renderer:
         from_sky = SKYLIGHT * smooth[:, 1]
         light = AMBIENT + direct + from_sky
         return np.asarray(light[self.faces], np.float32)
-
-
-def _project(camera: Camera, frame: int, verts: Floats) -> tuple[Floats, Floats]:
-    """Pixels (N, 2) and depths (N,) m of points (N, 3) m in the world.
-
-    Points nearer than NEAR_M are not drawn. They get the depth NEAR_M / 2, by which one can divide.
-    """
-    extrinsics = camera.extrinsics[frame]
-    rotation = extrinsics[:3, :3]
-    translation = extrinsics[:3, 3]
-    points = verts @ rotation.T + translation
-    z = points[:, 2]  # a view
-    z[z < NEAR_M] = NEAR_M / 2
-    homogeneous = points @ camera.intrinsics.T
-    pixels = homogeneous[:, :2] / homogeneous[:, 2:]
-    return pixels, z
-
-
-def _bounding_rectangle(pixels: Floats, camera: Camera) -> _Rectangle | None:
-    """The image's pixels around points (N, 2) px; None if there are no such pixels."""
-    lowest = pixels.min(axis=0, initial=np.inf)
-    low = np.floor(lowest).clip(min=0)
-    highest = pixels.max(axis=0, initial=-np.inf)
-    last_pixel = (camera.width - 1, camera.height - 1)
-    high = np.ceil(highest).clip(max=last_pixel)
-    if (low > high).any():
-        return None
-    left, top = low.astype(int).tolist()
-    right, bottom = high.astype(int).tolist()
-    rows = slice(top, bottom + 1)
-    columns = slice(left, right + 1)
-    return rows, columns
 
 
 def _reduce_samples(samples: Float32s, combine: np.ufunc) -> Float32s:

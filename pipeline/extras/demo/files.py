@@ -179,8 +179,4 @@ def _pickle_array(array: Array) -> bytes:
 
 
 def _python2_str(content: bytes) -> bytes:
-    return (
-        b"U" + bytes([len(content)])
-        if len(content) < 256
-        else b"T" + struct.pack("<i", len(content))
-    ) + content
+    return b"T" + struct.pack("<i", len(content)) + content

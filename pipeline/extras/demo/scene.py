@@ -135,16 +135,17 @@ def stage(shot: Shot) -> Take:
     return Take(shot, camera, tuple(actors))
 
 
-def film(take: Take) -> Iterator[_SceneFrame]:
-    """Render the frames of a take in order."""
+def film(take: Take, step: int = 1) -> Iterator[_SceneFrame]:
+    """Render every step-th frame of a take in order."""
     body = procedural()
     camera = take.view
     rng = take.shot.rng("looks")
     renderer = Renderer(camera, body.faces)
     outfits = [dress(body, rng, number) for number in range(len(take.actors))]
     skinned = [skin(body, actor.betas, actor.pose, actor.trans).verts for actor in take.actors]
-    for frame, verts in enumerate(zip(*skinned, strict=True)):
-        image, depth = renderer.view(frame, list(zip(verts, outfits, strict=True)))
+    for frame in range(0, take.shot.n_frames, step):
+        people = [(verts[frame], outfit) for verts, outfit in zip(skinned, outfits, strict=True)]
+        image, depth = renderer.view(frame, people)
         visible = [_visible(camera, frame, actor, depth) for actor in take.actors]
         yield _SceneFrame(image, tuple(visible))
 

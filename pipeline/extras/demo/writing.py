@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import os
 import pickle
 import pkgutil
 import re
@@ -276,19 +275,10 @@ def _refuse_foreign(folder: Path) -> None:
 
 
 def _list_files(folder: Path) -> list[str]:
-    """Paths of all files and links below a folder, sorted; none if it does not exist. Raises
-    OSError.
-    """
+    """Paths of all files and links below a folder, sorted; none if it does not exist."""
 
-    def fail(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError):
-            raise error
-
-    paths = []
-    for top, folders, names in os.walk(folder, onerror=fail):
-        links = [name for name in folders if Path(top, name).is_symlink()]
-        paths += [Path(top, name).relative_to(folder).as_posix() for name in (*names, *links)]
-    return sorted(paths)
+    paths = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
 
 
 def _is_by_detect(file: Path, path: str) -> bool:

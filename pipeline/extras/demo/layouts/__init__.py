@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
@@ -22,18 +22,7 @@ from pipeline.people.skeletons import Bools
 T = TypeVar("T")
 
 
-class _Factors(NamedTuple):
-    """An amount of demo data, relative to the default."""
-
-    videos: float
-    frames: float
-
-
-SIZES: Final = {
-    "tiny": _Factors(videos=0.2, frames=1.0),
-    "default": _Factors(videos=1.0, frames=1.0),
-    "large": _Factors(videos=4.0, frames=1.5),
-}
+SIZES: Final = {"tiny": 0.2, "default": 1.0, "large": 4.0}  # numbers of videos
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +48,11 @@ class Request:
         """Number of videos in a split with `usual` videos by default."""
         if self.n_videos is not None:
             return self.n_videos
-        return max(1, round(usual * SIZES[self.size].videos))
+        return max(1, round(usual * SIZES[self.size]))
 
     def frames(self, usual: int) -> int:
         """Number of frames in a video with `usual` frames by default."""
-        return self.n_frames or round(usual * SIZES[self.size].frames)
+        return self.n_frames or usual
 
     def places(self, **usual: int) -> Iterator[tuple[int, str]]:
         """Number, from 0, and split of every video. usual: default number of videos by split."""

@@ -8,7 +8,6 @@ omitted.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -51,7 +50,6 @@ SPARSE: Final = "6fps"  # every fifth image exists
 HOLE: Final = slice(4, 6)  # images of the first scene in which its second person is not labelled
 TRAINING: Final = "all_npz_12_smpl_training"
 SEQUENCE: Final = "seq_000000"
-BY_FRAME: Final = ("pose", "trans", "joints", "spin49", "kp_2d")  # of an actor
 N_BODY_JOINTS: Final = 22  # of SMPL's 24, without the hands
 
 
@@ -89,7 +87,7 @@ def _record(shot: Shot, folder: Path) -> Take:
     images = folder / scene / "png" / sequence
     images.mkdir(parents=True)
     step = _step(scene)
-    for number, filmed in enumerate(film(_every(take, step))):
+    for number, filmed in enumerate(film(take, step)):
         image = filmed.image[..., ::-1]
         if TURNED in scene:
             image = np.rot90(image)
@@ -158,18 +156,6 @@ def _level(rotation: Doubles) -> Doubles:
     ahead /= np.linalg.norm(ahead, axis=1, keepdims=True)
     down = np.broadcast_to(np.array([0.0, -1, 0]), ahead.shape)
     return np.stack([np.cross(down, ahead), down, ahead], axis=1)
-
-
-def _every(take: Take, step: int) -> Take:
-    """A take with every step-th frame."""
-    actors = []
-    for actor in take.actors:
-        thinned = {key: getattr(actor, key)[::step] for key in BY_FRAME}
-        actors.append(replace(actor, **thinned))
-    extrinsics = take.view.extrinsics[::step]
-    camera = replace(take.view, extrinsics=extrinsics)
-    shot = replace(take.shot, n_frames=len(extrinsics))
-    return Take(shot, camera, tuple(actors))
 
 
 def _step(scene: str) -> int:

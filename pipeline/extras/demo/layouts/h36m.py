@@ -122,16 +122,11 @@ def _record(shot: Shot, folder: Path) -> Take:
 def _finish(folder: Path, shots: Sequence[Shot]) -> None:
     """Write metadata.xml, and the SMPL fits of one subject with their cameras."""
     (folder / "metadata.xml").write_bytes(_metadata())
-    ids = {}
-    for number, action in enumerate(ACTIONS, start=1):
-        for subaction in (1, 2):
-            name = f"{FITTED}/{_file_name(action, subaction, FITTED)}"
-            ids[name] = (str(number), str(subaction))
     by_name = {shot.name.rpartition(".")[0]: shot for shot in shots}  # one of four cameras
     fits: dict[str, dict[str, Any]] = {}
-    for name, shot in by_name.items():
-        if name in ids:
-            action_id, subaction_id = ids[name]
+    for action_id, subaction_id, name in _files_of(FITTED):
+        shot = by_name.get(f"{FITTED}/{name}")
+        if shot:
             fits.setdefault(action_id, {})[subaction_id] = _fits_of(_stage_take(shot))
     stem = f"Human36M_subject{FITTED.removeprefix('S')}"
     write_json(folder / "smpl_param" / f"{stem}_smpl_param.json", fits)
@@ -191,29 +186,14 @@ def _cameras() -> dict[str, Any]:
     """
     described = {}
     for number, name in enumerate(CAMERAS, start=1):
-        turn, shift, focal, centre = _camera_numbers(name)
+        camera = _camera_of(name, 1)
         described[str(number)] = {
-            "R": turn.tolist(),
-            "t": (1000 * shift).tolist(),
-            "f": focal,
-            "c": centre,
+            "R": camera.extrinsics[0, :3, :3].tolist(),
+            "t": (1000 * camera.extrinsics[0, :3, 3]).tolist(),
+            "f": camera.intrinsics[[0, 1], [0, 1]].tolist(),
+            "c": camera.intrinsics[:2, 2].tolist(),
         }
     return described
-
-
-def _camera_numbers(
-    name: str,
-) -> tuple[Doubles, Doubles, list[float], list[float]]:
-    """A camera's rotation (3, 3), translation (3,) m, focal lengths and principal point in px."""
-    camera = _camera_of(name, 1)
-    extrinsics = camera.extrinsics[0]
-    intrinsics = camera.intrinsics
-    return (
-        extrinsics[:3, :3],
-        extrinsics[:3, 3],
-        intrinsics[[0, 1], [0, 1]].tolist(),
-        intrinsics[:2, 2].tolist(),
-    )
 
 
 def _metadata() -> bytes:
@@ -223,17 +203,15 @@ def _metadata() -> bytes:
     every camera.
     """
     rows = [["", "", *SUBJECTS]]
-    for number, action in enumerate(ACTIONS, start=1):
-        for subaction in (1, 2):
-            files = [_file_name(action, subaction, subject) for subject in SUBJECTS]
-            rows.append([str(number), str(subaction), *files])
+    for files in zip(*map(_files_of, SUBJECTS), strict=True):
+        rows.append([*files[0][:2], *(name for _, _, name in files)])
     extrinsic = list[float]()
     intrinsic = list[float]()
-    for from_scene, shift, focal, centre in map(_camera_numbers, CAMERAS):
-        turn = from_scene @ Z_UP.T
+    for camera in _cameras().values():
+        turn = camera["R"] @ Z_UP.T
         angles = Rotation.from_matrix(turn).as_euler("XYZ")
-        extrinsic += [*angles.tolist(), *(-1000 * turn.T @ shift).tolist()] * len(SUBJECTS)
-        intrinsic += [*focal, *centre, *DISTORTION]
+        extrinsic += [*angles.tolist(), *(-turn.T @ camera["t"]).tolist()] * len(SUBJECTS)
+        intrinsic += [*camera["f"], *camera["c"], *DISTORTION]
     root = Element("metadata")
     mapping = SubElement(root, "mapping")
     tables = [(SubElement(mapping, "tr"), row) for row in rows]
@@ -246,6 +224,13 @@ def _metadata() -> bytes:
     SubElement(root, "w0").text = f"[{numbers}]"
     indent(root)
     return bytes(tostring(root, encoding="utf-8", xml_declaration=True)) + b"\n"
+
+
+def _files_of(subject: str) -> Iterator[tuple[str, str, str]]:
+    """Ids of action and subaction, and the name, of each take of a subject."""
+    for number, action in enumerate(ACTIONS, start=1):
+        for subaction in (1, 2):
+            yield str(number), str(subaction), _file_name(action, subaction, subject)
 
 
 def _file_name(action: str, subaction: int, subject: str) -> str:

@@ -8,7 +8,7 @@ from pipeline.__main__ import main
 from pipeline.cli.progress import silent
 from pipeline.errors import PipelineError
 from pipeline.extras.demo import writing as synthetic
-from pipeline.extras.demo.layouts import SIZES, Request, _Factors
+from pipeline.extras.demo.layouts import SIZES, Request
 from pipeline.files.raw import is_stand_in
 from tests.trees import contents
 
@@ -32,7 +32,7 @@ def test_the_same_seed_gives_the_same_bytes_in_any_number_of_processes(tmp_path)
 
 
 def test_what_is_up_to_date_stays_and_another_seed_replaces_it(tmp_path, monkeypatch):
-    monkeypatch.setitem(SIZES, "tiny", _Factors(videos=0.05, frames=0.1))
+    monkeypatch.setitem(SIZES, "tiny", 0.05)
     place = (tmp_path / "raw", tmp_path / "body")
 
     def written(seed=0):
