@@ -12,7 +12,7 @@ import contextlib
 import functools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -21,10 +21,10 @@ import numpy as np
 import cache
 from pipeline.accounting import sums_of
 from pipeline.clips.files import moved_frames
+from pipeline.clips.labels.people_table import BLOCK, blocks
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.frames import FrameSource, Video
 from pipeline.grades.joints import (
-    BLOCK,
     CONTACT_M,
     LIMB_ENDS,
     CameraMotion,
@@ -84,7 +84,7 @@ def grade(
     """
     timing = _timing_of(columns, fps, record)
     camera = _camera_of(columns, source)
-    numbers: dict[str, float] = {}
+    numbers = _numbers_3d(columns, timing, camera)
     size = None
     if record is not None:
         size = record.view.size
@@ -93,17 +93,14 @@ def grade(
             numbers["lost_percent"] = 100 * len(record.lost) / record.n_frames
     if _has_joints(columns):
         numbers |= _numbers_2d(columns, timing, camera, size)
-    numbers |= _numbers_3d(columns, timing, camera)
     if "pose" in columns:
         pose = columns["pose"][:]
         steps = np.diff(pose[:, 3:], axis=0, prepend=np.nan)  # without the pelvis
         is_repeated = np.abs(steps).max(axis=1) < SAME_POSE_RAD
         of_clip = numbers.get("repeated_percent", 0.0)
         numbers["repeated_percent"] = max(of_clip, 100 * float(is_repeated.mean()))
-    is_motion = "bbox" not in columns and {"pose", "trans"} <= columns.keys()
-    if is_motion:
-        motion = {name: columns[name][:] for name in ("pose", "trans")}
-        numbers |= numbers_of_motion(motion, timing)
+        if "bbox" not in columns and "trans" in columns:
+            numbers |= numbers_of_motion(pose, columns["trans"][:], timing)
     return Grade(**numbers)
 
 
@@ -224,26 +221,16 @@ def _columns_of(
     return columns
 
 
-def _blocks(column: Any) -> Iterator[tuple[slice, Array]]:
-    """Up to BLOCK rows at a time."""
-    for first in range(0, len(column), BLOCK):
-        rows = slice(first, first + BLOCK)
-        yield rows, column[rows]
-
-
 def _reduced(column: Any, reduce: Callable[[Array], Array]) -> Array:
     """What `reduce` makes of the rows, (T, ...), block by block."""
-    few = reduce(column[:1])
-    reduced = np.empty((len(column), *few.shape[1:]), few.dtype)
-    for rows, block in _blocks(column):
-        reduced[rows] = reduce(block)
-    return reduced
+    return np.concatenate([reduce(column[rows]) for rows in blocks(len(column))])
 
 
 def _has_joints(columns: Columns) -> bool:
-    if not {"kp_2d", "bbox"}.issubset(columns):
+    if not {"kp_2d", "bbox"} <= columns.keys():
         return False
-    return any((kp[..., 2] > 0).any() for _, kp in _blocks(columns["kp_2d"]))
+    kp_2d = columns["kp_2d"]
+    return any((kp_2d[rows][..., 2] > 0).any() for rows in blocks(len(kp_2d)))
 
 
 def _numbers_2d(
@@ -254,16 +241,12 @@ def _numbers_2d(
     side = _reduced(columns["bbox"], lambda block: block[:, 2].astype(np.float64))
     side = np.maximum(side, 1)
     is_seen = ~np.isnan(points[..., 0])
-    inside = is_seen.copy()
+    inside = is_seen
     numbers = {}
     if size is not None:
-        n_cut = 0
-        for rows, block in _blocks(points):
-            outside, near = _place_in_image(block, side[rows], size)
-            inside[rows] &= ~outside
-            seen_outside = is_seen[rows] & outside
-            n_cut += _count_cut(seen_outside, inside[rows], near)
-        numbers["cut_percent"] = 100 * (n_cut / len(points))
+        parts = [_find_edge(points[rows], side[rows], size) for rows in blocks(len(points))]
+        inside, is_cut = map(np.concatenate, zip(*parts, strict=True))
+        numbers["cut_percent"] = 100 * float(is_cut.mean())
     joints = Joints(timing, points, is_seen, side)
     in_image = camera._replace(up=np.array([0.0, -1.0]))
     return numbers | {
@@ -283,31 +266,26 @@ def _seen_points(kp_2d: Floats) -> Floats:
     return np.where(kp[..., 2:] > 0, kp[..., :2], kp.dtype.type(np.nan))
 
 
-def _place_in_image(points: Floats, side: Doubles, size: tuple[int, int]) -> tuple[Bools, Bools]:
-    """Compare joints (T, 12, 2) px with the image's edge.
+def _find_edge(points: Floats, side: Doubles, size: tuple[int, int]) -> tuple[Bools, Bools]:
+    """Compare joints (T, 12, 2) px with the image's edge; nan if not seen.
 
-    Returns two masks (T, 12): whether a joint is outside the image, and whether it is near the edge
-    or beyond it. side: (T,) px, the box's side.
+    Returns whether each joint is inside the image (T, 12), and whether the edge cuts the person
+    (T,): a joint is outside, or a limb that begins near the edge has no visible end. side: (T,) px,
+    the box's side.
     """
     by_axis = np.maximum(-points, points - np.array(size))
     beyond = by_axis.max(axis=-1)  # px; below 0 inside
-    side = side[:, None]
-    return beyond > OUTSIDE * side, beyond > -NEAR * side
-
-
-def _count_cut(outside: Bools, inside: Bools, near: Bools) -> int:
-    """Number of frames in which a joint is outside the image, or a limb that begins near its edge
-    has no visible end.
-    """
-    cut = outside.any(axis=1)
+    limit = OUTSIDE * side[:, None]
+    is_inside = beyond <= limit  # False for nan, as the others
+    is_cut = (beyond > limit).any(axis=1)
+    is_near = is_inside & (beyond > -NEAR * side[:, None])
     for start, end in LIMB_ENDS:
-        begins_near = inside[:, start] & near[:, start]
-        cut |= begins_near & ~inside[:, end]
-    return int(cut.sum())
+        is_cut |= is_near[:, start] & ~is_inside[:, end]
+    return is_inside, is_cut
 
 
 def _numbers_3d(columns: Columns, timing: Timing, camera: CameraMotion) -> dict[str, float]:
-    """Numbers of `Grade` from 3D joints; also the visible share, if there are no 2D joints."""
+    """Numbers of `Grade` from 3D joints; also the visible share, for tracks without 2D joints."""
     if not columns.keys() & {"kp_3d", BLAZE_JOINTS}:
         return {}
     kp = _joints_3d(columns)
@@ -317,14 +295,12 @@ def _numbers_3d(columns: Columns, timing: Timing, camera: CameraMotion) -> dict[
     points = kp[..., :3]
     joints = Joints(timing, points, is_seen, np.ones(len(kp)))
     in_camera = joints._replace(points=points + _shift_to_camera(columns)[:, None])
-    numbers = {
+    return {
+        "visible_percent": 100 * float(is_seen.mean()),
         "jitter_3d_mm": 1000 * joints.jitter(),
         "limb_spread_3d_percent": 100 * joints.limb_spread(),
         "skating_3d_cm_s": 100 * in_camera.skating(camera, CONTACT_M),
     }
-    if not _has_joints(columns):
-        numbers["visible_percent"] = 100 * float(is_seen.mean())
-    return numbers
 
 
 def _overlaps(people: Sequence[Columns]) -> list[float]:
@@ -339,22 +315,16 @@ def _overlaps(people: Sequence[Columns]) -> list[float]:
         for number, columns in enumerate(people)
         if {"kp_2d", "bbox"} <= columns.keys()
     }
-    blocks = [np.zeros(0, np.int64), *(index // BLOCK for index in frames.values())]
-    for block in np.unique(np.concatenate(blocks)):
-        tracks = []
-        numbers = []
-        corners = []
+    in_blocks = {n for index in frames.values() for n in np.unique(index // BLOCK).tolist()}
+    for block in in_blocks:
+        parts = []
         for number, index in frames.items():
-            ends = np.searchsorted(index, (block * BLOCK, block * BLOCK + BLOCK))
-            rows = slice(*ends.tolist())
-            kp_2d = people[number]["kp_2d"][rows]
-            boxes, is_seen = extents(kp_2d)
-            tracks.append(np.full(is_seen.sum(), number))
-            numbers.append(index[rows][is_seen])
-            corners.append(boxes[is_seen])
-        track = np.concatenate(tracks)
-        frame = np.concatenate(numbers)
-        is_covered = _are_covered(np.concatenate(corners), frame)
+            start, stop = np.searchsorted(index, (block * BLOCK, block * BLOCK + BLOCK))
+            corners, is_seen = extents(people[number]["kp_2d"][start:stop])
+            tracks = np.full(len(corners), number)
+            parts.append((tracks[is_seen], index[start:stop][is_seen], corners[is_seen]))
+        track, frame, boxes = map(np.concatenate, zip(*parts, strict=True))
+        is_covered = _are_covered(boxes, frame)
         n_covered += np.bincount(track[is_covered], minlength=len(people))
         n_seen += np.bincount(track, minlength=len(people))
     with np.errstate(invalid="ignore"):  # nan of tracks without joints
@@ -428,12 +398,11 @@ def _joints_3d(columns: Columns) -> Floats:
     """
     if "kp_3d" in columns:
         kp = _reduced(columns["kp_3d"], lambda block: keypoints_13(block)[:, 1:])
-        has_3d = columns["has_3d"][:]
-        kp[..., 3] *= has_3d[:, None] == 1
-        return kp
-
-    kp = _reduced(columns[BLAZE_JOINTS], lambda block: block.reshape(-1, 33, 4)[:, BLAZE_12])
-    kp[..., 3] *= kp[..., 3] >= VISIBLE
+        is_known = columns["has_3d"][:][:, None] == 1
+    else:
+        kp = _reduced(columns[BLAZE_JOINTS], lambda block: block.reshape(-1, 33, 4)[:, BLAZE_12])
+        is_known = kp[..., 3] >= VISIBLE
+    kp[..., 3] *= is_known
     return kp
 
 

@@ -19,7 +19,6 @@ Drillis and Contini (1966), as in Winter: Biomechanics and motor control of huma
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -29,7 +28,6 @@ from pipeline.clips.tracks.linking import split_at_gaps
 from pipeline.people.skeletons import (
     KEYPOINTS_13,
     LARGEST,
-    Array,
     Bools,
     Doubles,
     Floats,
@@ -46,7 +44,6 @@ FEWEST: Final = 10  # least number of values in a statistic; with fewer, it is u
 SPAN: Final = 0.2  # s over which a foot's speed is measured
 AROUND: Final = 0.5  # s before and after; the ground is the lowest position of a foot within them
 JUMP: Final = 0.25  # of the box's side: if a joint's step changes by more in a frame, it jumps
-BLOCK: Final = 4096  # rows of a track that are read at once
 # motions
 HEIGHT_M: Final = 1.7
 THIGH_M: Final = 0.245 * HEIGHT_M
@@ -97,23 +94,12 @@ class Joints(NamedTuple):
     def jitter(self) -> float:
         """Standard deviation of the noise of the joint that shakes most."""
         rows = self._has_history(3)
-        n_rows = rows.sum(axis=0)
-        known = np.flatnonzero(n_rows >= FEWEST)
-        medians = [np.zeros(0)]
-        for joints in self._groups(known):
-            noise = np.diff(self.points[:, joints].astype(np.float64), 3, axis=0)
-            np.abs(noise, out=noise)
-            noise /= self.size[3:, None, None]
-            noise[~rows[:, joints]] = np.inf  # unknown values come last
-            # one sort for the medians of all joints
-            ascending = noise.swapaxes(0, 1).reshape(len(joints), -1)
-            ascending.sort()
-            n_values = n_rows[joints] * noise.shape[2]
-            joint = np.arange(len(joints))
-            low = ascending[joint, (n_values - 1) // 2]
-            high = ascending[joint, n_values // 2]
-            medians.append((low + high) / 2)
-        return float(NOISE * np.concatenate(medians).max()) if len(known) else math.nan
+        medians = []
+        for joint in np.flatnonzero(rows.sum(axis=0) >= FEWEST):
+            third = np.diff(self.points[:, joint].astype(np.float64), 3, axis=0)
+            noise = np.abs(third) / self.size[3:, None]
+            medians.append(float(np.median(noise[rows[:, joint]])))
+        return NOISE * max(medians, default=math.nan)
 
     def jumps(self) -> float:
         """Share of frames in which some joint jumps (JUMP)."""
@@ -122,17 +108,11 @@ class Joints(NamedTuple):
         if is_known.sum() < FEWEST:
             return math.nan
         is_jump = np.zeros(len(rows), np.bool_)
-        for joints in self._groups(np.arange(rows.shape[1])):
-            second = np.diff(self.points[:, joints].astype(np.float64), 2, axis=0)
+        for joint, is_seen in enumerate(rows.T):
+            second = np.diff(self.points[:, joint].astype(np.float64), 2, axis=0)
             change = np.linalg.norm(second, axis=-1)
-            jumps = rows[:, joints] & (change > JUMP * self.size[2:, None])
-            is_jump |= jumps.any(axis=1)
+            is_jump |= is_seen & (change > JUMP * self.size[2:])
         return float(is_jump[is_known].mean())
-
-    def _groups(self, joints: Ints) -> list[Ints]:
-        """All joints at once; of a long track one by one, since memory is for BLOCK rows of all."""
-        n_groups = min(len(joints), 1 + len(self.points) // BLOCK)
-        return np.array_split(joints, n_groups) if n_groups else []
 
     def _has_history(self, n: int) -> Bools:
         """(T - n, 12) whether a joint is seen in a row and in the n rows before it, without a
@@ -220,14 +200,12 @@ class Joints(NamedTuple):
         return np.concatenate([minimum_filter1d(part, n_rows, axis=0) for part in parts])
 
 
-def numbers_of_motion(columns: Mapping[str, Array], timing: Timing) -> dict[str, float]:
+def numbers_of_motion(pose: Floats, trans: Floats, timing: Timing) -> dict[str, float]:
     """Numbers of `Grade` from a motion: SMPL parameters in a world with z up.
 
-    Only the longest stretch of known frames without a gap is used.
+    Only the longest stretch of known frames without a gap is used. pose: (T, 72); trans: (T, 3) m.
     """
-    has_pose = np.isfinite(columns["pose"]).all(axis=1)
-    has_place = np.isfinite(columns["trans"]).all(axis=1)
-    is_known = has_pose & has_place
+    is_known = np.isfinite(pose).all(axis=1) & np.isfinite(trans).all(axis=1)
     rows = np.flatnonzero(is_known)
     numbers = np.rint(timing.frames[rows]).astype(np.int64)
     stretches = split_at_gaps(numbers, 0)
@@ -238,8 +216,8 @@ def numbers_of_motion(columns: Mapping[str, Array], timing: Timing) -> dict[str,
         return {}
 
     timing = timing._replace(frames=timing.frames[rows])
-    pose = columns["pose"][rows]
-    trans = columns["trans"][rows]
+    pose = pose[rows]
+    trans = trans[rows]
     ankles = _ankles_of(pose, trans)
     points = np.zeros((n_rows, 12, 3))
     points[:, ANKLES] = ankles
