@@ -117,6 +117,9 @@ class ShownTrack:
         return None
 
 
+Present = list[tuple[ShownTrack, int]]  # tracks in a frame, each with its row
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageContent:
     """A page's content except the pixels."""
@@ -417,11 +420,23 @@ class _RawTracks:
         return []
 
 
-def read_frames(source: FrameSource | None, indices: Sequence[int]) -> Iterable[Frame]:
-    """The frames with these numbers; without images or problems if there is no source."""
-    if source is None:
-        return [Frame(index, None, None) for index in indices]
-    return source.read(indices)
+def read_frames(
+    tracks: Sequence[ShownTrack], others: Iterable[int] = ()
+) -> Iterator[tuple[Frame, Present]]:
+    """Decode a video once for all of its tracks. Yields the frames in which one of them has a row,
+    and `others`; without images or problems if there is no source.
+    """
+    present_in: dict[int, Present] = {index: [] for index in others}
+    for track in tracks:
+        for row, index in enumerate(track.rows["frame_index"].tolist()):
+            present_in.setdefault(index, []).append((track, row))
+    indices = sorted(present_in)
+    source = tracks[0].source
+    frames: Iterable[Frame] = (Frame(index, None, None) for index in indices)
+    if source is not None:
+        frames = source.read(indices)
+    for frame in frames:
+        yield frame, present_in[frame.index]
 
 
 def _evenly_spaced(n: int, k: int) -> list[int]:
