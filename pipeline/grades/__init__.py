@@ -127,10 +127,10 @@ def grades_of(
     fps: of each track. clip: `ClipRecord.as_dict` of the video, if known.
     """
     record = ClipRecord.from_dict(clip)
-    pairs = zip(people, fps, strict=True)
-    grades = [grade(columns, rate, source, record) for columns, rate in pairs]
-    for number, share in enumerate(_overlaps(people)):
-        grades[number] = replace(grades[number], overlap_percent=100 * share)
+    grades = []
+    for columns, rate, share in zip(people, fps, _overlaps(people), strict=True):
+        alone = grade(columns, rate, source, record)
+        grades.append(replace(alone, overlap_percent=100 * share))
     return grades
 
 
@@ -238,8 +238,7 @@ def _numbers_2d(
 ) -> dict[str, float]:
     """Numbers of `Grade` from 2D joints. size: width and height of the image, px; None: unknown."""
     points = _reduced(columns["kp_2d"], _seen_points)
-    side = _reduced(columns["bbox"], lambda block: block[:, 2].astype(np.float64))
-    side = np.maximum(side, 1)
+    side = np.maximum(columns["bbox"][:][:, 2].astype(np.float64), 1)
     is_seen = ~np.isnan(points[..., 0])
     inside = is_seen
     numbers = {}

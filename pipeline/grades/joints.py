@@ -227,8 +227,9 @@ def numbers_of_motion(pose: Floats, trans: Floats, timing: Timing) -> dict[str, 
     skating = joints.skating(CameraMotion.still(n_rows), CONTACT_M)
     return {
         "skating_3d_cm_s": 100 * skating,
-        "root_speed_m_s": _root_speed(trans, timing.rate),
-        "root_jump_m": _root_jump(trans),
+        "root_speed_m_s": _largest_difference(trans, 1) * timing.rate,
+        # for a jump, this is its length
+        "root_jump_m": _largest_difference(trans, 2),
         "joint_speed_deg_s": _joint_speed(pose, timing.rate),
         "below_floor_percent": 100 * _below_floor(ankles),
     }
@@ -254,21 +255,10 @@ def _ankles_of(pose: Floats, trans: Floats) -> Doubles:
     return np.stack(ankles, axis=1)
 
 
-def _root_speed(trans: Floats, rate: float) -> float:
-    """Largest speed of the root, m/s. trans: (T, 3) m, T >= 2. rate: frames a second."""
-    steps = np.diff(trans.astype(np.float64), axis=0)
-    lengths = np.linalg.norm(steps, axis=-1)
-    return float(lengths.max() * rate)
-
-
-def _root_jump(trans: Floats) -> float:
-    """Largest change of the step from one frame to the next, m; for a jump, this is its length.
-
-    trans: (T, 3) m, T >= 3.
-    """
-    changes = np.diff(trans.astype(np.float64), 2, axis=0)
-    lengths = np.linalg.norm(changes, axis=-1)
-    return float(lengths.max())
+def _largest_difference(trans: Floats, n: int) -> float:
+    """Largest length of an n-th difference of places (T, 3) m; T > n."""
+    differences = np.diff(trans.astype(np.float64), n, axis=0)
+    return float(np.linalg.norm(differences, axis=-1).max())
 
 
 def _joint_speed(pose: Floats, rate: float) -> float:
