@@ -48,9 +48,7 @@ def csv_table(splits: Sequence[cache.Split], problems: list[str], *, by_track: b
     if by_track:
         rows = _track_rows(splits, problems)
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    for cells in rows:
-        writer.writerow(map(printable, cells))
+    csv.writer(text, lineterminator="\n").writerows(map(printable, cells) for cells in rows)
     return text.getvalue()
 
 

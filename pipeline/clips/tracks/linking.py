@@ -329,8 +329,7 @@ class _Filters:
                 n_near = self._search(detections, shifts, explained, counts=True)
                 is_alone = n_near.reshape(len(shifts), -1) == 0
                 lost = is_alone.sum(axis=1)
-                n_without_pairs = len(size) - len(least)
-                most = least.sum() + CAP * n_without_pairs + 1e-6
+                most = least.sum() + CAP * (len(size) - len(least)) + 1e-6
                 tried = price + CAP * lost <= most
                 shifts = shifts[tried]
                 rarenesses = rarenesses[tried]

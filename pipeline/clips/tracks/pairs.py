@@ -62,10 +62,9 @@ def assign(pairs: Pairs, cost: Doubles) -> Ints:
         return near
     rows, i = np.unique(row[has_rivals], return_inverse=True)
     columns, j = np.unique(column[has_rivals], return_inverse=True)
-    number = np.zeros((len(rows), len(columns)), np.int64)
+    number = np.full((len(rows), len(columns)), len(cost))
     number[i, j] = near[has_rivals]
-    costs = np.full(number.shape, np.inf)
-    costs[i, j] = cost[near[has_rivals]]
+    costs = np.append(cost, np.inf)[number]
     return np.append(near[~has_rivals], number[tuple(_assign_rivals(costs))])
 
 
