@@ -459,26 +459,21 @@ def _collect_detections(keypoints: Sequence[Floats]) -> _SeenDetections:
     points[..., 2] = np.minimum(points[..., 2], 1)
     corners, any_seen = extents(points)
 
-    corners = corners[any_seen]
-    points = take_in_place(points, np.flatnonzero(any_seen))
-    rows = np.column_stack([frame, number])[any_seen]
-    n = len(rows)
-    keys = np.column_stack([rows[:, 0], corners.reshape(n, 4)])
-    order = np.lexsort(keys.T[::-1])  # lexsort's last key counts most
+    n = int(any_seen.sum())  # the others are sorted last
+    keys = np.column_stack([~any_seen, frame, corners.reshape(-1, 4)])
+    order = np.lexsort(keys.T[::-1])[:n]  # lexsort's last key counts most
     # if two boxes of a frame are equal, all numbers decide
     is_equal = keys[order[1:]] == keys[order[:-1]]
     if is_equal.all(axis=1).any():
-        keys = np.column_stack([keys, points.reshape(n, -1)])
-        order = np.lexsort(keys.T[::-1])
+        keys = np.column_stack([keys, points.reshape(len(keys), -1)])
+        order = np.lexsort(keys.T[::-1])[:n]
 
-    frames = np.arange(len(counts) + 1)
-    start = np.searchsorted(rows[:, 0], frames)
+    rows = np.column_stack([frame, number])[order]
+    start = np.searchsorted(rows[:, 0], np.arange(len(counts) + 1))
     corners = corners[order]
     sides = corners[:, 1] - corners[:, 0]
     size = np.linalg.norm(sides + 2 * MARGIN_PX, axis=-1)
     mean_confidence = points[order, :, 2].mean(axis=1)
     points = take_in_place(points, order)
     confidence = np.maximum(mean_confidence, LEAST_CONFIDENCE)
-    return _SeenDetections(
-        rows[order], points, confidence, corners.mean(axis=1), sides, size, start
-    )
+    return _SeenDetections(rows, points, confidence, corners.mean(axis=1), sides, size, start)
