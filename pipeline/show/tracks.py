@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
@@ -39,6 +39,8 @@ from pipeline.steps.conversion.reading import UNEXPECTED
 if TYPE_CHECKING:
     from pipeline.people.body import Body
     from pipeline.people.smplx_body import SmplxBody
+
+T = TypeVar("T")
 
 MOST_LISTED: Final = 20  # rejected videos to list; the others are counted
 PAGE_FRAMES: Final = 5
@@ -88,7 +90,7 @@ class ShownTrack:
         frame_index = columns["frame_index"]
         before = np.flatnonzero(np.diff(frame_index) != track.step)
         gaps = np.column_stack([frame_index[before], frame_index[before + 1]])
-        chosen = _evenly_spaced(len(frame_index), n_frames)
+        chosen = _evenly_spaced(range(len(frame_index)), n_frames)
         return cls(
             record=track,
             n_frames=len(frame_index),
@@ -170,7 +172,7 @@ def from_cache(
     if choice.video:
         numbers = _video_tracks(split, choice.video)
     else:
-        numbers = _evenly_spaced(len(split.tracks), choice.n_tracks)
+        numbers = _evenly_spaced(range(len(split.tracks)), choice.n_tracks)
     return PageContent(
         name=name,
         origin=f"the cache {root}",
@@ -406,18 +408,10 @@ class _RawTracks:
         starts = [i * n_videos // n_parts for i in range(n_parts)]
         chosen: list[ShownTrack] = []
         for start, stop in pairwise([*starts, n_videos]):
-            tracks = self._first_tracks(self.videos[start : min(stop, start + MOST_READ)])
-            n_chosen = math.ceil(n_tracks / n_parts)
-            chosen += [tracks[i] for i in _evenly_spaced(len(tracks), n_chosen)]
-        return [chosen[i] for i in _evenly_spaced(len(chosen), n_tracks)]
-
-    def _first_tracks(self, videos: Iterable[RawVideo]) -> list[ShownTrack]:
-        """All tracks of the first of these videos that has any."""
-        for video in videos:
-            tracks = self._read(video)
-            if tracks:
-                return tracks
-        return []
+            videos = self.videos[start : min(stop, start + MOST_READ)]
+            tracks = next(filter(None, map(self._read, videos)), [])
+            chosen += _evenly_spaced(tracks, math.ceil(n_tracks / n_parts))
+        return _evenly_spaced(chosen, n_tracks)
 
 
 def read_frames(
@@ -439,13 +433,14 @@ def read_frames(
         yield frame, present_in[frame.index]
 
 
-def _evenly_spaced(n: int, k: int) -> list[int]:
-    """At most k of the numbers 0 .. n - 1, evenly spaced from the first to the last.
+def _evenly_spaced(items: Sequence[T], k: int) -> list[T]:
+    """At most k of the items, evenly spaced from the first to the last.
 
-    >>> _evenly_spaced(10, 4), _evenly_spaced(2, 4), _evenly_spaced(7, 1)
+    >>> _evenly_spaced(range(10), 4), _evenly_spaced(range(2), 4), _evenly_spaced(range(7), 1)
     ([0, 3, 6, 9], [0, 1], [0])
     """
-    return [round(position) for position in np.linspace(0, n - 1, min(n, k))]
+    n = len(items)
+    return [items[round(position)] for position in np.linspace(0, n - 1, min(n, k))]
 
 
 def _refuse_other_body(raw: Path, stand_in: bool, body: Path | None) -> None:
