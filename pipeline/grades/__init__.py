@@ -239,14 +239,13 @@ def _numbers_2d(
     """Numbers of `Grade` from 2D joints. size: width and height of the image, px; None: unknown."""
     points = _reduced(columns["kp_2d"], _seen_points)
     side = np.maximum(columns["bbox"][:][:, 2].astype(np.float64), 1)
-    is_seen = ~np.isnan(points[..., 0])
-    inside = is_seen
+    inside = ~np.isnan(points[..., 0])
     numbers = {}
     if size is not None:
         parts = [_find_edge(points[rows], side[rows], size) for rows in blocks(len(points))]
         inside, is_cut = map(np.concatenate, zip(*parts, strict=True))
         numbers["cut_percent"] = 100 * float(is_cut.mean())
-    joints = Joints(timing, points, is_seen, side)
+    joints = Joints(timing, points, side)
     in_image = camera._replace(up=np.array([0.0, -1.0]))
     return numbers | {
         "visible_percent": 100 * float(inside.mean()),
@@ -287,12 +286,11 @@ def _numbers_3d(columns: Columns, timing: Timing, camera: CameraMotion) -> dict[
     """Numbers of `Grade` from 3D joints; also the visible share, for tracks without 2D joints."""
     if not columns.keys() & {"kp_3d", BLAZE_JOINTS}:
         return {}
-    kp = _joints_3d(columns)
-    is_seen = kp[..., 3] > 0
+    points = _points_3d(columns)
+    is_seen = ~np.isnan(points[..., 0])
     if not is_seen.any():
         return {}
-    points = kp[..., :3]
-    joints = Joints(timing, points, is_seen, np.ones(len(kp)))
+    joints = Joints(timing, points, np.ones(len(points)))
     in_camera = joints._replace(points=points + _shift_to_camera(columns)[:, None])
     return {
         "visible_percent": 100 * float(is_seen.mean()),
@@ -390,23 +388,24 @@ def _camera_of(columns: Columns, source: FrameSource | None) -> CameraMotion:
     return CameraMotion()
 
 
-def _joints_3d(columns: Columns) -> Floats:
-    """The 12 joints (T, 12, 4): m, and a confidence, which is 0 of unknown joints.
+def _points_3d(columns: Columns) -> Floats:
+    """The 12 joints (T, 12, 3) m; nan if unknown.
 
     They are the labels' joints or else BlazePose's, each from an origin in the body.
     """
     if "kp_3d" in columns:
         kp = _reduced(columns["kp_3d"], lambda block: keypoints_13(block)[:, 1:])
-        is_known = columns["has_3d"][:][:, None] == 1
+        has_3d = columns["has_3d"][:][:, None] == 1
+        is_known = has_3d & (kp[..., 3] > 0)
     else:
         kp = _reduced(columns[BLAZE_JOINTS], lambda block: block.reshape(-1, 33, 4)[:, BLAZE_12])
         is_known = kp[..., 3] >= VISIBLE
-    kp[..., 3] *= is_known
-    return kp
+    kp[~is_known] = np.nan
+    return kp[..., :3]
 
 
 def _shift_to_camera(columns: Columns) -> Doubles:
-    """(T, 3) m, the shift that moves `_joints_3d` to their position in the camera; nan if unknown.
+    """(T, 3) m, the shift that moves `_points_3d` to their position in the camera; nan if unknown.
 
     `trans` states the pelvis's position.
     """

@@ -5,7 +5,7 @@ small, and those of noise are sqrt(1 + 9 + 9 + 1) = sqrt(20) times as large as t
 docs/datasets/videos.md describes the numbers.
 
 Element i of an n-th difference is computed from rows i to i + n, and counts for row i + n: it goes
-with `size[n:]` and `_has_history(n)`.
+with `size[n:]` and `_has_no_gap(n)`. It is nan if one of its rows is unknown.
 
 The 12 joints are those of KEYPOINTS_13 without the nose, left before right: shoulders 0 and 1,
 elbows 2 and 3, wrists 4 and 5, hips 6 and 7, knees 8 and 9, ankles 10 and 11. `grade` makes
@@ -22,7 +22,6 @@ import math
 from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 from pipeline.clips.tracks.linking import split_at_gaps
 from pipeline.people.skeletons import (
@@ -87,55 +86,50 @@ class Joints(NamedTuple):
     """The 12 joints of a track in T rows. Statistics of lengths are in units of `size`."""
 
     timing: Timing
-    points: Floats  # (T, 12, C) px (C = 2) or m (C = 3), as stored
-    seen: Bools  # (T, 12) whether a joint is known
+    points: Floats  # (T, 12, C) px (C = 2) or m (C = 3), as stored; nan if unknown
     size: Doubles  # (T,) unit of length: the box's side in px, or 1
 
     def jitter(self) -> float:
         """Standard deviation of the noise of the joint that shakes most."""
-        rows = self._has_history(3)
+        has_no_gap = self._has_no_gap(3)
         medians = []
-        for joint in np.flatnonzero(rows.sum(axis=0) >= FEWEST):
-            third = np.diff(self.points[:, joint].astype(np.float64), 3, axis=0)
+        for joint in self.points.swapaxes(0, 1):
+            third = np.diff(joint.astype(np.float64), 3, axis=0)
             noise = np.abs(third) / self.size[3:, None]
-            medians.append(float(np.median(noise[rows[:, joint]])))
+            noise = noise[has_no_gap & ~np.isnan(noise[:, 0])]
+            if len(noise) >= FEWEST:
+                medians.append(float(np.median(noise)))
         return NOISE * max(medians, default=math.nan)
 
     def jumps(self) -> float:
         """Share of frames in which some joint jumps (JUMP)."""
-        rows = self._has_history(2)
-        is_known = rows.any(axis=1)
+        has_no_gap = self._has_no_gap(2)
+        is_known = np.zeros(len(has_no_gap), np.bool_)
+        is_jump = is_known.copy()
+        for joint in self.points.swapaxes(0, 1):
+            second = np.diff(joint.astype(np.float64), 2, axis=0)
+            change = np.linalg.norm(second, axis=-1)
+            is_known |= has_no_gap & ~np.isnan(change)
+            is_jump |= change > JUMP * self.size[2:]
         if is_known.sum() < FEWEST:
             return math.nan
-        is_jump = np.zeros(len(rows), np.bool_)
-        for joint, is_seen in enumerate(rows.T):
-            second = np.diff(self.points[:, joint].astype(np.float64), 2, axis=0)
-            change = np.linalg.norm(second, axis=-1)
-            is_jump |= is_seen & (change > JUMP * self.size[2:])
         return float(is_jump[is_known].mean())
 
-    def _has_history(self, n: int) -> Bools:
-        """(T - n, 12) whether a joint is seen in a row and in the n rows before it, without a
-        gap.
-        """
-        if len(self.seen) <= n:
-            return np.zeros((0, self.seen.shape[1]), np.bool_)
-        is_seen = sliding_window_view(self.seen, n + 1, axis=0).all(axis=-1)
+    def _has_no_gap(self, n: int) -> Bools:
+        """(T - n,) whether there is no gap between a row and the n rows before it."""
         frames = self.timing.frames
-        has_no_gap = frames[n:] - frames[:-n] == n
-        has_rows: Bools = is_seen & has_no_gap[:, None]
-        return has_rows
+        has_no_gap: Bools = frames[n:] - frames[:-n] == n
+        return has_no_gap
 
     def limb_spread(self) -> float:
         """Standard deviation of a limb's length, as a share of its mean; that of the worst limb."""
         spreads = []
         for start, end in LIMB_ENDS:
-            rows = self.seen[:, start] & self.seen[:, end]
-            if rows.sum() < FEWEST:
+            limb = self.points[:, start].astype(np.float64) - self.points[:, end]
+            length = np.linalg.norm(limb, axis=-1) / self.size
+            length = length[~np.isnan(length)]
+            if len(length) < FEWEST:
                 continue
-            limb = self.points[rows, start].astype(np.float64) - self.points[rows, end]
-            length = np.linalg.norm(limb, axis=-1)
-            length /= self.size[rows]
             mean = length.mean()
             if mean > 0:
                 spreads.append(float(length.std() / mean))
@@ -178,7 +172,7 @@ class Joints(NamedTuple):
         `CameraMotion`. contact: as of `skating`.
         """
         height = self.points[:, ANKLES].astype(np.float64) @ up
-        is_known = self.seen[:, ANKLES] & np.isfinite(height)
+        is_known = np.isfinite(height)
         height = np.where(is_known, height, LARGEST)  # an unknown ankle is not the lower one
         lower_height = height.min(axis=1, keepdims=True)  # (T, 1)
         is_lower = is_known & (height == lower_height)
@@ -219,11 +213,9 @@ def numbers_of_motion(pose: Floats, trans: Floats, timing: Timing) -> dict[str, 
     pose = pose[rows]
     trans = trans[rows]
     ankles = _ankles_of(pose, trans)
-    points = np.zeros((n_rows, 12, 3))
+    points = np.full((n_rows, 12, 3), np.nan)
     points[:, ANKLES] = ankles
-    is_ankle = np.zeros(points.shape[:2], np.bool_)
-    is_ankle[:, ANKLES] = True
-    joints = Joints(timing, points, is_ankle, np.ones(n_rows))
+    joints = Joints(timing, points, np.ones(n_rows))
     skating = joints.skating(CameraMotion.still(n_rows), CONTACT_M)
     return {
         "skating_3d_cm_s": 100 * skating,
