@@ -171,12 +171,12 @@ class Joints(NamedTuple):
         """(T, 2) whether an ankle is the lower one, seen and on the ground. runs, up: as of
         `CameraMotion`. contact: as of `skating`.
         """
-        height = self.points[:, ANKLES].astype(np.float64) @ up
-        is_known = np.isfinite(height)
-        height = np.where(is_known, height, LARGEST)  # an unknown ankle is not the lower one
-        lower_height = height.min(axis=1, keepdims=True)  # (T, 1)
-        is_lower = is_known & (height == lower_height)
+        height = self.points[:, ANKLES].astype(np.float64) @ up  # nan if unknown
+        lower_height = np.fmin.reduce(height, axis=1, keepdims=True)  # (T, 1)
+        is_lower = height == lower_height
 
+        # an unknown ankle is not the ground
+        lower_height = np.nan_to_num(lower_height, nan=LARGEST)
         ground = self._ground(lower_height, runs)
         is_on_ground = lower_height - ground <= contact * self.size[:, None]
         stands: Bools = is_lower & is_on_ground
