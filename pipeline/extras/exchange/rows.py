@@ -92,14 +92,12 @@ class SplitRows:
         """
 
         @functools.lru_cache(1)  # neighbouring rows are of one video
-        def name_of(video: int) -> Callable[[int], str] | None:
+        def name_of(video: int) -> Callable[[int], str]:
             return names_of(self.split.videos[video].source)
 
         videos = self.split.tracks.video[track].tolist()
         for video, index in zip(videos, frame.tolist(), strict=True):
-            name_of_frame = name_of(video)
-            assert name_of_frame is not None
-            yield name_of_frame(index)
+            yield name_of(video)(index)
 
     def absent_fields(self, fields: Mapping[str, ExportField]) -> dict[str, str]:
         """Field that cannot be written -> why: a column is missing, or no row passes a check of
@@ -234,20 +232,17 @@ class ExportField:
 NAMED: Final = ("pictures", "video")  # kinds of source whose frames have names
 
 
-def names_of(source: str) -> Callable[[int], str] | None:
-    """Function from a frame of a pixel source to its image name; None if the frames have no names.
+def names_of(source: str) -> Callable[[int], str]:
+    """Function from a frame of a pixel source, of a kind in NAMED, to the name of its image.
 
     >>> names_of("pictures:frames/0001/{:06d}.jpg+1")(0), names_of("video:train/x.mp4")(12)
     ('frames/0001/000001.jpg', 'train/x.mp4#000012')
     """
-    if source.partition(":")[0] not in NAMED:
-        return None
-    match sources.parse(Path(), source):
-        case Pictures(_, pattern, first):
-            return lambda frame: pattern.format(frame + first)
-        case Video(_, path):
-            return lambda frame: f"{path}#{frame:06d}"
-    return None
+    parsed = sources.parse(Path(), source)
+    if isinstance(parsed, Pictures):
+        return lambda frame: parsed.pattern.format(frame + parsed.first)
+    assert isinstance(parsed, Video)
+    return lambda frame: f"{parsed.path}#{frame:06d}"
 
 
 def require_stream(split: cache.Split, stream: str) -> None:
