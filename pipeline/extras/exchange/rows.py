@@ -60,8 +60,7 @@ class SplitRows:
 
     def resolutions(self, rows: range) -> Array:
         """Width and height px of the images, (n, 2)."""
-        videos = self.split.tracks.video[self.tracks(rows)]
-        return np.asarray(self._video_sizes[videos])
+        return self.column("image_size", rows)
 
     def intrinsics(self, rows: range) -> Doubles:
         """Intrinsics (n, 3, 3) px of the row (if the camera zooms), else of the track."""
@@ -79,7 +78,8 @@ class SplitRows:
 
     def genders(self, rows: range) -> NDArray[np.str_]:
         """(n,) male, female or neutral."""
-        return self._track_genders[self.tracks(rows)]
+        names: NDArray[np.str_] = np.array(cache.GENDERS)
+        return names[self.column("gender", rows)]
 
     def tracks(self, rows: range) -> Ints:
         """The number of each row's track, (n,)."""
@@ -155,15 +155,6 @@ class SplitRows:
             chosen.append(rows.start + np.flatnonzero(passes))
             frames.append(self.column("frame_index", rows)[passes])
         return np.concatenate(chosen), np.concatenate(frames), dict(+n_failed)
-
-    @functools.cached_property
-    def _video_sizes(self) -> Array:
-        tables = self.split.videos.tables
-        return np.stack([tables["video_width"], tables["video_height"]], axis=1)
-
-    @functools.cached_property
-    def _track_genders(self) -> NDArray[np.str_]:
-        return np.array([track.gender for track in self.split.tracks])
 
 
 @dataclass(frozen=True, slots=True)
