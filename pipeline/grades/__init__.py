@@ -46,7 +46,7 @@ from pipeline.people.skeletons import (
     are_usable_numbers,
     keypoints_13,
 )
-from pipeline.people.track import usual_step
+from pipeline.people.track import Track, usual_step
 
 Columns = Mapping[str, Any]  # arrays, or `StoredColumn`s
 
@@ -117,20 +117,25 @@ def _timing_of(columns: Columns, fps: float, record: ClipRecord | None) -> Timin
 
 
 def grades_of(
+    tracks: Sequence[Track | cache.TrackRecord | cache.TrackRows],
     people: Sequence[Columns],
-    fps: Sequence[float],
-    source: FrameSource | None,
-    clip: Mapping[str, Any],
+    account: Mapping[str, Any],
+    source: FrameSource | None = None,
 ) -> list[Grade]:
-    """Grade all tracks of a video as `grade` does, and add how much they cover each other.
+    """Grade all tracks of a video as `grade` does, and add how much they cover each other, and the
+    distance of imported bodies.
 
-    fps: of each track. clip: `ClipRecord.as_dict` of the video, if known.
+    people: the columns of each track. account: of the video, as in the manifest.
     """
-    record = ClipRecord.from_dict(clip)
+    record = ClipRecord.from_dict(account.get("clip", {}))
     grades = []
-    for columns, rate, share in zip(people, fps, _overlaps(people), strict=True):
-        alone = grade(columns, rate, source, record)
-        grades.append(replace(alone, overlap_percent=100 * share))
+    for track, columns, share in zip(tracks, people, _overlaps(people), strict=True):
+        distances = [fit.distance for fit in fits_of(account, track.name)]
+        of_video = {
+            "overlap_percent": 100 * share,
+            "estimate_percent": 100 * max(distances, default=math.nan),
+        }
+        grades.append(replace(grade(columns, track.fps, source, record), **of_video))
     return grades
 
 
@@ -146,15 +151,15 @@ def video_grades(
 ) -> dict[str, Grade]:
     """Grade all tracks of a video of the cache: name -> grade.
 
-    numbers: all tracks of one video (`tracks_of`). Adds the distance of imported bodies. Raises
-    CacheError if rows cannot be read.
+    numbers: all tracks of one video (`tracks_of`). Raises CacheError if rows cannot be read.
     """
     video = int(split.tracks.video[numbers[0]])
     entry = split.videos[video]
     tracks = [split.tracks[number] for number in numbers]
     read = functools.lru_cache(3)(split.rows)  # so that a short track is read once
     people = [_columns_of(split, track, read) for track in tracks]
-    return _grades_by_name(tracks, people, entry.account, source)
+    grades = grades_of(tracks, people, entry.account, source)
+    return {track.name: grade for track, grade in zip(tracks, grades, strict=True)}
 
 
 def video_sums(tracks: Sequence[cache.TrackRows], account: Mapping[str, Any]) -> dict[str, float]:
@@ -163,30 +168,13 @@ def video_sums(tracks: Sequence[cache.TrackRows], account: Mapping[str, Any]) ->
     No limit depends on the camera's motion, which is not looked up.
     """
     people = [{**track.extra, **track.columns} for track in tracks]
-    words = Counter(grade.word for grade in _grades_by_name(tracks, people, account).values())
+    words = Counter(grade.word for grade in grades_of(tracks, people, account))
     return sums_of(tracks) | {word_key(word): float(words[word]) for word in WORDS}
 
 
 def word_key(word: Word) -> str:
     """Name of the number of tracks with a word, by today's limits."""
     return f"{word}_v{VERSION}"
-
-
-def _grades_by_name(
-    tracks: Sequence[cache.TrackRecord | cache.TrackRows],
-    people: Sequence[Columns],
-    account: Mapping[str, Any],
-    source: FrameSource | None = None,
-) -> dict[str, Grade]:
-    """Grade all tracks of a video, which have these columns: name -> grade."""
-    in_order = grades_of(people, [t.fps for t in tracks], source, account.get("clip", {}))
-    grades = {}
-    for track, grade in zip(tracks, in_order, strict=True):
-        distances = [fit.distance for fit in fits_of(account, track.name)]
-        if distances:
-            grade = replace(grade, estimate_percent=100 * max(distances))
-        grades[track.name] = grade
-    return grades
 
 
 @dataclass(frozen=True, slots=True)

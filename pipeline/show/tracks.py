@@ -362,8 +362,7 @@ class _RawTracks:
         if not tracks:
             return []
         people = [track.columns | dict(track.extra) for track in tracks]
-        rates = [track.fps for track in tracks]
-        graded = grades.grades_of(people, rates, tracks[0].frames, account.clip)
+        graded = grades.grades_of(tracks, people, account.as_dict(), tracks[0].frames)
         extra = self._dataset.extra_columns(self._split, body=self._body is not None)
         of_rows = {column.name for column in extra if column.per == "row"}
         shown = []
