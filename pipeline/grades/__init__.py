@@ -1,8 +1,8 @@
 """Grades of tracks: what is seen, shaking joints, changing limbs, sliding feet.  raw -> [tracks] ->
 features
 
-`video_grades` grades the tracks of a video in the cache; `grades_of`, those of a video from a
-reader; `grade`, a single track. `joints` computes the statistics, and `words` has the limits. The
+`video_grades` grades the tracks of a video in the cache; `grades_of`, those of any video, by their
+columns; `grade`, a single track. `joints` computes the statistics, and `words` has the limits. The
 page docs/datasets/videos.md describes the numbers.
 """
 
@@ -218,7 +218,10 @@ def _has_joints(columns: Columns) -> bool:
     if not {"kp_2d", "bbox"} <= columns.keys():
         return False
     kp_2d = columns["kp_2d"]
-    return any((kp_2d[rows][..., 2] > 0).any() for rows in blocks(len(kp_2d)))
+    for rows in blocks(len(kp_2d)):
+        if (kp_2d[rows][..., 2] > 0).any():
+            return True
+    return False
 
 
 def _numbers_2d(
@@ -226,7 +229,8 @@ def _numbers_2d(
 ) -> dict[str, float]:
     """Numbers of `Grade` from 2D joints. size: width and height of the image, px; None: unknown."""
     points = _reduced(columns["kp_2d"], _seen_points)
-    side = np.maximum(columns["bbox"][:][:, 2].astype(np.float64), 1)
+    bbox = columns["bbox"][:]
+    side = np.maximum(bbox[:, 2].astype(np.float64), 1)
     inside = ~np.isnan(points[..., 0])
     numbers = {}
     if size is not None:
@@ -249,7 +253,9 @@ def _numbers_2d(
 def _seen_points(kp_2d: Floats) -> Floats:
     """Points (T, 12, 2) px of the 12 joints of spin49; nan if not seen."""
     kp = keypoints_13(kp_2d)[:, 1:]
-    return np.where(kp[..., 2:] > 0, kp[..., :2], kp.dtype.type(np.nan))
+    is_seen = kp[..., 2:] > 0
+    unknown = kp.dtype.type(np.nan)
+    return np.where(is_seen, kp[..., :2], unknown)
 
 
 def _find_edge(points: Floats, side: Doubles, size: tuple[int, int]) -> tuple[Bools, Bools]:
@@ -300,11 +306,14 @@ def _overlaps(people: Sequence[Columns]) -> list[float]:
         for number, columns in enumerate(people)
         if {"kp_2d", "bbox"} <= columns.keys()
     }
-    in_blocks = {n for index in frames.values() for n in np.unique(index // BLOCK).tolist()}
+    in_blocks = set[int]()
+    for index in frames.values():
+        in_blocks.update(np.unique(index // BLOCK).tolist())
     for block in in_blocks:
+        first = block * BLOCK
         parts = []
         for number, index in frames.items():
-            start, stop = np.searchsorted(index, (block * BLOCK, block * BLOCK + BLOCK))
+            start, stop = np.searchsorted(index, (first, first + BLOCK))
             corners, is_seen = extents(people[number]["kp_2d"][start:stop])
             tracks = np.full(len(corners), number)
             parts.append((tracks[is_seen], index[start:stop][is_seen], corners[is_seen]))
@@ -328,7 +337,8 @@ def _are_covered(corners: Doubles, frame: Ints) -> Bools:
     for step in range(1, len(order)):
         rows = rows[rows < len(order) - step]
         others = rows + step
-        meets = (frame[rows] == frame[others]) & (corners[others, 0, 0] < corners[rows, 1, 0])
+        begins_in_it = corners[others, 0, 0] < corners[rows, 1, 0]
+        meets = begins_in_it & (frame[rows] == frame[others])
         rows = rows[meets]
         others = others[meets]
         if not len(rows):

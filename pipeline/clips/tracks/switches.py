@@ -119,7 +119,8 @@ def find_switches(
 def _path(frame_index: Ints, keypoints: Doubles, camera: Mapping[int, Doubles]) -> _Path:
     """The path of a track of more than 2 NEAR detections. Arguments as for `find_switches`."""
     corners, _ = extents(keypoints)
-    diagonals = np.linalg.norm(corners[:, 1] - corners[:, 0], axis=-1)
+    sides = corners[:, 1] - corners[:, 0]
+    diagonals = np.linalg.norm(sides, axis=-1)
     diagonal = max(float(np.median(diagonals)), 1)
     last = len(frame_index) - 1
     steps = np.zeros((last + 1, 3))
@@ -217,8 +218,10 @@ def _paths_near(
     duration = gap + NEAR
     places = {}
     for number, path in paths.items():
-        places[number] = np.column_stack([path.centre / reach, path.frame_index / duration])
-    track = np.repeat([*places], [*map(len, places.values())])
+        time = path.frame_index / duration
+        places[number] = np.column_stack([path.centre / reach, time])
+    counts = [*map(len, places.values())]
+    track = np.repeat([*places], counts)
     tree = KDTree(np.concatenate([*places.values()]))
     for _, number, row in suspects:
         step = places[number][row - 1 : row + 1]
