@@ -1,8 +1,8 @@
 """Grades of tracks: what is seen, shaking joints, changing limbs, sliding feet.  raw -> [tracks] ->
 features
 
-`video_grades` grades the tracks of a video in the cache; `grades_of`, those of a video from a
-reader; `grade`, a single track. `joints` computes the statistics, and `words` has the limits. The
+`video_grades` grades the tracks of a video in the cache; `grades_of`, those of any video, by their
+columns; `grade`, a single track. `joints` computes the statistics, and `words` has the limits. The
 page docs/datasets/videos.md describes the numbers.
 """
 
@@ -12,7 +12,7 @@ import contextlib
 import functools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -21,10 +21,10 @@ import numpy as np
 import cache
 from pipeline.accounting import sums_of
 from pipeline.clips.files import moved_frames
+from pipeline.clips.labels.people_table import BLOCK, blocks
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.frames import FrameSource, Video
 from pipeline.grades.joints import (
-    BLOCK,
     CONTACT_M,
     LIMB_ENDS,
     CameraMotion,
@@ -46,7 +46,7 @@ from pipeline.people.skeletons import (
     are_usable_numbers,
     keypoints_13,
 )
-from pipeline.people.track import usual_step
+from pipeline.people.track import Track, usual_step
 
 Columns = Mapping[str, Any]  # arrays, or `StoredColumn`s
 
@@ -84,7 +84,7 @@ def grade(
     """
     timing = _timing_of(columns, fps, record)
     camera = _camera_of(columns, source)
-    numbers: dict[str, float] = {}
+    numbers = _numbers_3d(columns, timing, camera)
     size = None
     if record is not None:
         size = record.view.size
@@ -93,17 +93,14 @@ def grade(
             numbers["lost_percent"] = 100 * len(record.lost) / record.n_frames
     if _has_joints(columns):
         numbers |= _numbers_2d(columns, timing, camera, size)
-    numbers |= _numbers_3d(columns, timing, camera)
     if "pose" in columns:
         pose = columns["pose"][:]
         steps = np.diff(pose[:, 3:], axis=0, prepend=np.nan)  # without the pelvis
         is_repeated = np.abs(steps).max(axis=1) < SAME_POSE_RAD
         of_clip = numbers.get("repeated_percent", 0.0)
         numbers["repeated_percent"] = max(of_clip, 100 * float(is_repeated.mean()))
-    is_motion = "bbox" not in columns and {"pose", "trans"} <= columns.keys()
-    if is_motion:
-        motion = {name: columns[name][:] for name in ("pose", "trans")}
-        numbers |= numbers_of_motion(motion, timing)
+        if "bbox" not in columns and "trans" in columns:
+            numbers |= numbers_of_motion(pose, columns["trans"][:], timing)
     return Grade(**numbers)
 
 
@@ -120,20 +117,25 @@ def _timing_of(columns: Columns, fps: float, record: ClipRecord | None) -> Timin
 
 
 def grades_of(
+    tracks: Sequence[Track | cache.TrackRecord | cache.TrackRows],
     people: Sequence[Columns],
-    fps: Sequence[float],
-    source: FrameSource | None,
-    clip: Mapping[str, Any],
+    account: Mapping[str, Any],
+    source: FrameSource | None = None,
 ) -> list[Grade]:
-    """Grade all tracks of a video as `grade` does, and add how much they cover each other.
+    """Grade all tracks of a video as `grade` does, and add how much they cover each other, and the
+    distance of imported bodies.
 
-    fps: of each track. clip: `ClipRecord.as_dict` of the video, if known.
+    people: the columns of each track. account: of the video, as in the manifest.
     """
-    record = ClipRecord.from_dict(clip)
-    pairs = zip(people, fps, strict=True)
-    grades = [grade(columns, rate, source, record) for columns, rate in pairs]
-    for number, share in enumerate(_overlaps(people)):
-        grades[number] = replace(grades[number], overlap_percent=100 * share)
+    record = ClipRecord.from_dict(account.get("clip", {}))
+    grades = []
+    for track, columns, share in zip(tracks, people, _overlaps(people), strict=True):
+        distances = [fit.distance for fit in fits_of(account, track.name)]
+        of_video = {
+            "overlap_percent": 100 * share,
+            "estimate_percent": 100 * max(distances, default=math.nan),
+        }
+        grades.append(replace(grade(columns, track.fps, source, record), **of_video))
     return grades
 
 
@@ -149,15 +151,15 @@ def video_grades(
 ) -> dict[str, Grade]:
     """Grade all tracks of a video of the cache: name -> grade.
 
-    numbers: all tracks of one video (`tracks_of`). Adds the distance of imported bodies. Raises
-    CacheError if rows cannot be read.
+    numbers: all tracks of one video (`tracks_of`). Raises CacheError if rows cannot be read.
     """
     video = int(split.tracks.video[numbers[0]])
     entry = split.videos[video]
     tracks = [split.tracks[number] for number in numbers]
     read = functools.lru_cache(3)(split.rows)  # so that a short track is read once
     people = [_columns_of(split, track, read) for track in tracks]
-    return _grades_by_name(tracks, people, entry.account, source)
+    grades = grades_of(tracks, people, entry.account, source)
+    return {track.name: grade for track, grade in zip(tracks, grades, strict=True)}
 
 
 def video_sums(tracks: Sequence[cache.TrackRows], account: Mapping[str, Any]) -> dict[str, float]:
@@ -166,30 +168,13 @@ def video_sums(tracks: Sequence[cache.TrackRows], account: Mapping[str, Any]) ->
     No limit depends on the camera's motion, which is not looked up.
     """
     people = [{**track.extra, **track.columns} for track in tracks]
-    words = Counter(grade.word for grade in _grades_by_name(tracks, people, account).values())
+    words = Counter(grade.word for grade in grades_of(tracks, people, account))
     return sums_of(tracks) | {word_key(word): float(words[word]) for word in WORDS}
 
 
 def word_key(word: Word) -> str:
     """Name of the number of tracks with a word, by today's limits."""
     return f"{word}_v{VERSION}"
-
-
-def _grades_by_name(
-    tracks: Sequence[cache.TrackRecord | cache.TrackRows],
-    people: Sequence[Columns],
-    account: Mapping[str, Any],
-    source: FrameSource | None = None,
-) -> dict[str, Grade]:
-    """Grade all tracks of a video, which have these columns: name -> grade."""
-    in_order = grades_of(people, [t.fps for t in tracks], source, account.get("clip", {}))
-    grades = {}
-    for track, grade in zip(tracks, in_order, strict=True):
-        distances = [fit.distance for fit in fits_of(account, track.name)]
-        if distances:
-            grade = replace(grade, estimate_percent=100 * max(distances))
-        grades[track.name] = grade
-    return grades
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,26 +209,19 @@ def _columns_of(
     return columns
 
 
-def _blocks(column: Any) -> Iterator[tuple[slice, Array]]:
-    """Up to BLOCK rows at a time."""
-    for first in range(0, len(column), BLOCK):
-        rows = slice(first, first + BLOCK)
-        yield rows, column[rows]
-
-
 def _reduced(column: Any, reduce: Callable[[Array], Array]) -> Array:
     """What `reduce` makes of the rows, (T, ...), block by block."""
-    few = reduce(column[:1])
-    reduced = np.empty((len(column), *few.shape[1:]), few.dtype)
-    for rows, block in _blocks(column):
-        reduced[rows] = reduce(block)
-    return reduced
+    return np.concatenate([reduce(column[rows]) for rows in blocks(len(column))])
 
 
 def _has_joints(columns: Columns) -> bool:
-    if not {"kp_2d", "bbox"}.issubset(columns):
+    if not {"kp_2d", "bbox"} <= columns.keys():
         return False
-    return any((kp[..., 2] > 0).any() for _, kp in _blocks(columns["kp_2d"]))
+    kp_2d = columns["kp_2d"]
+    for rows in blocks(len(kp_2d)):
+        if (kp_2d[rows][..., 2] > 0).any():
+            return True
+    return False
 
 
 def _numbers_2d(
@@ -251,20 +229,15 @@ def _numbers_2d(
 ) -> dict[str, float]:
     """Numbers of `Grade` from 2D joints. size: width and height of the image, px; None: unknown."""
     points = _reduced(columns["kp_2d"], _seen_points)
-    side = _reduced(columns["bbox"], lambda block: block[:, 2].astype(np.float64))
-    side = np.maximum(side, 1)
-    is_seen = ~np.isnan(points[..., 0])
-    inside = is_seen.copy()
+    bbox = columns["bbox"][:]
+    side = np.maximum(bbox[:, 2].astype(np.float64), 1)
+    inside = ~np.isnan(points[..., 0])
     numbers = {}
     if size is not None:
-        n_cut = 0
-        for rows, block in _blocks(points):
-            outside, near = _place_in_image(block, side[rows], size)
-            inside[rows] &= ~outside
-            seen_outside = is_seen[rows] & outside
-            n_cut += _count_cut(seen_outside, inside[rows], near)
-        numbers["cut_percent"] = 100 * (n_cut / len(points))
-    joints = Joints(timing, points, is_seen, side)
+        parts = [_find_edge(points[rows], side[rows], size) for rows in blocks(len(points))]
+        inside, is_cut = map(np.concatenate, zip(*parts, strict=True))
+        numbers["cut_percent"] = 100 * float(is_cut.mean())
+    joints = Joints(timing, points, side)
     in_image = camera._replace(up=np.array([0.0, -1.0]))
     return numbers | {
         "visible_percent": 100 * float(inside.mean()),
@@ -280,51 +253,45 @@ def _numbers_2d(
 def _seen_points(kp_2d: Floats) -> Floats:
     """Points (T, 12, 2) px of the 12 joints of spin49; nan if not seen."""
     kp = keypoints_13(kp_2d)[:, 1:]
-    return np.where(kp[..., 2:] > 0, kp[..., :2], kp.dtype.type(np.nan))
+    is_seen = kp[..., 2:] > 0
+    unknown = kp.dtype.type(np.nan)
+    return np.where(is_seen, kp[..., :2], unknown)
 
 
-def _place_in_image(points: Floats, side: Doubles, size: tuple[int, int]) -> tuple[Bools, Bools]:
-    """Compare joints (T, 12, 2) px with the image's edge.
+def _find_edge(points: Floats, side: Doubles, size: tuple[int, int]) -> tuple[Bools, Bools]:
+    """Compare joints (T, 12, 2) px with the image's edge; nan if not seen.
 
-    Returns two masks (T, 12): whether a joint is outside the image, and whether it is near the edge
-    or beyond it. side: (T,) px, the box's side.
+    Returns whether each joint is inside the image (T, 12), and whether the edge cuts the person
+    (T,): a joint is outside, or a limb that begins near the edge has no visible end. side: (T,) px,
+    the box's side.
     """
     by_axis = np.maximum(-points, points - np.array(size))
     beyond = by_axis.max(axis=-1)  # px; below 0 inside
-    side = side[:, None]
-    return beyond > OUTSIDE * side, beyond > -NEAR * side
-
-
-def _count_cut(outside: Bools, inside: Bools, near: Bools) -> int:
-    """Number of frames in which a joint is outside the image, or a limb that begins near its edge
-    has no visible end.
-    """
-    cut = outside.any(axis=1)
+    limit = OUTSIDE * side[:, None]
+    is_inside = beyond <= limit  # False for nan, as the others
+    is_cut = (beyond > limit).any(axis=1)
+    is_near = is_inside & (beyond > -NEAR * side[:, None])
     for start, end in LIMB_ENDS:
-        begins_near = inside[:, start] & near[:, start]
-        cut |= begins_near & ~inside[:, end]
-    return int(cut.sum())
+        is_cut |= is_near[:, start] & ~is_inside[:, end]
+    return is_inside, is_cut
 
 
 def _numbers_3d(columns: Columns, timing: Timing, camera: CameraMotion) -> dict[str, float]:
-    """Numbers of `Grade` from 3D joints; also the visible share, if there are no 2D joints."""
+    """Numbers of `Grade` from 3D joints; also the visible share, for tracks without 2D joints."""
     if not columns.keys() & {"kp_3d", BLAZE_JOINTS}:
         return {}
-    kp = _joints_3d(columns)
-    is_seen = kp[..., 3] > 0
+    points = _points_3d(columns)
+    is_seen = ~np.isnan(points[..., 0])
     if not is_seen.any():
         return {}
-    points = kp[..., :3]
-    joints = Joints(timing, points, is_seen, np.ones(len(kp)))
+    joints = Joints(timing, points, np.ones(len(points)))
     in_camera = joints._replace(points=points + _shift_to_camera(columns)[:, None])
-    numbers = {
+    return {
+        "visible_percent": 100 * float(is_seen.mean()),
         "jitter_3d_mm": 1000 * joints.jitter(),
         "limb_spread_3d_percent": 100 * joints.limb_spread(),
         "skating_3d_cm_s": 100 * in_camera.skating(camera, CONTACT_M),
     }
-    if not _has_joints(columns):
-        numbers["visible_percent"] = 100 * float(is_seen.mean())
-    return numbers
 
 
 def _overlaps(people: Sequence[Columns]) -> list[float]:
@@ -339,22 +306,19 @@ def _overlaps(people: Sequence[Columns]) -> list[float]:
         for number, columns in enumerate(people)
         if {"kp_2d", "bbox"} <= columns.keys()
     }
-    blocks = [np.zeros(0, np.int64), *(index // BLOCK for index in frames.values())]
-    for block in np.unique(np.concatenate(blocks)):
-        tracks = []
-        numbers = []
-        corners = []
+    in_blocks = set[int]()
+    for index in frames.values():
+        in_blocks.update(np.unique(index // BLOCK).tolist())
+    for block in in_blocks:
+        first = block * BLOCK
+        parts = []
         for number, index in frames.items():
-            ends = np.searchsorted(index, (block * BLOCK, block * BLOCK + BLOCK))
-            rows = slice(*ends.tolist())
-            kp_2d = people[number]["kp_2d"][rows]
-            boxes, is_seen = extents(kp_2d)
-            tracks.append(np.full(is_seen.sum(), number))
-            numbers.append(index[rows][is_seen])
-            corners.append(boxes[is_seen])
-        track = np.concatenate(tracks)
-        frame = np.concatenate(numbers)
-        is_covered = _are_covered(np.concatenate(corners), frame)
+            start, stop = np.searchsorted(index, (first, first + BLOCK))
+            corners, is_seen = extents(people[number]["kp_2d"][start:stop])
+            tracks = np.full(len(corners), number)
+            parts.append((tracks[is_seen], index[start:stop][is_seen], corners[is_seen]))
+        track, frame, boxes = map(np.concatenate, zip(*parts, strict=True))
+        is_covered = _are_covered(boxes, frame)
         n_covered += np.bincount(track[is_covered], minlength=len(people))
         n_seen += np.bincount(track, minlength=len(people))
     with np.errstate(invalid="ignore"):  # nan of tracks without joints
@@ -373,7 +337,8 @@ def _are_covered(corners: Doubles, frame: Ints) -> Bools:
     for step in range(1, len(order)):
         rows = rows[rows < len(order) - step]
         others = rows + step
-        meets = (frame[rows] == frame[others]) & (corners[others, 0, 0] < corners[rows, 1, 0])
+        begins_in_it = corners[others, 0, 0] < corners[rows, 1, 0]
+        meets = begins_in_it & (frame[rows] == frame[others])
         rows = rows[meets]
         others = others[meets]
         if not len(rows):
@@ -421,24 +386,24 @@ def _camera_of(columns: Columns, source: FrameSource | None) -> CameraMotion:
     return CameraMotion()
 
 
-def _joints_3d(columns: Columns) -> Floats:
-    """The 12 joints (T, 12, 4): m, and a confidence, which is 0 of unknown joints.
+def _points_3d(columns: Columns) -> Floats:
+    """The 12 joints (T, 12, 3) m; nan if unknown.
 
     They are the labels' joints or else BlazePose's, each from an origin in the body.
     """
     if "kp_3d" in columns:
         kp = _reduced(columns["kp_3d"], lambda block: keypoints_13(block)[:, 1:])
-        has_3d = columns["has_3d"][:]
-        kp[..., 3] *= has_3d[:, None] == 1
-        return kp
-
-    kp = _reduced(columns[BLAZE_JOINTS], lambda block: block.reshape(-1, 33, 4)[:, BLAZE_12])
-    kp[..., 3] *= kp[..., 3] >= VISIBLE
-    return kp
+        has_3d = columns["has_3d"][:][:, None] == 1
+        is_known = has_3d & (kp[..., 3] > 0)
+    else:
+        kp = _reduced(columns[BLAZE_JOINTS], lambda block: block.reshape(-1, 33, 4)[:, BLAZE_12])
+        is_known = kp[..., 3] >= VISIBLE
+    kp[~is_known] = np.nan
+    return kp[..., :3]
 
 
 def _shift_to_camera(columns: Columns) -> Doubles:
-    """(T, 3) m, the shift that moves `_joints_3d` to their position in the camera; nan if unknown.
+    """(T, 3) m, the shift that moves `_points_3d` to their position in the camera; nan if unknown.
 
     `trans` states the pelvis's position.
     """

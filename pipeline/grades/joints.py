@@ -5,7 +5,7 @@ small, and those of noise are sqrt(1 + 9 + 9 + 1) = sqrt(20) times as large as t
 docs/datasets/videos.md describes the numbers.
 
 Element i of an n-th difference is computed from rows i to i + n, and counts for row i + n: it goes
-with `size[n:]` and `_has_history(n)`.
+with `size[n:]` and `_has_no_gap(n)`. It is nan if one of its rows is unknown.
 
 The 12 joints are those of KEYPOINTS_13 without the nose, left before right: shoulders 0 and 1,
 elbows 2 and 3, wrists 4 and 5, hips 6 and 7, knees 8 and 9, ankles 10 and 11. `grade` makes
@@ -19,17 +19,14 @@ Drillis and Contini (1966), as in Winter: Biomechanics and motor control of huma
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 from pipeline.clips.tracks.linking import split_at_gaps
 from pipeline.people.skeletons import (
     KEYPOINTS_13,
     LARGEST,
-    Array,
     Bools,
     Doubles,
     Floats,
@@ -46,7 +43,6 @@ FEWEST: Final = 10  # least number of values in a statistic; with fewer, it is u
 SPAN: Final = 0.2  # s over which a foot's speed is measured
 AROUND: Final = 0.5  # s before and after; the ground is the lowest position of a foot within them
 JUMP: Final = 0.25  # of the box's side: if a joint's step changes by more in a frame, it jumps
-BLOCK: Final = 4096  # rows of a track that are read at once
 # motions
 HEIGHT_M: Final = 1.7
 THIGH_M: Final = 0.245 * HEIGHT_M
@@ -90,72 +86,50 @@ class Joints(NamedTuple):
     """The 12 joints of a track in T rows. Statistics of lengths are in units of `size`."""
 
     timing: Timing
-    points: Floats  # (T, 12, C) px (C = 2) or m (C = 3), as stored
-    seen: Bools  # (T, 12) whether a joint is known
+    points: Floats  # (T, 12, C) px (C = 2) or m (C = 3), as stored; nan if unknown
     size: Doubles  # (T,) unit of length: the box's side in px, or 1
 
     def jitter(self) -> float:
         """Standard deviation of the noise of the joint that shakes most."""
-        rows = self._has_history(3)
-        n_rows = rows.sum(axis=0)
-        known = np.flatnonzero(n_rows >= FEWEST)
-        medians = [np.zeros(0)]
-        for joints in self._groups(known):
-            noise = np.diff(self.points[:, joints].astype(np.float64), 3, axis=0)
-            np.abs(noise, out=noise)
-            noise /= self.size[3:, None, None]
-            noise[~rows[:, joints]] = np.inf  # unknown values come last
-            # one sort for the medians of all joints
-            ascending = noise.swapaxes(0, 1).reshape(len(joints), -1)
-            ascending.sort()
-            n_values = n_rows[joints] * noise.shape[2]
-            joint = np.arange(len(joints))
-            low = ascending[joint, (n_values - 1) // 2]
-            high = ascending[joint, n_values // 2]
-            medians.append((low + high) / 2)
-        return float(NOISE * np.concatenate(medians).max()) if len(known) else math.nan
+        has_no_gap = self._has_no_gap(3)
+        medians = []
+        for joint in self.points.swapaxes(0, 1):
+            third = np.diff(joint.astype(np.float64), 3, axis=0)
+            noise = np.abs(third) / self.size[3:, None]
+            noise = noise[has_no_gap & ~np.isnan(noise[:, 0])]
+            if len(noise) >= FEWEST:
+                medians.append(float(np.median(noise)))
+        return NOISE * max(medians, default=math.nan)
 
     def jumps(self) -> float:
         """Share of frames in which some joint jumps (JUMP)."""
-        rows = self._has_history(2)
-        is_known = rows.any(axis=1)
+        has_no_gap = self._has_no_gap(2)
+        is_known = np.zeros(len(has_no_gap), np.bool_)
+        is_jump = is_known.copy()
+        for joint in self.points.swapaxes(0, 1):
+            second = np.diff(joint.astype(np.float64), 2, axis=0)
+            change = np.linalg.norm(second, axis=-1)
+            is_known |= has_no_gap & ~np.isnan(change)
+            is_jump |= change > JUMP * self.size[2:]
         if is_known.sum() < FEWEST:
             return math.nan
-        is_jump = np.zeros(len(rows), np.bool_)
-        for joints in self._groups(np.arange(rows.shape[1])):
-            second = np.diff(self.points[:, joints].astype(np.float64), 2, axis=0)
-            change = np.linalg.norm(second, axis=-1)
-            jumps = rows[:, joints] & (change > JUMP * self.size[2:, None])
-            is_jump |= jumps.any(axis=1)
         return float(is_jump[is_known].mean())
 
-    def _groups(self, joints: Ints) -> list[Ints]:
-        """All joints at once; of a long track one by one, since memory is for BLOCK rows of all."""
-        n_groups = min(len(joints), 1 + len(self.points) // BLOCK)
-        return np.array_split(joints, n_groups) if n_groups else []
-
-    def _has_history(self, n: int) -> Bools:
-        """(T - n, 12) whether a joint is seen in a row and in the n rows before it, without a
-        gap.
-        """
-        if len(self.seen) <= n:
-            return np.zeros((0, self.seen.shape[1]), np.bool_)
-        is_seen = sliding_window_view(self.seen, n + 1, axis=0).all(axis=-1)
+    def _has_no_gap(self, n: int) -> Bools:
+        """(T - n,) whether there is no gap between a row and the n rows before it."""
         frames = self.timing.frames
-        has_no_gap = frames[n:] - frames[:-n] == n
-        has_rows: Bools = is_seen & has_no_gap[:, None]
-        return has_rows
+        has_no_gap: Bools = frames[n:] - frames[:-n] == n
+        return has_no_gap
 
     def limb_spread(self) -> float:
         """Standard deviation of a limb's length, as a share of its mean; that of the worst limb."""
         spreads = []
         for start, end in LIMB_ENDS:
-            rows = self.seen[:, start] & self.seen[:, end]
-            if rows.sum() < FEWEST:
+            limb = self.points[:, start].astype(np.float64) - self.points[:, end]
+            length = np.linalg.norm(limb, axis=-1) / self.size
+            length = length[~np.isnan(length)]
+            if len(length) < FEWEST:
                 continue
-            limb = self.points[rows, start].astype(np.float64) - self.points[rows, end]
-            length = np.linalg.norm(limb, axis=-1)
-            length /= self.size[rows]
             mean = length.mean()
             if mean > 0:
                 spreads.append(float(length.std() / mean))
@@ -197,12 +171,12 @@ class Joints(NamedTuple):
         """(T, 2) whether an ankle is the lower one, seen and on the ground. runs, up: as of
         `CameraMotion`. contact: as of `skating`.
         """
-        height = self.points[:, ANKLES].astype(np.float64) @ up
-        is_known = self.seen[:, ANKLES] & np.isfinite(height)
-        height = np.where(is_known, height, LARGEST)  # an unknown ankle is not the lower one
-        lower_height = height.min(axis=1, keepdims=True)  # (T, 1)
-        is_lower = is_known & (height == lower_height)
+        height = self.points[:, ANKLES].astype(np.float64) @ up  # nan if unknown
+        lower_height = np.fmin.reduce(height, axis=1, keepdims=True)  # (T, 1)
+        is_lower = height == lower_height
 
+        # an unknown ankle is not the ground
+        lower_height = np.nan_to_num(lower_height, nan=LARGEST)
         ground = self._ground(lower_height, runs)
         is_on_ground = lower_height - ground <= contact * self.size[:, None]
         stands: Bools = is_lower & is_on_ground
@@ -220,14 +194,12 @@ class Joints(NamedTuple):
         return np.concatenate([minimum_filter1d(part, n_rows, axis=0) for part in parts])
 
 
-def numbers_of_motion(columns: Mapping[str, Array], timing: Timing) -> dict[str, float]:
+def numbers_of_motion(pose: Floats, trans: Floats, timing: Timing) -> dict[str, float]:
     """Numbers of `Grade` from a motion: SMPL parameters in a world with z up.
 
-    Only the longest stretch of known frames without a gap is used.
+    Only the longest stretch of known frames without a gap is used. pose: (T, 72); trans: (T, 3) m.
     """
-    has_pose = np.isfinite(columns["pose"]).all(axis=1)
-    has_place = np.isfinite(columns["trans"]).all(axis=1)
-    is_known = has_pose & has_place
+    is_known = np.isfinite(pose).all(axis=1) & np.isfinite(trans).all(axis=1)
     rows = np.flatnonzero(is_known)
     numbers = np.rint(timing.frames[rows]).astype(np.int64)
     stretches = split_at_gaps(numbers, 0)
@@ -238,19 +210,18 @@ def numbers_of_motion(columns: Mapping[str, Array], timing: Timing) -> dict[str,
         return {}
 
     timing = timing._replace(frames=timing.frames[rows])
-    pose = columns["pose"][rows]
-    trans = columns["trans"][rows]
+    pose = pose[rows]
+    trans = trans[rows]
     ankles = _ankles_of(pose, trans)
-    points = np.zeros((n_rows, 12, 3))
+    points = np.full((n_rows, 12, 3), np.nan)
     points[:, ANKLES] = ankles
-    is_ankle = np.zeros(points.shape[:2], np.bool_)
-    is_ankle[:, ANKLES] = True
-    joints = Joints(timing, points, is_ankle, np.ones(n_rows))
+    joints = Joints(timing, points, np.ones(n_rows))
     skating = joints.skating(CameraMotion.still(n_rows), CONTACT_M)
     return {
         "skating_3d_cm_s": 100 * skating,
-        "root_speed_m_s": _root_speed(trans, timing.rate),
-        "root_jump_m": _root_jump(trans),
+        "root_speed_m_s": _largest_difference(trans, 1) * timing.rate,
+        # for a jump, this is its length
+        "root_jump_m": _largest_difference(trans, 2),
         "joint_speed_deg_s": _joint_speed(pose, timing.rate),
         "below_floor_percent": 100 * _below_floor(ankles),
     }
@@ -276,21 +247,10 @@ def _ankles_of(pose: Floats, trans: Floats) -> Doubles:
     return np.stack(ankles, axis=1)
 
 
-def _root_speed(trans: Floats, rate: float) -> float:
-    """Largest speed of the root, m/s. trans: (T, 3) m, T >= 2. rate: frames a second."""
-    steps = np.diff(trans.astype(np.float64), axis=0)
-    lengths = np.linalg.norm(steps, axis=-1)
-    return float(lengths.max() * rate)
-
-
-def _root_jump(trans: Floats) -> float:
-    """Largest change of the step from one frame to the next, m; for a jump, this is its length.
-
-    trans: (T, 3) m, T >= 3.
-    """
-    changes = np.diff(trans.astype(np.float64), 2, axis=0)
-    lengths = np.linalg.norm(changes, axis=-1)
-    return float(lengths.max())
+def _largest_difference(trans: Floats, n: int) -> float:
+    """Largest length of an n-th difference of places (T, 3) m; T > n."""
+    differences = np.diff(trans.astype(np.float64), n, axis=0)
+    return float(np.linalg.norm(differences, axis=-1).max())
 
 
 def _joint_speed(pose: Floats, rate: float) -> float:

@@ -34,7 +34,7 @@ from pipeline.people.boxes import CROP_SIZE, crop_person, normalise_keypoints
 from pipeline.people.skeletons import Array
 from pipeline.show.bodies import projected_joints
 from pipeline.show.drawing import SIDE_COLOURS, Skeleton, SkeletonView, flat, joints_3d, views
-from pipeline.show.tracks import PageContent, ShownTrack, read_frames
+from pipeline.show.tracks import PageContent, Present, ShownTrack, read_frames
 from pipeline.show.video_file import encode_jpeg
 
 VERSION: Final = 4  # of a page's content: `prepare` and `try` replace pages of others
@@ -143,9 +143,11 @@ def _draw_portraits(shown: PageContent, progress: Progress) -> Iterator[_Portrai
     ):
         tracks = [*group]
         progress(n_drawn, n_tracks, tracks[0].record.name)
-        sketches = [_Sketch(track, shown.body) for track in tracks]
-        _draw_cards(sketches, progress)
-        for sketch in sketches:
+        sketches = {track: _Sketch(track, shown.body) for track in tracks}
+        for frame, present in _read_frames(tracks, progress):
+            for track, row in present:
+                sketches[track].add(frame, row)
+        for sketch in sketches.values():
             progress(n_drawn, n_tracks, sketch.track.record.name)
             yield sketch.portrait()
             n_drawn += 1
@@ -160,16 +162,16 @@ class _Sketch:
 
     def __init__(self, track: ShownTrack, body: Path | None) -> None:
         self.track = track
-        self.frames: list[int] = track.rows["frame_index"].tolist()
         self._joints, self._caption = joints_3d(track.rows, body)
         self._estimated = projected_joints(track, body)
         self._cards: list[_Card] = []
 
-    def add(self, frame: Frame) -> None:
-        """Draw its next frame. One that cannot be decoded becomes a card with the reason."""
+    def add(self, frame: Frame, i: int) -> None:
+        """Draw row i, the next one. A frame that cannot be decoded becomes a card with the
+        reason.
+        """
         track = self.track
         rows = track.rows
-        i = len(self._cards)
         n_visible = None
         if "kp_2d" in rows:
             n_visible = int((rows["kp_2d"][i, :, 2] > 0).sum())
@@ -191,24 +193,19 @@ class _Sketch:
         return _Portrait(self.track, self._caption, box, tuple(self._cards))
 
 
-def _draw_cards(sketches: Sequence[_Sketch], progress: Progress) -> None:
-    """Decode each frame of a video's tracks once, and draw it for all of them."""
-    source = sketches[0].track.source
-    is_video = source is not None and not source.random_access
-    shown_in: dict[int, list[_Sketch]] = {}
-    for sketch in sketches:
-        for index in sketch.frames:
-            shown_in.setdefault(index, []).append(sketch)
-    indices = sorted(shown_in)
-    last = indices[-1]
-    if is_video:
-        # frames between them are decoded, too, and tell how far it is
-        indices = sorted({*indices, *range(0, last, REPORTED)})
-    for index, frame in zip(indices, read_frames(source, indices), strict=True):
-        if is_video:
-            progress(index, last, sketches[0].track.record.video, unit="frame")
-        for sketch in shown_in.get(index, ()):
-            sketch.add(frame)
+def _read_frames(
+    tracks: Sequence[ShownTrack], progress: Progress
+) -> Iterator[tuple[Frame, Present]]:
+    """As `read_frames`; reports how much of a video is decoded."""
+    source = tracks[0].source
+    if source is None or source.random_access:
+        yield from read_frames(tracks)
+        return
+    last = max(int(track.rows["frame_index"][-1]) for track in tracks)
+    # frames between them are decoded, too, and tell how far it is
+    for frame, present in read_frames(tracks, range(0, last, REPORTED)):
+        progress(frame.index, last, tracks[0].record.video, unit="frame")
+        yield frame, present
 
 
 def _view_box(shown: Sequence[SkeletonView]) -> _ViewBox | None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
@@ -39,6 +39,8 @@ from pipeline.steps.conversion.reading import UNEXPECTED
 if TYPE_CHECKING:
     from pipeline.people.body import Body
     from pipeline.people.smplx_body import SmplxBody
+
+T = TypeVar("T")
 
 MOST_LISTED: Final = 20  # rejected videos to list; the others are counted
 PAGE_FRAMES: Final = 5
@@ -88,7 +90,7 @@ class ShownTrack:
         frame_index = columns["frame_index"]
         before = np.flatnonzero(np.diff(frame_index) != track.step)
         gaps = np.column_stack([frame_index[before], frame_index[before + 1]])
-        chosen = _evenly_spaced(len(frame_index), n_frames)
+        chosen = _evenly_spaced(range(len(frame_index)), n_frames)
         return cls(
             record=track,
             n_frames=len(frame_index),
@@ -115,6 +117,9 @@ class ShownTrack:
             if camera is not None and np.isfinite(camera).all():
                 return camera
         return None
+
+
+Present = list[tuple[ShownTrack, int]]  # tracks in a frame, each with its row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +172,7 @@ def from_cache(
     if choice.video:
         numbers = _video_tracks(split, choice.video)
     else:
-        numbers = _evenly_spaced(len(split.tracks), choice.n_tracks)
+        numbers = _evenly_spaced(range(len(split.tracks)), choice.n_tracks)
     return PageContent(
         name=name,
         origin=f"the cache {root}",
@@ -357,8 +362,7 @@ class _RawTracks:
         if not tracks:
             return []
         people = [track.columns | dict(track.extra) for track in tracks]
-        rates = [track.fps for track in tracks]
-        graded = grades.grades_of(people, rates, tracks[0].frames, account.clip)
+        graded = grades.grades_of(tracks, people, account.as_dict(), tracks[0].frames)
         extra = self._dataset.extra_columns(self._split, body=self._body is not None)
         of_rows = {column.name for column in extra if column.per == "row"}
         shown = []
@@ -403,34 +407,39 @@ class _RawTracks:
         starts = [i * n_videos // n_parts for i in range(n_parts)]
         chosen: list[ShownTrack] = []
         for start, stop in pairwise([*starts, n_videos]):
-            tracks = self._first_tracks(self.videos[start : min(stop, start + MOST_READ)])
-            n_chosen = math.ceil(n_tracks / n_parts)
-            chosen += [tracks[i] for i in _evenly_spaced(len(tracks), n_chosen)]
-        return [chosen[i] for i in _evenly_spaced(len(chosen), n_tracks)]
-
-    def _first_tracks(self, videos: Iterable[RawVideo]) -> list[ShownTrack]:
-        """All tracks of the first of these videos that has any."""
-        for video in videos:
-            tracks = self._read(video)
-            if tracks:
-                return tracks
-        return []
+            videos = self.videos[start : min(stop, start + MOST_READ)]
+            tracks = next(filter(None, map(self._read, videos)), [])
+            chosen += _evenly_spaced(tracks, math.ceil(n_tracks / n_parts))
+        return _evenly_spaced(chosen, n_tracks)
 
 
-def read_frames(source: FrameSource | None, indices: Sequence[int]) -> Iterable[Frame]:
-    """The frames with these numbers; without images or problems if there is no source."""
-    if source is None:
-        return [Frame(index, None, None) for index in indices]
-    return source.read(indices)
+def read_frames(
+    tracks: Sequence[ShownTrack], others: Iterable[int] = ()
+) -> Iterator[tuple[Frame, Present]]:
+    """Decode a video once for all of its tracks. Yields the frames in which one of them has a row,
+    and `others`; without images or problems if there is no source.
+    """
+    present_in: dict[int, Present] = {index: [] for index in others}
+    for track in tracks:
+        for row, index in enumerate(track.rows["frame_index"].tolist()):
+            present_in.setdefault(index, []).append((track, row))
+    indices = sorted(present_in)
+    source = tracks[0].source
+    frames: Iterable[Frame] = (Frame(index, None, None) for index in indices)
+    if source is not None:
+        frames = source.read(indices)
+    for frame in frames:
+        yield frame, present_in[frame.index]
 
 
-def _evenly_spaced(n: int, k: int) -> list[int]:
-    """At most k of the numbers 0 .. n - 1, evenly spaced from the first to the last.
+def _evenly_spaced(items: Sequence[T], k: int) -> list[T]:
+    """At most k of the items, evenly spaced from the first to the last.
 
-    >>> _evenly_spaced(10, 4), _evenly_spaced(2, 4), _evenly_spaced(7, 1)
+    >>> _evenly_spaced(range(10), 4), _evenly_spaced(range(2), 4), _evenly_spaced(range(7), 1)
     ([0, 3, 6, 9], [0, 1], [0])
     """
-    return [round(position) for position in np.linspace(0, n - 1, min(n, k))]
+    n = len(items)
+    return [items[round(position)] for position in np.linspace(0, n - 1, min(n, k))]
 
 
 def _refuse_other_body(raw: Path, stand_in: bool, body: Path | None) -> None:

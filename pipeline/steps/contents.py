@@ -48,9 +48,7 @@ def csv_table(splits: Sequence[cache.Split], problems: list[str], *, by_track: b
     if by_track:
         rows = _track_rows(splits, problems)
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    for cells in rows:
-        writer.writerow(map(printable, cells))
+    csv.writer(text, lineterminator="\n").writerows(map(printable, cells) for cells in rows)
     return text.getvalue()
 
 
@@ -79,9 +77,8 @@ def _video_rows(splits: Sequence[cache.Split], problems: list[str]) -> Iterator[
         "message",
     )
     for split in splits:
-        grades = {}
-        for number, by_track in _grades(split, problems):
-            grades[number] = Grade.worst_of(by_track.values())
+        by_video = _grades(split, problems)
+        grades = {number: Grade.worst_of(by_track.values()) for number, by_track in by_video}
         for number, video in enumerate(split.videos):
             outcome = VideoOutcome.from_account(video.account)
             if outcome.state == VideoState.OTHER_SPLIT:

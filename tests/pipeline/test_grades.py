@@ -79,6 +79,15 @@ def solid(joints, **more):
     )
 
 
+def grades_of_people(people, clip=None):
+    """Grades of these columns at 30 frames a second, as of one video's tracks."""
+    tracks = [
+        cache.TrackRows(name=f"a/{number}", video="a", step=1, fps=30, crop_scale=1)
+        for number in range(len(people))
+    ]
+    return grades_of(tracks, people, {"clip": clip or {}})
+
+
 def _spin49(kp):
     return convert(kp, source=KEYPOINTS_13, target="spin49").astype(np.float32)
 
@@ -309,12 +318,12 @@ def test_a_defect_of_the_clip_is_one_of_its_tracks(changed, reason):
 def test_people_who_cover_each_other_most_of_the_time_are_doubtful():
     alone = flat(person(np.array([4, 0, 0])))
     behind = flat(person(np.array([0.1, 0, 0])))
-    first, second, third = grades_of([flat(person()), behind, alone], [30, 30, 30], None, {})
+    first, second, third = grades_of_people([flat(person()), behind, alone])
     assert first.verdict == "doubtful: others cover the person's box in 100 % of the frames"
     assert second.overlap_percent == 100
     assert (third.word, third.overlap_percent) == ("good", 0)
     crossing = flat(person(np.linspace([-4, 0, 0], [4, 0, 0], T)[:, None]))
-    both = grades_of([flat(person()), crossing], [30, 30], None, {})
+    both = grades_of_people([flat(person()), crossing])
     assert [found.word for found in both] == ["good", "good"]
 
 
@@ -457,7 +466,7 @@ def test_boxes_of_a_crowd_are_covered_as_pair_by_pair():
                 )
             )
         )
-    for number, found in enumerate(grades_of(people, [30] * 12, None, {})):
+    for number, found in enumerate(grades_of_people(people)):
         covered = []
         for frame, (low, high) in boxes[number].items():
             shares = [0.0]

@@ -14,11 +14,10 @@ from pipeline.clips.labels import people_table
 from pipeline.clips.tracks.linking import link
 from pipeline.datasets.videos import OwnVideos
 from pipeline.files.formats import large_json
-from pipeline.grades import grades_of
 from pipeline.processes import pulse
 from pipeline.steps.conversion.reading import VideoReader
 from tests.pipeline.clips.labels.made_detections import body
-from tests.pipeline.test_grades import RECORD, T, flat, person
+from tests.pipeline.test_grades import RECORD, T, flat, grades_of_people, person
 
 MOST = 1.15  # exponent
 FRAMES = 6
@@ -89,7 +88,7 @@ def test_cost_of_grades_grows_with_the_tracks_of_a_clip():
     def work(n):
         people = [flat(person()) | {"frame_index": np.arange(k * T, k * T + T)} for k in range(n)]
         clip = replace(RECORD, times=np.cumsum(RNG.uniform(0.01, 0.05, n * T))).as_dict()
-        return lambda: grades_of(people, [30.0] * n, None, clip)
+        return lambda: grades_of_people(people, clip)
 
     require_linear(work(10), work(40), 4)
 

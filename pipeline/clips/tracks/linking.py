@@ -240,21 +240,13 @@ class _Filters:
         of C shifts px: at least those with an offset up to `reach` (A,) px.
         """
         n_rows = len(self.last)
-        n_columns = len(detections)
-        n_pairs = n_rows * n_columns
-        if n_pairs <= ALL_PAIRS:
-            row, column = np.divmod(np.arange(n_pairs), n_columns)
-            first = np.arange(0, n_pairs, n_columns)
-            return self._compare(detections, row, column, first)
-        found = self._search(detections, shifts, reach)
-        column = np.fromiter(chain.from_iterable(found), np.int64)
-        counts = [*map(len, found)]
-        query = np.repeat(np.arange(len(found)), counts)
-        row = query % n_rows
-        pairs = np.unique(row * n_columns + column)
-        row, column = np.divmod(pairs, n_columns)
-        _, first = np.unique(row, return_index=True)
-        return self._compare(detections, row, column, first)
+        pairs = np.arange(n_rows * len(detections))
+        if len(pairs) > ALL_PAIRS:
+            found = self._search(detections, shifts, reach)
+            column = np.fromiter(chain.from_iterable(found), np.int64)
+            query = np.repeat(np.arange(len(found)), [*map(len, found)])
+            pairs = np.unique(query % n_rows * len(detections) + column)
+        return self._compare(detections, pairs)
 
     def _search(
         self, detections: Ints, shifts: Doubles, reach: Doubles, *, counts: bool = False
@@ -280,8 +272,9 @@ class _Filters:
         )
         return found
 
-    def _compare(self, detections: Ints, row: Ints, column: Ints, first: Ints) -> Pairs:
-        """Compare persons with detections. row, column, first: as of `Pairs`."""
+    def _compare(self, detections: Ints, pairs: Ints) -> Pairs:
+        """Compare persons with B detections, by the numbers (P,) of the pairs: row * B + column."""
+        row, column = np.divmod(pairs, len(detections))
         last = self.last[row]
         seen = detections[column]
         old = self._seen.keypoints[last]  # (P, J, 3)
@@ -308,7 +301,7 @@ class _Filters:
         unsure = -2 * np.log(self._seen.confidence[seen])
         shape_cost = np.where(is_shared, shape**2, np.inf)
         other = sureness + newcomer + unsure
-        return Pairs(row, column, first, offset, variance, shape_cost, other)
+        return Pairs(row, column, offset, variance, shape_cost, other)
 
     def follow_people(self, detections: Ints) -> Pairs:
         """Move all predictions by the shift px that all persons have in common; return their pairs
@@ -323,11 +316,11 @@ class _Filters:
         pairs = self.pair(detections, shift[None], explained)
         is_all = len(pairs.row) == len(size) * len(detections)
         usual = self._shift_spread * size.mean() ** 2
-        cost = square(pairs.offset) / pairs.variance + pairs.shape
+        cost = pairs.cost
         least = pairs.least(cost)
         rareness = TAIL
         if len(least) < len(size) or least.max() > EXPLAINED:
-            offsets = self._offsets_of_steadiest(detections, pairs)
+            offsets = self._offsets_of_steadiest(detections)
             shifts = np.concatenate([shift[None], offsets])
             rarenesses = TAIL + square(shifts) / usual
             price = (TAIL + 2) * np.log(rarenesses / TAIL)
@@ -336,8 +329,7 @@ class _Filters:
                 n_near = self._search(detections, shifts, explained, counts=True)
                 is_alone = n_near.reshape(len(shifts), -1) == 0
                 lost = is_alone.sum(axis=1)
-                n_without_pairs = len(size) - len(least)
-                most = least.sum() + CAP * n_without_pairs + 1e-6
+                most = least.sum() + CAP * (len(size) - len(least)) + 1e-6
                 tried = price + CAP * lost <= most
                 shifts = shifts[tried]
                 rarenesses = rarenesses[tried]
@@ -371,32 +363,24 @@ class _Filters:
         spread = self._shift_spread + change
         self._shift_spread = max(float(spread), LEAST_SPREAD**2)
 
-    def _offsets_of_steadiest(self, detections: Ints, pairs: Pairs) -> Doubles:
+    def _offsets_of_steadiest(self, detections: Ints) -> Doubles:
         """Offsets (n, 2) px of the steadiest persons from the detections of least cost to each."""
         size = self._seen.size[self.last]
         unsteadiness = self._variance[:, 0, 0] / size**2
-        order = np.argsort(unsteadiness, kind="stable")
-        steadiest = order[:STEADIEST, None]
-        n_columns = len(detections)
-        n_pairs = len(size) * n_columns
-        places = steadiest * n_columns + np.arange(n_columns)
-        if len(pairs.row) < n_pairs:
-            row, column = np.divmod(places.ravel(), n_columns)
-            pairs = self._compare(detections, row, column, pairs.first)
-            places = np.arange(len(row)).reshape(places.shape)
-        cost = square(pairs.offset) / pairs.variance + pairs.shape
-        order = np.argsort(cost[places], axis=1, kind="stable")
+        steadiest = np.argsort(unsteadiness, kind="stable")[:STEADIEST, None]
+        numbers = steadiest * len(detections) + np.arange(len(detections))
+        pairs = self._compare(detections, numbers.ravel())
+        order = np.argsort(pairs.cost.reshape(numbers.shape), axis=1, kind="stable")
         nearest = np.sort(order[:, :NEAREST], axis=1)
-        offsets: Doubles = pairs.offset[places[:, :1] + nearest]
-        return offsets.reshape(-1, 2)
+        offsets = pairs.offset.reshape(*numbers.shape, 2)
+        chosen: Doubles = np.take_along_axis(offsets, nearest[..., None], axis=1)
+        return chosen.reshape(-1, 2)
 
     def costs(self, pairs: Pairs) -> Doubles:
         """Costs (P,) of linking; infinite if they are REACH apart."""
-        squared = square(pairs.offset)
         reach = REACH * self._seen.size[self.last]
-        is_near = squared < reach[pairs.row] ** 2
-        cost = squared / pairs.variance + pairs.shape + pairs.other
-        return np.where(is_near, cost, np.inf)
+        is_near = square(pairs.offset) < reach[pairs.row] ** 2
+        return np.where(is_near, pairs.cost + pairs.other, np.inf)
 
     def update(self, rows: Ints, detections: Ints, innovation: Doubles) -> None:
         """Correct the filters of linked persons.
@@ -475,26 +459,21 @@ def _collect_detections(keypoints: Sequence[Floats]) -> _SeenDetections:
     points[..., 2] = np.minimum(points[..., 2], 1)
     corners, any_seen = extents(points)
 
-    corners = corners[any_seen]
-    points = take_in_place(points, np.flatnonzero(any_seen))
-    rows = np.column_stack([frame, number])[any_seen]
-    n = len(rows)
-    keys = np.column_stack([rows[:, 0], corners.reshape(n, 4)])
-    order = np.lexsort(keys.T[::-1])  # lexsort's last key counts most
+    n = int(any_seen.sum())  # the others are sorted last
+    keys = np.column_stack([~any_seen, frame, corners.reshape(-1, 4)])
+    order = np.lexsort(keys.T[::-1])[:n]  # lexsort's last key counts most
     # if two boxes of a frame are equal, all numbers decide
     is_equal = keys[order[1:]] == keys[order[:-1]]
     if is_equal.all(axis=1).any():
-        keys = np.column_stack([keys, points.reshape(n, -1)])
-        order = np.lexsort(keys.T[::-1])
+        keys = np.column_stack([keys, points.reshape(len(keys), -1)])
+        order = np.lexsort(keys.T[::-1])[:n]
 
-    frames = np.arange(len(counts) + 1)
-    start = np.searchsorted(rows[:, 0], frames)
+    rows = np.column_stack([frame, number])[order]
+    start = np.searchsorted(rows[:, 0], np.arange(len(counts) + 1))
     corners = corners[order]
     sides = corners[:, 1] - corners[:, 0]
     size = np.linalg.norm(sides + 2 * MARGIN_PX, axis=-1)
     mean_confidence = points[order, :, 2].mean(axis=1)
     points = take_in_place(points, order)
     confidence = np.maximum(mean_confidence, LEAST_CONFIDENCE)
-    return _SeenDetections(
-        rows[order], points, confidence, corners.mean(axis=1), sides, size, start
-    )
+    return _SeenDetections(rows, points, confidence, corners.mean(axis=1), sides, size, start)

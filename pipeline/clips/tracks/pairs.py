@@ -20,11 +20,20 @@ class Pairs(NamedTuple):
 
     row: Ints  # (P,) of the person, 0 to A - 1
     column: Ints  # (P,) of the detection, 0 to B - 1
-    first: Ints  # (F,) the first pair of each person who has some
     offset: Doubles  # (P, 2) px: d
     variance: Doubles  # (P,) px^2: S
     shape: Doubles  # (P,) (r / SHAPE)^2; infinite if no joint is seen in both
     other: Doubles  # (P,) the terms of the cost that do not depend on places
+
+    @property
+    def first(self) -> Ints:
+        """(F,) the first pair of each person who has some."""
+        return np.flatnonzero(np.diff(self.row, prepend=-1))
+
+    @property
+    def cost(self) -> Doubles:
+        """Costs (P,) of place and shape."""
+        return square(self.offset) / self.variance + self.shape
 
     def costs(self, shifts: Doubles) -> Doubles:
         """Costs (C, P) of place and shape, if the camera shifts all by one of C shifts px."""
@@ -53,10 +62,9 @@ def assign(pairs: Pairs, cost: Doubles) -> Ints:
         return near
     rows, i = np.unique(row[has_rivals], return_inverse=True)
     columns, j = np.unique(column[has_rivals], return_inverse=True)
-    number = np.zeros((len(rows), len(columns)), np.int64)
+    number = np.full((len(rows), len(columns)), len(cost))
     number[i, j] = near[has_rivals]
-    costs = np.full(number.shape, np.inf)
-    costs[i, j] = cost[near[has_rivals]]
+    costs = np.append(cost, np.inf)[number]
     return np.append(near[~has_rivals], number[tuple(_assign_rivals(costs))])
 
 

@@ -60,7 +60,9 @@ class _Path:
     keypoints: Doubles  # (N, J, 3) px px confidence
     centre: Doubles  # (N, 2) px, of the boxes
     diagonal: float  # px, median of the boxes'
-    velocity: Doubles  # (N - NEAR, 3) a frame, from each detection to the NEAR-th after it
+    # (N + NEAR, 3) a frame, of NEAR steps: with which it arrives at each detection, and, NEAR rows
+    # later, with which it leaves it; near the ends, the first and the last one
+    velocity: Doubles
     unrest: float
     # (N + 1,) between the detection before and this one; 0 near both ends and cuts
     cost: Doubles
@@ -117,33 +119,29 @@ def find_switches(
 def _path(frame_index: Ints, keypoints: Doubles, camera: Mapping[int, Doubles]) -> _Path:
     """The path of a track of more than 2 NEAR detections. Arguments as for `find_switches`."""
     corners, _ = extents(keypoints)
-    diagonals = np.linalg.norm(corners[:, 1] - corners[:, 0], axis=-1)
+    sides = corners[:, 1] - corners[:, 0]
+    diagonals = np.linalg.norm(sides, axis=-1)
     diagonal = max(float(np.median(diagonals)), 1)
     last = len(frame_index) - 1
-    steps = np.zeros((last, 3))
+    steps = np.zeros((last + 1, 3))
     for block in blocks(last):
         after = slice(block.start + 1, block.stop + 1)
         before = _move(keypoints[block], frame_index[block], frame_index[after], camera)
-        steps[block] = np.nan_to_num(_way(before, keypoints[after], diagonal))
-    position = np.zeros((last + 1, 3))
-    np.cumsum(steps, axis=0, out=position[1:])
+        steps[after] = np.nan_to_num(_way(before, keypoints[after], diagonal))
+    position = np.cumsum(steps, axis=0)
 
     n_frames = frame_index[NEAR:] - frame_index[:-NEAR]
-    velocity = (position[NEAR:] - position[:-NEAR]) / n_frames[:, None]
+    inner_velocity = (position[NEAR:] - position[:-NEAR]) / n_frames[:, None]
+    velocity = np.pad(inner_velocity, ((NEAR, NEAR), (0, 0)), mode="edge")
 
     costs = []
     for block in blocks(last):
         rows = np.arange(block.start, block.stop)[:, None]
         start = np.maximum(rows - SKIPPED_BEFORE, 0)
         stop = np.minimum(rows + 1 + SKIPPED_AFTER, last)
-        costs.append(
-            _costs(
-                position[stop] - position[start],
-                frame_index[stop] - frame_index[start],
-                _arriving(velocity, start),
-                _leaving(velocity, stop),
-            )
-        )
+        way = position[stop] - position[start]
+        n_frames = frame_index[stop] - frame_index[start]
+        costs.append(_costs(way, n_frames, velocity[start], velocity[stop + NEAR]))
     misfit, unsure = map(np.concatenate, zip(*costs, strict=True))
     usual = np.median(misfit.min(axis=1))
     unrest = float(np.clip(usual / USUAL, 1, MOST_UNREST))
@@ -164,16 +162,6 @@ def _move(
     moved = keypoints.copy()
     moved[..., :2] = follow(keypoints[..., :2], frames, following, camera)
     return moved
-
-
-def _arriving(velocity: Doubles, rows: Ints) -> Doubles:
-    """The velocities with which a track arrives at rows; near its start, the first one."""
-    return velocity[np.maximum(rows - NEAR, 0)]
-
-
-def _leaving(velocity: Doubles, rows: Ints) -> Doubles:
-    """The velocities with which a track leaves rows; near its end, the last one."""
-    return velocity[np.minimum(rows, len(velocity) - 1)]
 
 
 def _way(before: Doubles, after: Doubles, diagonal: float) -> Doubles:
@@ -229,12 +217,11 @@ def _paths_near(
     gap = max(int(np.diff(path.frame_index).max()) for path in paths.values())
     duration = gap + NEAR
     places = {}
-    tracks = []
     for number, path in paths.items():
         time = path.frame_index / duration
         places[number] = np.column_stack([path.centre / reach, time])
-        tracks.append(np.full(len(time), number))
-    track = np.concatenate(tracks)
+    counts = [*map(len, places.values())]
+    track = np.repeat([*places], counts)
     tree = KDTree(np.concatenate([*places.values()]))
     for _, number, row in suspects:
         step = places[number][row - 1 : row + 1]
@@ -292,8 +279,8 @@ def _cross(
     misfit, unsure = _costs(
         _way(before, after, max(path.diagonal, other.diagonal)),
         other_frames - frames,
-        _arriving(path.velocity, rows),
-        _leaving(other.velocity, other_rows),
+        path.velocity[rows],
+        other.velocity[other_rows + NEAR],
     )
     misfit *= 2 / (path.unrest + other.unrest)
     best = np.argmin(misfit + unsure)

@@ -40,7 +40,7 @@ from pipeline.people.boxes import crop_person
 from pipeline.people.skeletons import bones
 from pipeline.show.bodies import LabelledBodies
 from pipeline.show.drawing import NAMES, SIDE_COLOURS, SIDES, rgb
-from pipeline.show.tracks import Choice, PageContent, ShownTrack, from_cache, read_frames
+from pipeline.show.tracks import Choice, PageContent, Present, ShownTrack, from_cache, read_frames
 from pipeline.show.video_file import encode_jpeg
 
 PERSON: Final = 0  # class of the annotations
@@ -51,9 +51,6 @@ _VIEW_AXES: Final = {  # axis of the world and its sign -> the viewer's axes
     (2, 1): rr.ViewCoordinates.RIGHT_HAND_Z_UP,
     (2, -1): rr.ViewCoordinates.RIGHT_HAND_Z_DOWN,
 }
-
-
-_Present = list[tuple[ShownTrack, int]]  # tracks in a frame, each with its row
 
 
 class _Entry(NamedTuple):
@@ -152,7 +149,7 @@ def _record(recording: rr.RecordingStream, shown: PageContent, progress: Progres
         log = _VideoLog(recording, video, tracks[0].record.fps)
         _log_static(log, tracks, bodies)
         resolution = _resolution(tracks)
-        for frame, present in _frames(tracks):
+        for frame, present in read_frames(tracks):
             _record_frame(log, frame, present, resolution, bodies)
             n_rows += len(present)
             n_missing += frame.problem is not None
@@ -161,20 +158,10 @@ def _record(recording: rr.RecordingStream, shown: PageContent, progress: Progres
     return _Recorded(n_rows, n_missing)
 
 
-def _frames(tracks: list[ShownTrack]) -> Iterator[tuple[Frame, _Present]]:
-    """Yield the frames of a video that have a row, each with the tracks in it."""
-    present_at: dict[int, _Present] = {}
-    for track in tracks:
-        for row, index in enumerate(track.rows["frame_index"].tolist()):
-            present_at.setdefault(index, []).append((track, row))
-    for frame in read_frames(tracks[0].source, sorted(present_at)):
-        yield frame, present_at[frame.index]
-
-
 def _record_frame(
     log: _VideoLog,
     frame: Frame,
-    present: _Present,
+    present: Present,
     resolution: tuple[int, int] | None,
     bodies: LabelledBodies | None,
 ) -> None:

@@ -60,8 +60,7 @@ class SplitRows:
 
     def resolutions(self, rows: range) -> Array:
         """Width and height px of the images, (n, 2)."""
-        videos = self.split.tracks.video[self.tracks(rows)]
-        return np.asarray(self._video_sizes[videos])
+        return self.column("image_size", rows)
 
     def intrinsics(self, rows: range) -> Doubles:
         """Intrinsics (n, 3, 3) px of the row (if the camera zooms), else of the track."""
@@ -79,7 +78,8 @@ class SplitRows:
 
     def genders(self, rows: range) -> NDArray[np.str_]:
         """(n,) male, female or neutral."""
-        return self._track_genders[self.tracks(rows)]
+        names: NDArray[np.str_] = np.array(cache.GENDERS)
+        return names[self.column("gender", rows)]
 
     def tracks(self, rows: range) -> Ints:
         """The number of each row's track, (n,)."""
@@ -92,14 +92,12 @@ class SplitRows:
         """
 
         @functools.lru_cache(1)  # neighbouring rows are of one video
-        def name_of(video: int) -> Callable[[int], str] | None:
+        def name_of(video: int) -> Callable[[int], str]:
             return names_of(self.split.videos[video].source)
 
         videos = self.split.tracks.video[track].tolist()
         for video, index in zip(videos, frame.tolist(), strict=True):
-            name_of_frame = name_of(video)
-            assert name_of_frame is not None
-            yield name_of_frame(index)
+            yield name_of(video)(index)
 
     def absent_fields(self, fields: Mapping[str, ExportField]) -> dict[str, str]:
         """Field that cannot be written -> why: a column is missing, or no row passes a check of
@@ -157,15 +155,6 @@ class SplitRows:
             chosen.append(rows.start + np.flatnonzero(passes))
             frames.append(self.column("frame_index", rows)[passes])
         return np.concatenate(chosen), np.concatenate(frames), dict(+n_failed)
-
-    @functools.cached_property
-    def _video_sizes(self) -> Array:
-        tables = self.split.videos.tables
-        return np.stack([tables["video_width"], tables["video_height"]], axis=1)
-
-    @functools.cached_property
-    def _track_genders(self) -> NDArray[np.str_]:
-        return np.array([track.gender for track in self.split.tracks])
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,20 +223,17 @@ class ExportField:
 NAMED: Final = ("pictures", "video")  # kinds of source whose frames have names
 
 
-def names_of(source: str) -> Callable[[int], str] | None:
-    """Function from a frame of a pixel source to its image name; None if the frames have no names.
+def names_of(source: str) -> Callable[[int], str]:
+    """Function from a frame of a pixel source, of a kind in NAMED, to the name of its image.
 
     >>> names_of("pictures:frames/0001/{:06d}.jpg+1")(0), names_of("video:train/x.mp4")(12)
     ('frames/0001/000001.jpg', 'train/x.mp4#000012')
     """
-    if source.partition(":")[0] not in NAMED:
-        return None
-    match sources.parse(Path(), source):
-        case Pictures(_, pattern, first):
-            return lambda frame: pattern.format(frame + first)
-        case Video(_, path):
-            return lambda frame: f"{path}#{frame:06d}"
-    return None
+    parsed = sources.parse(Path(), source)
+    if isinstance(parsed, Pictures):
+        return lambda frame: parsed.pattern.format(frame + parsed.first)
+    assert isinstance(parsed, Video)
+    return lambda frame: f"{parsed.path}#{frame:06d}"
 
 
 def require_stream(split: cache.Split, stream: str) -> None:

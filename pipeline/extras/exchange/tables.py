@@ -316,9 +316,6 @@ def _accounting_lines(split: cache.Split) -> Iterator[tuple[Any, ...]]:
 
 def _group_lines(table: str, lines: Iterator[tuple[Any, ...]]) -> Iterator[Group]:
     """Collect lines of a table into groups of ROWS lines by column."""
-    while True:
-        group = list(itertools.islice(lines, ROWS))
-        if not group:
-            return
+    while group := list(itertools.islice(lines, ROWS)):
         columns = map(list, zip(*group, strict=True))
         yield dict(zip(_TYPES[table], columns, strict=True))

@@ -255,7 +255,6 @@ def _source_of(names: Sequence[str], frame_index: Ints) -> str | None:
         name_of = names_of(source)
     except (PipelineError, ValueError):  # an absolute path, or one with '..'
         return None
-    assert name_of is not None  # as it is one of pictures, or a video
     source_names = [name_of(frame) for frame in frame_index.tolist()]
     return source if source_names == list(names) else None
 

@@ -77,8 +77,7 @@ class RowFields(SplitRows):
         if self.dataset == "emdb":
             return bbox[:, :3] / (1, 1, _EMDB_FACTOR)
         if self.dataset == "bedlam":  # the release's scale includes the crop scale
-            tracks = self.tracks(rows)
-            side = bbox[:, 2] * self.split.tracks.crop_scale[tracks]
+            side = bbox[:, 2] * self.column("crop_scale", rows)
             return np.column_stack([bbox[:, :2], side])
         return bbox
 
