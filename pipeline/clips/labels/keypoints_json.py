@@ -160,7 +160,8 @@ def results_content(
             box = tolerant_box(result.get("bbox", result.get("box")))
         else:
             score = _score(file, result)
-            corners = RESULTS.parse_box(file, "bbox", result["bbox"], content.bad_boxes, score)
+            bbox = numbers(file, "bbox", result["bbox"], (4,)).tolist()
+            corners = RESULTS.parse_box(file, "bbox", bbox, content.bad_boxes, score)
             if corners is None:
                 continue
             points = corners
@@ -330,8 +331,9 @@ class _Annotations(NamedTuple):
                 box = tolerant_box(entry.get("bbox"), image.scale)
             else:
                 score = _score(self.file, entry)
-                bbox = f"{key}.bbox"
-                corners = COCO.parse_box(self.file, bbox, entry["bbox"], content.bad_boxes, score)
+                key_of_box = f"{key}.bbox"
+                bbox = numbers(self.file, key_of_box, entry["bbox"], (4,)).tolist()
+                corners = COCO.parse_box(self.file, key_of_box, bbox, content.bad_boxes, score)
                 if corners is None:
                     continue
                 points = corners * image.scale

@@ -32,8 +32,8 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from itertools import compress, islice, tee
+from collections.abc import Iterator, Sequence
+from itertools import islice, tee
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -54,7 +54,7 @@ from pipeline.clips.labels.label_values import (
     other_tool_error,
     whole_number,
 )
-from pipeline.clips.labels.people_table import FoundPerson, Identity
+from pipeline.clips.labels.people_table import FoundPerson, PeopleTable
 from pipeline.files.formats.arrays import reading, refuse
 from pipeline.files.formats.names import kind, shown
 from pipeline.files.formats.other_formats import other_than_text
@@ -67,7 +67,6 @@ HEADER: Final = (
     f"Write a first line {','.join(COLUMNS)} and one line for each person in each frame."
 )
 HEAD: Final = 1 << 17  # bytes, which tell another file from text
-BLOCK: Final = 1 << 10  # lines of boxes that are converted at once
 LONGEST_TRACK: Final = 200  # characters of its name
 MOST_DIGITS: Final = 12  # of a frame's number
 # classes of MOT16's truth: no class, pedestrian, on a vehicle, standing
@@ -116,8 +115,11 @@ def csv_content(file: Path, first: str) -> LabelContent:
         )
         raise label_error(file, "line 1", expected, actual, do)
     content = LabelContent()
-    _add_boxes(content, CSV, file, _csv_rows(file))
-    _require_once(file, content.people.finish().find_repeated())
+    for line in _csv_lines(file):
+        corners = CSV.parse_box(file, line.key, line.box, content.bad_boxes)
+        if corners is not None:
+            content.people.add(FoundPerson(line.frame, corners, line.track))
+    _require_once(file, content.people.finish())
     return content
 
 
@@ -152,30 +154,16 @@ def _text_lines(file: Path, expected: str) -> Iterator[str]:
             encoding = "utf-8"
 
 
-class _BoxRow(NamedTuple):
-    """A person's line in a file of CSV or MOT."""
+class _CsvLine(NamedTuple):
+    """A person's line in a file of CSV."""
 
     key: str
     frame: int
-    identity: Identity
-    score: float
+    track: str
     box: list[float]
 
 
-def _add_boxes(
-    content: LabelContent, form: LabelFormat, file: Path, rows: Iterator[_BoxRow]
-) -> None:
-    """Add the people of a file."""
-    while block := [*islice(rows, BLOCK)]:
-        keys, frames, identities, scores, boxes = zip(*block, strict=True)
-        points, is_usable = form.parse_boxes(
-            file, keys, np.array(boxes), np.array(scores), content.bad_boxes
-        )
-        usable_frames = [*compress(frames, is_usable)]
-        content.people.extend(usable_frames, points, [*compress(identities, is_usable)])
-
-
-def _csv_rows(file: Path) -> Iterator[_BoxRow]:
+def _csv_lines(file: Path) -> Iterator[_CsvLine]:
     """Read a CSV file. Other columns are ignored; lines may have any order. Raises RawDataError."""
     lines, texts = tee(lines_of(file))
     rows = csv.reader((text for _, text in texts), strict=True)
@@ -195,7 +183,7 @@ def _csv_rows(file: Path) -> Iterator[_BoxRow]:
             if not (number.isdecimal() and len(number) <= MOST_DIGITS):
                 actual = f"{kind(number)} as the frame"
                 raise label_error(file, key, "a whole number", actual, "Count frames from 0.")
-            yield _BoxRow(key, int(number), track, 1.0, floats(file, key, box))
+            yield _CsvLine(key, int(number), track, floats(file, key, box))
 
 
 def _require_columns(file: Path, names: Sequence[str], header: str) -> None:
@@ -210,31 +198,24 @@ def _require_columns(file: Path, names: Sequence[str], header: str) -> None:
         raise other_tool_error(file, "line 1", expected, actual, HEADER)
 
 
-def _require_once(file: Path, repeated: Collection[tuple[int, Identity]]) -> None:
-    """Raise RawDataError for the first line whose frame and track, which are among `repeated`,
-    an earlier line has.
-    """
-    earlier = set()
-    for row in _csv_rows(file) if repeated else ():
-        place = (row.frame, row.identity)
-        if place in earlier:
-            actual = f"track {shown(row.identity)} a second time in frame {row.frame}"
-            raise label_error(file, row.key, "one box a frame", actual, HEADER)
-        if place in repeated:
-            earlier.add(place)
+def _require_once(file: Path, people: PeopleTable) -> None:
+    """Raise RawDataError for a line whose frame and track an earlier line has."""
+    repeated = people.find_repeated()
+    if not len(repeated):
+        return
+    row = repeated.min()
+    place = (people.frame[row], people.identities[people.code[row]])
+    lines = (line for line in _csv_lines(file) if (line.frame, line.track) == place)
+    _, second = islice(lines, 2)
+    actual = f"track {shown(second.track)} a second time in frame {second.frame}"
+    raise label_error(file, second.key, "one box a frame", actual, HEADER)
 
 
 def mot_content(file: Path) -> LabelContent:
     """Read MOT's lines. Lines with confidence 0 are skipped. With 9 columns, the eighth is a
-    class, as in MOT16's ground truth.
+    class, as in MOT16's ground truth. Raises RawDataError.
     """
     content = LabelContent()
-    _add_boxes(content, MOT, file, _mot_rows(file, content))
-    return content
-
-
-def _mot_rows(file: Path, content: LabelContent) -> Iterator[_BoxRow]:
-    """Read a file of MOT. Others than people are counted in `content`. Raises RawDataError."""
     largest = 0.0  # number of a box
     for key, line in lines_of(file):
         values = floats(file, key, line.split(","))
@@ -258,12 +239,15 @@ def _mot_rows(file: Path, content: LabelContent) -> Iterator[_BoxRow]:
         if score == 0 or is_no_person:
             content.passed_over += 1
             continue
-        track = None if identity < 0 else identity
-        yield _BoxRow(key, frame, track, box_score, values[2:6])
+        corners = MOT.parse_box(file, key, values[2:6], content.bad_boxes, box_score)
+        if corners is not None:
+            track = None if identity < 0 else identity
+            content.people.add(FoundPerson(frame, corners, track))
     if largest <= LARGEST_SHARE:
         actual = f"numbers up to {largest:.3g}: shares of the image"
         do = "Multiply x and w by the image's width, y and h by its height."
         raise label_error(file, "boxes", "x y w h in px", actual, do)
+    return content
 
 
 def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> LabelContent:
