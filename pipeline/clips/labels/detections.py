@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
@@ -29,7 +29,14 @@ from pipeline.clips.labels.joint_orders import NOT_STATED, StatedOrder, order_jo
 from pipeline.clips.labels.label_content import LabelContent, Sizes
 from pipeline.clips.labels.label_values import DAMAGED, ONE_VIDEO, label_error
 from pipeline.clips.labels.people_formats import Source, format_of
-from pipeline.clips.labels.people_table import ByFrame, FoundPeople, Identity, PeopleTable, blocks
+from pipeline.clips.labels.people_table import (
+    ByFrame,
+    FoundPeople,
+    Identity,
+    PeopleTable,
+    blocks,
+    take_in_place,
+)
 from pipeline.errors import FOLDER, RawDataError
 from pipeline.files.formats.arrays import reading
 from pipeline.files.formats.large_json import read_json
@@ -75,8 +82,8 @@ class Detections:
 
     skeleton: Skeleton  # a name in skeletons.JOINTS, or names of joints; CORNERS: only boxes
     frame_index: Ints  # (T,) strictly increasing: the frames with at least one person
-    keypoints: Sequence[Doubles]  # for each of T frames, (P, J, 3): x, y in px, the score
-    identity: Sequence[Ints] | None  # for each of T frames, (P,); None: the detector did not track
+    keypoints: ByFrame  # for each of T frames, (P, J, 3): x, y in px, the score
+    identity: ByFrame | None  # for each of T frames, (P,); None: the detector did not track
     frames: Sequence[int]  # ascending; all processed frames, as far as the format tells
     names: Sequence[str] = ()  # names of the identities, if the file has texts
     complete: bool = False  # whether the format also lists frames without a person
@@ -91,12 +98,20 @@ class Detections:
     @property
     def n_persons(self) -> int:
         """Number of person-frames."""
-        return sum(len(persons) for persons in self.keypoints)
+        return len(self.keypoints.rows)
 
     @property
     def boxes_alone(self) -> bool:
         """Whether only boxes are known. Then `keypoints` has their corners (P, 2, 3)."""
         return self.skeleton == CORNERS
+
+    def take(self, rows: Ints, start: Ints) -> Detections:
+        """The detections `rows` of all, moved in place; `start`: as of their `ByFrame`."""
+        keypoints = ByFrame(take_in_place(self.keypoints.rows, rows), start)
+        identity = self.identity
+        if identity is not None:
+            identity = ByFrame(identity.rows[rows], start)
+        return replace(self, keypoints=keypoints, identity=identity)
 
 
 def read_detections(
@@ -341,7 +356,7 @@ def _require_scores(place: Path, points: Doubles) -> None:
 
 def _identities(
     people: PeopleTable, start: Ints, notes: list[str]
-) -> tuple[Sequence[Ints] | None, Sequence[str]]:
+) -> tuple[ByFrame | None, Sequence[str]]:
     """The detector's identities by frame, and their names if they are texts. None if they cannot be
     used: somebody has none, or all people of a frame have the same. Then a note says so.
 

@@ -39,6 +39,14 @@ class ByFrame(Sequence[Array]):
     rows: Array
     start: Ints
 
+    @classmethod
+    def of(cls, frames: Sequence[Array]) -> ByFrame:
+        """The rows of all frames as one array, without a copy if they are one already."""
+        if isinstance(frames, ByFrame):
+            return frames
+        start = np.append(0, np.cumsum([len(rows) for rows in frames], dtype=np.int64))
+        return cls(np.concatenate(frames), start)
+
     def __len__(self) -> int:
         return len(self.start) - 1
 
@@ -54,16 +62,6 @@ def take_in_place(values: Array, rows: Ints) -> Array:
     for column in values.swapaxes(0, 1):
         column[: len(rows)] = column[rows]
     return values[: len(rows)]
-
-
-def starts(by_frame: Sequence[Array]) -> Ints:
-    """(T + 1,) each frame's first row among those of all frames, and their number."""
-    return np.append(0, np.cumsum([len(rows) for rows in by_frame], dtype=np.int64))
-
-
-def all_rows(by_frame: Sequence[Array]) -> Array:
-    """The rows of all frames as one array, without a copy if they are one already."""
-    return by_frame.rows if isinstance(by_frame, ByFrame) else np.concatenate(by_frame)
 
 
 def blocks(n: int) -> Iterator[slice]:

@@ -43,7 +43,7 @@ from typing import Final
 import numpy as np
 
 from cache.windows import spread
-from pipeline.clips.labels.people_table import all_rows, take_in_place
+from pipeline.clips.labels.people_table import ByFrame, take_in_place
 from pipeline.clips.tracks.pairs import CAP, Pairs, assign, square
 from pipeline.people.boxes import extents
 from pipeline.people.homography import transfer
@@ -469,9 +469,10 @@ def _collect_detections(keypoints: Sequence[Floats]) -> _SeenDetections:
 
     So the order of a frame's detections in the file does not matter.
     """
-    counts = np.array([len(persons) for persons in keypoints])
+    by_frame = ByFrame.of(keypoints)
+    counts = np.diff(by_frame.start)
     frame, number = spread(counts)  # number: in the frame, from 0
-    points, _ = zero_invalid_joints(all_rows(keypoints).astype(np.float64, copy=False))
+    points, _ = zero_invalid_joints(by_frame.rows.astype(np.float64, copy=False))
     points[..., 2] = np.minimum(points[..., 2], 1)
     corners, any_seen = extents(points)
 

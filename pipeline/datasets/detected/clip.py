@@ -30,7 +30,7 @@ from pipeline.clips.files import KEYPOINTS, MADE_BY, read_info
 from pipeline.clips.labels.detections import UNREAD, Detections, read_detections, read_results
 from pipeline.clips.labels.joint_orders import NOT_STATED, StatedOrder
 from pipeline.clips.labels.label_files import own_labels
-from pipeline.clips.labels.people_table import ByFrame, all_rows, starts, take_in_place
+from pipeline.clips.labels.people_table import ByFrame
 from pipeline.clips.tracks.linking import SECOND
 from pipeline.datasets.base import Dataset, Origin
 from pipeline.datasets.checks import LabelRules
@@ -50,7 +50,7 @@ from pipeline.files.pixels.frames import MOST_LOST, Video
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import VIDEOS, file_digest
 from pipeline.people.homography import CORNERS, LARGEST_MOVE, transfer
-from pipeline.people.skeletons import Doubles, joint_names, zero_invalid_joints
+from pipeline.people.skeletons import Doubles, zero_invalid_joints
 from pipeline.people.track import Track
 
 SMALL_COPY: Final = 0.55  # of the image's width and height: nearly all joints of a copy of half
@@ -288,7 +288,7 @@ def _fit_to_clip(labels: _ClipDetections, clip: Video, account: VideoAccount) ->
     if (labelled_width, labelled_height) != (width, height):
         factor = np.array([width / labelled_width, height / labelled_height, 1])
         keypoints = detections.keypoints
-        scaled = ByFrame(all_rows(keypoints) * factor, starts(keypoints))
+        scaled = ByFrame(keypoints.rows * factor, keypoints.start)
         detections = replace(detections, keypoints=scaled)
     persons = _confident_persons(detections)
     _compare_with_border(labels.place, persons, clip, account)
@@ -354,9 +354,7 @@ def _compare_with_border(
 
 def _confident_persons(detections: Detections) -> Doubles:
     """Stack all persons of all frames, (N, J, 3); scores below MIN_CONFIDENCE become 0."""
-    nobody = np.empty((0, len(joint_names(detections.skeleton)), 3))
-    everyone = all_rows(detections.keypoints) if detections.keypoints else nobody
-    persons, _ = zero_invalid_joints(everyone)
+    persons, _ = zero_invalid_joints(detections.keypoints.rows)
     persons[persons[..., 2] < MIN_CONFIDENCE] = 0
     return persons
 
@@ -381,19 +379,11 @@ def _drop_lost_frames(
     if not is_lost.any():
         return detections
 
-    n_persons = np.diff(starts(detections.keypoints))  # in each frame
+    n_persons = np.diff(detections.keypoints.start)  # in each frame
     account.drop("frame_damaged", int(n_persons[is_lost].sum()))
     rows = np.flatnonzero(np.repeat(~is_lost, n_persons))
     start = np.append(0, np.cumsum(n_persons[~is_lost]))
-    identity = detections.identity
-    if identity is not None:
-        identity = ByFrame(all_rows(identity)[rows], start)
-    return replace(
-        detections,
-        frame_index=detections.frame_index[~is_lost],
-        keypoints=ByFrame(take_in_place(all_rows(detections.keypoints), rows), start),
-        identity=identity,
-    )
+    return replace(detections.take(rows, start), frame_index=detections.frame_index[~is_lost])
 
 
 def _scene_cuts(

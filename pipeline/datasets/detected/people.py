@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -27,7 +27,6 @@ import numpy as np
 from pipeline.accounting import VideoAccount
 from pipeline.cli.text import count
 from pipeline.clips.labels.detections import Detections
-from pipeline.clips.labels.people_table import ByFrame, all_rows, starts, take_in_place
 from pipeline.clips.tracks.cleaning import Cleaning, clean
 from pipeline.clips.tracks.identities import used_identities
 from pipeline.clips.tracks.linking import SECOND, link, split_at_gaps
@@ -179,7 +178,7 @@ def _describe_identities(detections: Detections) -> str:
     """Hint that a detector may have given new identities to the same people."""
     if detections.identity is None:
         return ""
-    n_people = len(np.unique(np.concatenate(detections.identity)))
+    n_people = len(np.unique(detections.identity.rows))
     n_frames = len(detections.frame_index)
     if n_people == 1:
         return ""
@@ -347,7 +346,7 @@ def _apply_confidence(detections: Detections, account: VideoAccount) -> Detectio
     if not detections.keypoints:
         return detections
 
-    everyone = finite_joints(all_rows(detections.keypoints), account, copy=False)
+    everyone = finite_joints(detections.keypoints.rows, account, copy=False)
     scores = everyone[..., 2]
     confidence = np.minimum(scores, 1)
     everyone[..., 2] = np.where(scores < MIN_CONFIDENCE, 0, confidence)
@@ -358,12 +357,7 @@ def _apply_confidence(detections: Detections, account: VideoAccount) -> Detectio
     if 0 < highest < MIN_CONFIDENCE:
         account.note(f"scores reach only {highest:.2g}: those below {MIN_CONFIDENCE} count as 0")
     n_before = np.append(0, np.cumsum(is_seen))
-    start = n_before[starts(detections.keypoints)]
-    identity = detections.identity
-    if identity is not None:
-        identity = ByFrame(all_rows(identity)[is_seen], start)
-    seen = take_in_place(everyone, np.flatnonzero(is_seen))
-    return replace(detections, keypoints=ByFrame(seen, start), identity=identity)
+    return detections.take(np.flatnonzero(is_seen), n_before[detections.keypoints.start])
 
 
 def _identify(
@@ -420,11 +414,10 @@ def _split_identities(
 
 def _joints_of(detections: Detections, members: Ints) -> Doubles:
     """The joints (n, J, 3) of a person's detections `members` (n, 2)."""
+    t, p = members.T
     keypoints = detections.keypoints
-    if isinstance(keypoints, ByFrame):
-        rows: Doubles = keypoints.rows[keypoints.start[members[:, 0]] + members[:, 1]]
-        return rows
-    return np.stack([keypoints[t][p] for t, p in members])
+    joints: Doubles = keypoints.rows[keypoints.start[t] + p]
+    return joints
 
 
 def _cut_at_switches(
