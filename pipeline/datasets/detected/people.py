@@ -24,6 +24,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from cache.windows import spread
 from pipeline.accounting import VideoAccount
 from pipeline.cli.text import count
 from pipeline.clips.labels.detections import Detections
@@ -384,29 +385,36 @@ def _identify(
     if detections.identity is None:
         linked = link(detections.keypoints, frames, max_gap, cuts=cuts, camera=camera, fps=fps)
         return [(str(k), rows) for k, rows in enumerate(linked)]
-    return _split_identities(detections, account, frames, max_gap, cuts)
+    return _split_identities(detections, detections.identity.rows, account, frames, max_gap, cuts)
 
 
 def _split_identities(
     detections: Detections,
+    identity: Ints,
     account: VideoAccount,
     frames: Ints,
     max_gap: int,
     cuts: Sequence[int],
 ) -> list[tuple[str, Ints]]:
-    """Group detections by the detector's identities, in the form of `_identify`.
+    """Group detections by the detector's identities, (N,), in the form of `_identify`.
 
     After a gap or a cut, an identity is a new person. frames: (T,) numbers of the frames, by which
-    gaps are counted.
+    gaps are counted. If two persons in a frame have one identity, the one with the higher
+    confidence is used; the other is counted as dropped.
     """
-    members = _find_members(detections, account)
-    names = {identity: str(identity) for identity in sorted(members)}
-    if detections.names:
-        names = {identity: detections.names[identity] for identity in names}
-    used_names = {*names.values(), *detections.names}  # also names of people who were dropped
+    members = np.column_stack(spread(np.diff(detections.keypoints.start)))  # (N, 2)
+    t = members[:, 0]
+    confidence = detections.keypoints.rows[..., 2].sum(axis=1)
+    order = np.lexsort((-confidence, t, identity))
+    is_second = (np.diff(identity[order]) == 0) & (np.diff(t[order]) == 0)
+    account.drop("duplicate_person", int(is_second.sum()))
+    order = np.delete(order, np.flatnonzero(is_second) + 1)
+
+    numbers, first = np.unique(identity[order], return_index=True)
+    names = [detections.names[number] if detections.names else str(number) for number in numbers]
+    used_names = {*names, *detections.names}  # also names of people who were dropped
     identified = []
-    for identity, name in names.items():
-        rows = np.array(sorted(members[identity].items()), np.int64)
+    for name, rows in zip(names, np.split(members[order], first[1:]), strict=False):
         for k, segment in enumerate(split_at_gaps(frames[rows[:, 0]], max_gap, cuts)):
             identified.append((free_name(name, "-", k, used_names), rows[segment]))
     return identified
@@ -442,22 +450,3 @@ def _cut_at_switches(
         places = count(n_cuts, "place")
         account.note(f"tracks cut at {places} where they continue on another person")
     return parts
-
-
-def _find_members(detections: Detections, account: VideoAccount) -> dict[int, dict[int, int]]:
-    """Return the detections of each identity: identity -> {t: p}, for `detections.keypoints[t][p]`.
-
-    If two persons in a frame have one identity, the one with the higher confidence is used; the
-    other is counted as dropped.
-    """
-    members: dict[int, dict[int, int]] = {}
-    for t, identities in enumerate(detections.identity or ()):
-        persons = detections.keypoints[t]
-        confidence = persons[..., 2].sum(axis=1)
-        for p in np.argsort(-confidence, kind="stable"):
-            by_frame = members.setdefault(int(identities[p]), {})
-            if t in by_frame:
-                account.drop("duplicate_person", 1)
-            else:
-                by_frame[t] = int(p)
-    return members
