@@ -149,19 +149,13 @@ def results_content(
         if category != 1:
             n_left_out[kind(category)] += 1
             continue
-        name, frame = _split_name(file, "image_id", result.get("image_id"))
+        clip, frame = _split_name(file, "image_id", result.get("image_id"), clip)
         box = None
-        if clip is None:
-            clip = name
-        _require_one_clip(file, "image_id", name, clip)
-
         if "keypoints" in result or "bbox" not in result:
             points = _joints(file, "keypoints", result.get("keypoints"))
             box = tolerant_box(result.get("bbox", result.get("box")))
         else:
-            score = _score(file, result)
-            bbox = numbers(file, "bbox", result["bbox"], (4,)).tolist()
-            corners = RESULTS.parse_box(file, "bbox", bbox, content.bad_boxes, score)
+            corners = _corners(RESULTS, file, "bbox", result, content)
             if corners is None:
                 continue
             points = corners
@@ -179,34 +173,39 @@ def results_content(
     return content
 
 
-def _score(file: Path, result: Mapping[str, Any]) -> float:
-    score = result.get("score", 1.0)
-    if not isinstance(score, int | float):
-        raise label_error(file, "score", "a number", kind(score))
-    return finite_score(file, "score", score)
+def _corners(
+    form: LabelFormat, file: Path, key: str, entry: Mapping[str, Any], content: LabelContent
+) -> Doubles | None:
+    """The corners (2, 3) of a person's `bbox`, with the `score`; None if the box is bad."""
+    stored_score = entry.get("score", 1.0)
+    if not isinstance(stored_score, int | float):
+        raise label_error(file, "score", "a number", kind(stored_score))
+    score = finite_score(file, "score", stored_score)
+    box = numbers(file, key, entry["bbox"], (4,)).tolist()
+    return form.parse_box(file, key, box, content.bad_boxes, score)
 
 
-def _split_name(file: Path, key: str, image: object) -> tuple[str, int]:
+def _split_name(file: Path, key: str, image: object, clip: str | None) -> tuple[str, int]:
     """Split an image name into the part before the frame number, and the number: "clip_0035.jpg"
-    gives "clip_" and 35. Raises RawDataError for a name without a number.
+    gives "clip_" and 35. clip: that part of the images before; None for the first.
+
+    Raises RawDataError for a name without a number, or with another part before it.
     """
+    match = None
     if isinstance(image, str | int):
         match = _NAME_OF_IMAGE.fullmatch(Path(str(image)).stem)
-        if match is not None:
-            return match["name"], int(match["number"])
-    expected = "an image name that ends in the frame number, such as '35.jpg'"
-    if image is None:
-        raise other_tool_error(file, key, expected, kind(image))
-    raise label_error(file, key, expected, shown(image), NUMBERED)
-
-
-def _require_one_clip(file: Path, key: str, name: str, clip: str) -> None:
-    """Raise RawDataError if an image's name before the frame number is not that of the first."""
-    if name != clip:
+    if match is None:
+        expected = "an image name that ends in the frame number, such as '35.jpg'"
+        if image is None:
+            raise other_tool_error(file, key, expected, kind(image))
+        raise label_error(file, key, expected, shown(image), NUMBERED)
+    name = match["name"]
+    if clip is not None and name != clip:
         expected = "image names that differ only by the frame number at their end"
         actual = f"{shorten(clip)!r} and {shorten(name)!r} before it"
         do = f"Have the results of one video in a file. {NUMBERED}"
         raise label_error(file, key, expected, actual, do)
+    return name, int(match["number"])
 
 
 def _identity(file: Path, result: Mapping[str, Any]) -> int | None:
@@ -330,10 +329,7 @@ class _Annotations(NamedTuple):
                 points = points * image.scale
                 box = tolerant_box(entry.get("bbox"), image.scale)
             else:
-                score = _score(self.file, entry)
-                key_of_box = f"{key}.bbox"
-                bbox = numbers(self.file, key_of_box, entry["bbox"], (4,)).tolist()
-                corners = COCO.parse_box(self.file, key_of_box, bbox, content.bad_boxes, score)
+                corners = _corners(COCO, self.file, f"{key}.bbox", entry, content)
                 if corners is None:
                     continue
                 points = corners * image.scale
@@ -396,10 +392,7 @@ def _coco_images(file: Path, stored: object, sizes: Sizes | None) -> dict[int, _
             frame = COCO.frame(file, f"{key}.frame_index", entry["frame_index"])
         else:
             name_key, name = _image_name(entry)
-            name_of_clip, frame = _split_name(file, f"{key}.{name_key}", name)
-            if clip is None:
-                clip = name_of_clip
-            _require_one_clip(file, f"{key}.{name_key}", name_of_clip, clip)
+            clip, frame = _split_name(file, f"{key}.{name_key}", name, clip)
         width = entry.get("width")
         height = entry.get("height")
         if (width, height) != stated_size:
