@@ -34,7 +34,6 @@ from pipeline.clips.labels.people_table import (
     FoundPeople,
     Identity,
     PeopleTable,
-    blocks,
     take_in_place,
 )
 from pipeline.errors import FOLDER, RawDataError
@@ -342,8 +341,8 @@ def _require_scores(place: Path, points: Doubles) -> None:
     joints would count as certain.
     """
     scores = points[..., 2]
-    n_high = sum(int((scores[rows] > HIGHEST_SCORE).sum()) for rows in blocks(len(scores)))
-    n_scores = sum(int((scores[rows] > 0).sum()) for rows in blocks(len(scores)))
+    n_high = int((scores > HIGHEST_SCORE).sum())
+    n_scores = int((scores > 0).sum())
     if n_high < (1 - MOST_SCORES) * (n_scores - 1) - 1 or not n_scores:
         return
     scores = scores[np.isfinite(scores) & (scores > 0)]
