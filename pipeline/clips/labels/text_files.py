@@ -86,15 +86,6 @@ LEAST_PX: Final = 20.0
 TAKE_PX: Final = "Take Sports2D's files with _px in their names."
 
 
-class _YoloLine(NamedTuple):
-    """A person's line in a file of YOLO."""
-
-    frame: int
-    points: Doubles  # corners of the box, or joints, as in `FoundPerson`
-    box: Doubles | None  # as in `FoundPerson`
-    ending: list[float]  # after box and joints: confidence and identity, one of them, or neither
-
-
 def are_mot_lines(first: str | None) -> bool:
     """Whether the first line begins with a number and a comma."""
     return first is not None and _is_number(first.split(",")[0])
@@ -253,11 +244,12 @@ def mot_content(file: Path) -> LabelContent:
 def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> LabelContent:
     """Read YOLO's files, (number, file) each, without classes other than 0, COCO's person.
 
-    The numbers after box and joints are read last (`_found_people`), because all lines together
-    tell what they are. Raises RawDataError.
+    The numbers after box and joints are used last (`_identified`), because all lines together tell
+    what they are. Raises RawDataError.
     """
     content = LabelContent(box_form=CENTRE_BOX)
-    people: list[_YoloLine] = []
+    people: list[FoundPerson] = []  # without identities
+    endings: list[list[float]] = []  # the numbers after box and joints of each
     skipped = Counter[str]()  # lines of a class that is no person
     line_formats = set[int]()  # the KEYPOINT_NUMBERS that lines have
     for number, file in files:
@@ -287,8 +279,9 @@ def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> La
             if keypoints:
                 box = points[:, :2]
                 points = _joints(keypoints, size)
-            people.append(_YoloLine(frame, points, box, ending))
-    for person in _found_people(people):
+            people.append(FoundPerson(frame, points, box=box))
+            endings.append(ending)
+    for person in _identified(people, endings):
         content.people.add(person)
     content.notes.extend(
         f"{count(n, 'line')} of class {name} left out: 0 is COCO's person"
@@ -319,29 +312,26 @@ def _joints(values: Sequence[float], size: tuple[int, int]) -> Doubles:
     return np.column_stack([x * size[0], y * size[1], score])
 
 
-def _found_people(lines: Sequence[_YoloLine]) -> Iterator[FoundPerson]:
-    """Convert lines to persons, with confidence and identity from their `ending`.
+def _identified(
+    people: Sequence[FoundPerson], endings: Sequence[list[float]]
+) -> Iterator[FoundPerson]:
+    """Give people the confidence and identity at the end of their lines.
 
     Two numbers are confidence and identity. One number is an identity if it is a whole number above
     0 in all lines, else a confidence. A negative identity is none, as in MOT.
     """
-    single = [line.ending[0] for line in lines if len(line.ending) == 1]
+    single = [ending[0] for ending in endings if len(ending) == 1]
     are_identities = all(value >= 1 and value % 1 == 0 for value in single)
-    for line in lines:
-        score = 1.0
-        identity = None
-        if len(line.ending) == 2:
-            score, number = line.ending
-            if number >= 0:
-                identity = int(number)
-        elif line.ending and are_identities:
-            identity = int(line.ending[0])
-        elif line.ending:
-            score = line.ending[0]
-        points = line.points
+    for person, ending in zip(people, endings, strict=True):
+        if len(ending) == 1 and are_identities:
+            ending = [1.0, *ending]
+        missing = (1.0, -1.0)[len(ending) :]
+        score, number = *ending, *missing
+        points = person.points
         if len(points) != JOINTS:  # a box, which has no score of its own
             points = points * [1, 1, score]
-        yield FoundPerson(line.frame, points, identity, line.box)
+        identity = int(number) if number >= 0 else None
+        yield person._replace(points=points, identity=identity)
 
 
 def trc_content(files: Sequence[Path]) -> LabelContent:
@@ -386,17 +376,19 @@ def _read_trc(file: Path) -> tuple[list[str], list[int], Doubles]:
     if not rate > 0:
         raise label_error(file, "line 3", "frames per second", str(rate))
     n_numbers = 2 + 3 * len(joints)
-    numbered = [*enumerate(lines, start=1)][TRC_HEADER:]
-    data = [(number, line) for number, line in numbered if line.strip()]
-    rows = np.empty((len(data), n_numbers))
-    for i, (number, line) in enumerate(data):
+    stored = []
+    for number, line in enumerate(lines[TRC_HEADER:], TRC_HEADER + 1):
         fields = line.split("\t")
         key = f"line {number}"
+        if not line.strip():
+            continue
         if len(fields) < n_numbers:
             actual = f"{len(fields)} fields"
             raise label_error(file, key, f"{n_numbers} fields", actual, DAMAGED)
         # blank fields are numbers that are not known
-        rows[i] = floats(file, key, [field.strip() or "nan" for field in fields[:n_numbers]])
+        texts = [field.strip() or "nan" for field in fields[:n_numbers]]
+        stored.append(np.array(floats(file, key, texts)))
+    rows = np.array(stored).reshape(-1, n_numbers)
 
     frames = np.rint(rows[:, 1] * rate)
     if not are_usable_numbers(frames).all():
