@@ -276,7 +276,7 @@ def _assemble(
     place = source.place
     notes = [*content.notes]
     _require_one_order(source, content.people)
-    people = content.people.finish(identities=content.are_identities_used)
+    people = content.people.finish()
     is_copy = people.find_copies()
     if is_copy.any():
         copies = count(int(is_copy.sum()), "detection")

@@ -165,7 +165,7 @@ def results_content(
         do = "Write category_id 1, or leave it out."
         raise label_error(file, "category_id", "1, COCO's person", actual, do)
     # AlphaPose's trackers count from 1; without a tracker, all identities are 0.
-    content.are_identities_used = content.people.have_identities()
+    content.people.forget_zeros()
     content.notes.extend(
         f"{count(n, 'result')} of category {name} left out: 1 is COCO's person"
         for name, n in n_left_out.items()

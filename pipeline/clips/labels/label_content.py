@@ -48,7 +48,6 @@ class LabelContent:
     in_pixels: str = ""  # advice how its tool writes pixels instead of shares of the image
     # frame -> (3, 3) homography from the previous frame to it
     camera: dict[int, Doubles] = field(default_factory=dict)
-    are_identities_used: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,18 +153,19 @@ class FoundPeople:
         self._frame.append(person.frame)
         self._points.frombytes(person.points.tobytes())
 
-    def have_identities(self) -> bool:
-        """Whether somebody has an identity other than 0."""
-        return any(self._codes)
+    def forget_zeros(self) -> None:
+        """Leave out the identities, if all are 0."""
+        if not any(self._codes):
+            self._codes = {None: 0}
+            self._code = array("i", [0]) * len(self)
 
-    def finish(self, *, identities: bool = True) -> PeopleTable:
-        """The people. There can be no more of them. identities: whether they have any."""
-        code = np.asarray(self._code)
+    def finish(self) -> PeopleTable:
+        """The people. There can be no more of them."""
         return PeopleTable(
             np.asarray(self._frame),
-            np.asarray(self._points).reshape(len(code), self.n_points, 3),
-            code if identities else np.zeros_like(code),
-            [*self._codes] if identities else [None],
+            np.asarray(self._points).reshape(len(self), self.n_points, 3),
+            np.asarray(self._code),
+            [*self._codes],
             np.asarray(self._boxed),
             np.asarray(self._boxes).reshape(-1, 2, 2),
         )
