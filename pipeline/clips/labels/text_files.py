@@ -31,11 +31,11 @@ from __future__ import annotations
 
 import csv
 import re
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import islice, tee
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
@@ -66,6 +66,7 @@ COLUMNS: Final = ("track", "frame", "x", "y", "w", "h")
 HEADER: Final = (
     f"Write a first line {','.join(COLUMNS)} and one line for each person in each frame."
 )
+TEXT: Final = "text in UTF-8"
 HEAD: Final = 1 << 17  # bytes, which tell another file from text
 LONGEST_TRACK: Final = 200  # characters of its name
 MOST_DIGITS: Final = 12  # of a frame's number
@@ -93,7 +94,8 @@ def are_mot_lines(first: str | None) -> bool:
 
 def csv_content(file: Path, first: str) -> LabelContent:
     """A clip's boxes by lines with a header, of which `first` is the first one, "" without any.
-    Raises RawDataError.
+
+    Other columns are ignored; lines may have any order. Raises RawDataError.
     """
     expected = f"{','.join(COLUMNS)}, or MOT's lines"
     if not first:
@@ -106,11 +108,28 @@ def csv_content(file: Path, first: str) -> LabelContent:
         )
         raise label_error(file, "line 1", expected, actual, do)
     content = LabelContent()
-    for line in _csv_lines(file):
-        corners = CSV.parse_box(file, line.key, line.box, content.bad_boxes)
-        if corners is not None:
-            content.people.add(FoundPerson(line.frame, corners, line.track))
-    _require_once(file, content.people.finish())
+    numbers = array("q")  # of the people's lines
+    with reading(file, "CSV", do=HEADER):
+        rows = _csv_rows(file)
+        _, header = next(rows)
+        names = [name.strip() for name in header]
+        _require_columns(file, names, first)
+        columns = [names.index(name) for name in COLUMNS]
+        for line, row in rows:
+            key = f"line {line}"
+            padded = row + [""] * len(names)
+            track, number, *box = (padded[column].strip() for column in columns)
+            if not (track.isprintable() and 0 < len(track) <= LONGEST_TRACK):
+                actual = f"{kind(track)} as the track"
+                raise label_error(file, key, "a name or number", actual, "Name every person.")
+            if not (number.isdecimal() and len(number) <= MOST_DIGITS):
+                actual = f"{kind(number)} as the frame"
+                raise label_error(file, key, "a whole number", actual, "Count frames from 0.")
+            corners = CSV.parse_box(file, key, floats(file, key, box), content.bad_boxes)
+            if corners is not None:
+                content.people.add(FoundPerson(int(number), corners, track))
+                numbers.append(line)
+    _require_once(file, content.people.finish(), numbers)
     return content
 
 
@@ -124,7 +143,7 @@ def _is_number(word: str) -> bool:
 
 def lines_of(file: Path) -> Iterator[tuple[str, str]]:
     """(key, text) of each line that is not blank, such as ("line 3", "1,7,101,41,60,150")."""
-    for number, text in enumerate(_text_lines(file, "text in UTF-8"), 1):
+    for number, text in enumerate(_text_lines(file, TEXT), 1):
         if text.strip():
             yield f"line {number}", text
 
@@ -145,36 +164,15 @@ def _text_lines(file: Path, expected: str) -> Iterator[str]:
             encoding = "utf-8"
 
 
-class _CsvLine(NamedTuple):
-    """A person's line in a file of CSV."""
-
-    key: str
-    frame: int
-    track: str
-    box: list[float]
-
-
-def _csv_lines(file: Path) -> Iterator[_CsvLine]:
-    """Read a CSV file. Other columns are ignored; lines may have any order. Raises RawDataError."""
-    lines, texts = tee(lines_of(file))
-    rows = csv.reader((text for _, text in texts), strict=True)
-    with reading(file, "CSV", do=HEADER):
-        names = [name.strip() for name in next(rows)]
-        _require_columns(file, names, next(lines)[1])
-        columns = [names.index(name) for name in COLUMNS]
-        for n_lines, (row, (key, _)) in enumerate(zip(rows, lines, strict=False), 2):
-            if rows.line_num != n_lines:
-                actual = "one over several"
-                raise label_error(file, "file", "a line a person and frame", actual, HEADER)
-            padded = row + [""] * len(names)
-            track, number, *box = (padded[column].strip() for column in columns)
-            if not (track.isprintable() and 0 < len(track) <= LONGEST_TRACK):
-                actual = f"{kind(track)} as the track"
-                raise label_error(file, key, "a name or number", actual, "Name every person.")
-            if not (number.isdecimal() and len(number) <= MOST_DIGITS):
-                actual = f"{kind(number)} as the frame"
-                raise label_error(file, key, "a whole number", actual, "Count frames from 0.")
-            yield _CsvLine(key, int(number), track, floats(file, key, box))
+def _csv_rows(file: Path) -> Iterator[tuple[int, list[str]]]:
+    """(number, fields) of each line of a CSV file that is not blank. Raises RawDataError."""
+    rows = csv.reader(_text_lines(file, TEXT), strict=True)
+    for number, row in enumerate(rows, 1):
+        if number > 1 and rows.line_num != number:
+            actual = "one over several"
+            raise label_error(file, "file", "a line a person and frame", actual, HEADER)
+        if len(row) > 1 or "".join(row).strip():
+            yield number, row
 
 
 def _require_columns(file: Path, names: Sequence[str], header: str) -> None:
@@ -189,17 +187,16 @@ def _require_columns(file: Path, names: Sequence[str], header: str) -> None:
         raise other_tool_error(file, "line 1", expected, actual, HEADER)
 
 
-def _require_once(file: Path, people: PeopleTable) -> None:
-    """Raise RawDataError for a line whose frame and track an earlier line has."""
+def _require_once(file: Path, people: PeopleTable, numbers: Sequence[int]) -> None:
+    """Raise RawDataError for a person whose frame and track an earlier line has. numbers: of the
+    people's lines.
+    """
     repeated = people.find_repeated()
-    if not len(repeated):
-        return
-    row = repeated.min()
-    place = (people.frame[row], people.identities[people.code[row]])
-    lines = (line for line in _csv_lines(file) if (line.frame, line.track) == place)
-    _, second = islice(lines, 2)
-    actual = f"track {shown(second.track)} a second time in frame {second.frame}"
-    raise label_error(file, second.key, "one box a frame", actual, HEADER)
+    if len(repeated):
+        row = repeated.min()
+        track = people.identities[people.code[row]]
+        actual = f"track {shown(track)} a second time in frame {people.frame[row]}"
+        raise label_error(file, f"line {numbers[row]}", "one box a frame", actual, HEADER)
 
 
 def mot_content(file: Path) -> LabelContent:
