@@ -25,7 +25,7 @@ import numpy as np
 from pipeline.cli.text import count
 from pipeline.clips.labels import sam_3d_body, text_files
 from pipeline.clips.labels.box_fit import check_people
-from pipeline.clips.labels.joint_orders import NOT_STATED, StatedOrder, order_joints
+from pipeline.clips.labels.joint_orders import NOT_STATED, OrderedJoints, StatedOrder, order_joints
 from pipeline.clips.labels.label_content import LabelContent, Sizes
 from pipeline.clips.labels.label_values import DAMAGED, ONE_VIDEO, label_error
 from pipeline.clips.labels.people_formats import Source, format_of
@@ -287,15 +287,11 @@ def _assemble(
     points = people.points
     # Two points of a person are the corners of a box, unless the file names two joints.
     are_boxes = points.shape[1] == len(CORNERS) and len(content.joints or ()) != len(CORNERS)
-    skeleton: Skeleton = CORNERS
-    is_order_assumed = False
+    ordered = OrderedJoints(CORNERS, points)
     if not are_boxes:
         ordered = order_joints(place, points, content.joints, orders, joints)
-        is_order_assumed = ordered.is_assumed
-        skeleton = ordered.skeleton
-        points = ordered.points
-        notes += ordered.notes
-    _require_scores(place, points)
+    notes += ordered.notes
+    _require_scores(place, ordered.points)
     if content.passed_over:
         notes.append(f"{content.passed_over} detections are no people, or marked as not to be used")
     start = np.flatnonzero(np.diff(people.frame, prepend=-1))
@@ -304,15 +300,15 @@ def _assemble(
     identity, names = _identities(people, start, notes)
 
     return Detections(
-        skeleton,
+        ordered.skeleton,
         frames,
-        ByFrame(points, start),
+        ByFrame(ordered.points, start),
         identity,
         frames.tolist() if content.frames is None else content.frames,
         names,
         complete=content.frames is not None,
         notes=notes,
-        is_order_assumed=is_order_assumed,
+        is_order_assumed=ordered.is_assumed,
         in_pixels=content.in_pixels,
         camera=content.camera,
         bad_boxes=Counter(error.reason for error in content.bad_boxes),
