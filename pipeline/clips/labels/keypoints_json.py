@@ -26,6 +26,7 @@ import numpy as np
 from pipeline.cli.text import count
 from pipeline.clips.labels.joint_orders import JOINT_COUNTS
 from pipeline.clips.labels.label_content import (
+    UNSCALED,
     LabelContent,
     LabelFormat,
     Sizes,
@@ -314,8 +315,7 @@ class _Annotations(NamedTuple):
         content = LabelContent(joints=self.categories.joints)
         n_people = 0
         n_interpolated = 0
-        n_with_joints = 0
-        any_labelled = False
+        are_labelled = set[bool]()  # whether those with joints have a labelled one
         all_have_boxes = True
         for key, entry, image in self._of_people(content):
             n_people += 1
@@ -324,8 +324,7 @@ class _Annotations(NamedTuple):
             box = None
             if not as_boxes and ("keypoints" in entry or "bbox" not in entry):
                 points = _coco_joints(self.file, key, entry, content.joints)
-                n_with_joints += 1
-                any_labelled |= bool(points[:, 2].any())
+                are_labelled.add(bool(points[:, 2].any()))
                 points = points * image.scale
                 box = tolerant_box(entry.get("bbox"), image.scale)
             else:
@@ -335,7 +334,7 @@ class _Annotations(NamedTuple):
                 points = corners * image.scale
             identity = track_id(self.file, key, entry)
             content.people.add(FoundPerson(image.frame, points, identity, box))
-        if n_with_joints and all_have_boxes and not any_labelled:
+        if are_labelled == {False} and all_have_boxes:
             return self.people(as_boxes=True)
         if n_interpolated:
             content.notes.append(
@@ -382,7 +381,7 @@ def _coco_images(file: Path, stored: object, sizes: Sizes | None) -> dict[int, _
     images = {}
     clip = None  # the images' name before the frame number
     stated_size: tuple[object, object] = (None, None)
-    scale = np.ones(3)
+    scale = UNSCALED
     size = ""
     entries = records(file, "images", stored)
     for i, entry in enumerate(entries):
@@ -453,7 +452,7 @@ def _scale(
     Raises RawDataError for an image of another shape, since it is unknown how it was cut or padded.
     """
     if sizes is None or not all(stated_size):
-        return np.ones(3)
+        return UNSCALED
     stated = np.array([whole_number(file, f"{key}.size", side) for side in stated_size], np.float64)
     possible = np.array(sizes(), np.float64)  # (sizes, 2)
     clip = possible[0]

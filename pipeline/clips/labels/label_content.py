@@ -32,6 +32,7 @@ LARGEST_SHARE: Final = 1.5
 CORNER_BOX: Final = "x y w h"
 CENTRE_BOX: Final = "cx cy w h"
 TWO_CORNERS: Final = "x y x y"
+UNSCALED: Final = np.ones(3)  # x, y and score of an image of the clip's size
 
 
 @dataclass(slots=True)
@@ -113,7 +114,7 @@ class LabelFormat:
 
 
 def tolerant_box(
-    stored: object, scale: Doubles | None = None, *, as_corners: bool = False
+    stored: object, scale: Doubles = UNSCALED, *, as_corners: bool = False
 ) -> Doubles | None:
     """The corners (2, 2) px of a box beside joints; None for anything but four numbers.
 
@@ -129,4 +130,4 @@ def tolerant_box(
     box = np.array(stored, np.float64).reshape(2, 2)
     if not as_corners:
         box[1] += box[0]
-    return box if scale is None else box * scale[:2]
+    return box * scale[:2]
