@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -50,7 +49,7 @@ class StreamedList:
         return f"{self.length} entries"  # as `kind` says of a list
 
     def __iter__(self) -> Iterator[Any]:
-        yield from islice(_values(self.file, self.prefix, self.do), self.length)
+        return _values(self.file, self.prefix, self.do)
 
 
 class _Unread:
