@@ -290,7 +290,8 @@ def _fit_to_clip(labels: _ClipDetections, clip: Video, account: VideoAccount) ->
         keypoints = detections.keypoints
         scaled = ByFrame(keypoints.rows * factor, keypoints.start)
         detections = replace(detections, keypoints=scaled)
-    persons = _confident_persons(detections)
+    persons, _ = zero_invalid_joints(detections.keypoints.rows)
+    persons[persons[..., 2] < MIN_CONFIDENCE] = 0
     _compare_with_border(labels.place, persons, clip, account)
     require_pixels(
         labels.place,
@@ -350,13 +351,6 @@ def _compare_with_border(
         refuse(error)
     elif share > DETECTED_OUTSIDE:
         account.note(f"{share:.0%} of the joints are beyond the border of the image")
-
-
-def _confident_persons(detections: Detections) -> Doubles:
-    """Stack all persons of all frames, (N, J, 3); scores below MIN_CONFIDENCE become 0."""
-    persons, _ = zero_invalid_joints(detections.keypoints.rows)
-    persons[persons[..., 2] < MIN_CONFIDENCE] = 0
-    return persons
 
 
 def _pixel_camera(camera: Mapping[int, Doubles], width: int, height: int) -> dict[int, Doubles]:

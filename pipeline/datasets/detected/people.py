@@ -18,7 +18,7 @@ result.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -232,7 +232,8 @@ class _Selection:
     def visible(self, frame_index: Ints, kp_2d: Doubles) -> Iterator[PersonTrack]:
         """Use the frames with at least MIN_VISIBLE joints, as one part."""
         n_visible = (kp_2d[..., 2] > 0).sum(axis=1)
-        yield self._smooth(frame_index, kp_2d, n_visible >= MIN_VISIBLE)
+        reasons = {"too_few_visible_joints": n_visible < MIN_VISIBLE}
+        yield self._smooth(frame_index, kp_2d, reasons)
 
     def clean_parts(
         self, frame_index: Ints, kp_2d: Doubles, cleaning: Cleaning
@@ -247,14 +248,14 @@ class _Selection:
             commonest = max(dropped, key=lambda reason: len(dropped[reason]))
             self.account.drop_track(commonest, 0)
         for rows in parts:
-            has_enough = np.full(len(rows), True)
-            yield self._smooth(frame_index[rows], kp_2d[rows], has_enough)
+            yield self._smooth(frame_index[rows], kp_2d[rows], {})
 
-    def _smooth(self, frame_index: Ints, kp_2d: Doubles, has_enough: Bools) -> PersonTrack:
+    def _smooth(
+        self, frame_index: Ints, kp_2d: Doubles, reasons: Mapping[str, Bools]
+    ) -> PersonTrack:
         """Make a track whose boxes are smoothed over time, across missing frames.
 
-        has_enough: (T,) whether a frame shows enough joints. Frames that do not, and frames without
-        a box, are counted as dropped.
+        Frames without a box are counted as dropped, and those to which one of `reasons` applies.
         """
         # kp_2d in a frame for each time, all 0 where the person is missing
         offset = frame_index - frame_index[0]
@@ -264,8 +265,7 @@ class _Selection:
         boxes, first, stop = smooth_boxes(without_gaps, threshold=MIN_CONFIDENCE)
 
         has_no_box = (offset < first) | (offset >= stop)
-        reasons = {"no_box": has_no_box, "too_few_visible_joints": ~has_enough}
-        rows = np.flatnonzero(self.account.drop_rows(reasons))
+        rows = np.flatnonzero(self.account.drop_rows({"no_box": has_no_box, **reasons}))
         detected = kp_2d[rows]
         factors = np.array([1, 1, BOX_FACTOR, BOX_FACTOR], np.float32)
         bbox = boxes[offset[rows] - first] * factors
