@@ -105,7 +105,7 @@ class ClipDecoding:
                 problem = None
                 if not frame.index or frame.record is None:
                     problem = Video(self._raw, clip).unreadable(str(frame.problem))
-                return DecodedTask(frames, True, problem, frame.record)
+                return DecodedTask(frames, True, problem, frame.record, self._n_stated)
             colours = None
             small = None
             if frame.image is not None:
@@ -151,7 +151,6 @@ class OpenClip:
         # results of decoding
         self.has_ended = False
         self.record: ClipRecord | None = None  # known once the clip has ended
-        self.n_stated: int | None = None  # frames by its header, if that is known
         self.decoded = deque[DecodedTask]()  # tasks whose frames are not taken
         self.decoded_frames: list[int] = []  # numbers of taken frames in the clip, ascending
         self.damaged_frames: list[int] = []
@@ -196,7 +195,6 @@ class OpenClip:
             self.decoded.append(task)
             self.has_ended = task.ended
             self.record = task.record
-            self.n_stated = self.n_stated or task.n_stated
 
     def take_frames(self, task: DecodedTask) -> Iterator[_DecodedFrame]:
         """Record the frames of a task, and yield the decoded ones for the detector.
