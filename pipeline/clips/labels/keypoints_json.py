@@ -94,29 +94,25 @@ def has(entry: object, key: str) -> bool:
     return isinstance(entry, dict) and key in entry
 
 
-def pages_of(
-    place: Path, listed: Collection[object] | StreamedList | None, files: Sequence[tuple[int, Path]]
-) -> Iterator[tuple[int, Path, object]]:
-    """Yield (frame, file, content) of a list, or of files of single frames."""
-    for frame, page in enumerate(listed or ()):
-        yield frame, place, page
-    for number, file in files:
-        yield number, file, load_json(file, do=DAMAGED)
-
-
 def openpose_content(
-    frames: Iterable[tuple[int, Path, object]], sizes: Sizes | None
+    place: Path,
+    listed: Iterable[object] | None,
+    files: Sequence[tuple[int, Path]],
+    sizes: Sizes | None,
 ) -> LabelContent:
-    """Read (frame, file, content) of OpenPose's `--write_json` files, or of ComfyUI's list. Raises
+    """Read OpenPose's `--write_json` files, (frame, file) each, or ComfyUI's list. Raises
     RawDataError.
 
     Joints on a canvas (`canvas_width`, `canvas_height`) of another scale are scaled to the clip's
     size.
     """
+    pages = ((frame, place, page) for frame, page in enumerate(listed or ()))
+    if files:
+        pages = ((frame, file, load_json(file, do=DAMAGED)) for frame, file in files)
     processed = list[int]()  # frames
     people = FoundPeople()
     n_scaled = 0
-    for frame, file, content in frames:
+    for frame, file, content in pages:
         page = content if isinstance(content, dict) else {}
         scale = _scale(file, "canvas", (page.get("canvas_width"), page.get("canvas_height")), sizes)
         if "people" not in page:

@@ -94,7 +94,7 @@ FORMATS: Final = (
             or (bool(source.frames) and source.frames[0][1].suffix == ".json")
         ),
         lambda source, sizes: keypoints_json.openpose_content(
-            keypoints_json.pages_of(source.place, source.json, source.frames), sizes
+            source.place, source.json, source.frames, sizes
         ),
         orders={25: "body_25", 18: "openpose_coco"},
     ),
