@@ -147,6 +147,7 @@ class _StretchedOut:
     """N people who show head, limbs and trunk, and whose joints form a long shape."""
 
     columns: Mapping[str, int]  # of joints, by bare name
+    heads: Sequence[int]  # columns of HEAD's joints
     points: Doubles  # (N, J, 2) px; NaN: not shown
     along: Doubles  # (N, J) px along the shape
     length: Doubles  # (N,) px of the shape
@@ -163,9 +164,8 @@ class _StretchedOut:
         ankles.
         """
         y = self.points[..., 1]
-        heads = [self.columns[joint] for joint in HEAD if joint in self.columns]
         ankles = [self.columns["lankle"], self.columns["rankle"]]
-        highest_head = np.nanmin(y[:, heads], axis=1)
+        highest_head = np.nanmin(y[:, self.heads], axis=1)
         is_below = highest_head > np.nanmax(y[:, ankles], axis=1)
         return np.asarray(self.is_vertical & is_below)
 
@@ -198,8 +198,7 @@ class _StretchedOut:
         """(N,) how far the way from head to ankles turns back on one side, as a share of the
         shape.
         """
-        heads = [self.columns[joint] for joint in HEAD if joint in self.columns]
-        head = np.nanmean(self.along[:, heads], axis=1)
+        head = np.nanmean(self.along[:, self.heads], axis=1)
         ways = []
         for side in "lr":
             levels = [self.along[:, self.columns[side + joint]] for joint in LEVELS]
@@ -243,7 +242,7 @@ def _find_stretched_out(points: Doubles, columns: Mapping[str, int]) -> _Stretch
     along = np.einsum("nji,ni->nj", centred, axes[..., 1])[is_long]
     length = np.nanmax(along, axis=1) - np.nanmin(along, axis=1)
     is_vertical = np.abs(axes[is_long, 1, 1]) > VERTICAL
-    return _StretchedOut(columns, points[is_long], along, length, is_vertical)
+    return _StretchedOut(columns, heads, points[is_long], along, length, is_vertical)
 
 
 def _sides(points: Doubles, columns: Mapping[str, int]) -> tuple[Doubles, Doubles]:
