@@ -32,7 +32,6 @@ from pipeline.clips.labels.people_formats import Source, format_of
 from pipeline.clips.labels.people_table import (
     ByFrame,
     FoundPeople,
-    Identity,
     PeopleTable,
     take_in_place,
 )
@@ -376,10 +375,7 @@ def _identities(
         notes.append(f"identities are not used: {problem}. People are linked")
         return None, ()
 
-    names: list[str] = []
-    numbers: Sequence[Identity] = known
     if any(isinstance(identity, str) for identity in known):
-        names = sorted(map(str, known))
-        number_of = {name: number for number, name in enumerate(names)}
-        numbers = [number_of[str(identity)] for identity in known]
-    return ByFrame(np.array(numbers, np.int64)[people.code], start), names
+        names, numbers = np.unique([str(identity) for identity in known], return_inverse=True)
+        return ByFrame(numbers[people.code], start), names.tolist()
+    return ByFrame(np.array(known, np.int64)[people.code], start), ()
