@@ -19,7 +19,6 @@ import json
 import tempfile
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -62,6 +61,14 @@ class DecodedTask(NamedTuple):
     problem: RawDataError | None = None  # why the clip cannot be read
     record: ClipRecord | None = None  # what the clip is; known when it has been decoded to its end
     n_stated: int | None = None  # frames of the clip by its header, if that is known
+
+
+class _DecodedFrame(NamedTuple):
+    """A decoded frame, for the detector."""
+
+    number: int  # in the clip, from 0
+    image: Image
+    is_key: bool  # people are searched in it, instead of followed from the frame before
 
 
 Task = tuple[str, int]  # a clip, and the task's first frame
@@ -256,12 +263,3 @@ def _people_text(frame: int, people: People, n_before: int) -> bytes:
         }
         text += b",\n" + json.dumps(annotation, separators=(",", ":")).encode()
     return text
-
-
-@dataclass(frozen=True, slots=True)
-class _DecodedFrame:
-    """A decoded frame, for the detector."""
-
-    number: int  # in the clip, from 0
-    image: Image
-    is_key: bool  # people are searched in it, instead of followed from the frame before
