@@ -45,7 +45,7 @@ KEY: Final = "pred_keypoints_2d"
 FRAME: Final = "frame"  # key of a person
 WRITE: Final = "docs/results.md has ten lines that write such files."
 _HOLDS: Final = f"{TOOL}'s results: NumPy arrays in dicts and lists"
-_NUMBER: Final = re.compile(r"(\d{1,18})(?:_data)?(?:\.\w+)?")  # at the end of a file's name
+_NUMBER: Final = re.compile(r"(\d{1,18})(?:_data)?(?:\.\w+)?$")  # at the end of a file's name
 _SIDES: Final = ("left", "right")
 _LIMBS: Final = ("shoulder", "elbow", "hip", "knee", "ankle")
 _FEET: Final = ("big_toe", "small_toe", "heel")
@@ -116,7 +116,7 @@ def number_of(name: str) -> int | None:
     >>> number_of("a/img_000012.jpg"), number_of("000003_data"), number_of("walk.npz")
     (12, 3, None)
     """
-    match = re.search(rf"{_NUMBER.pattern}$", name)
+    match = _NUMBER.search(name)
     return int(match[1]) if match else None
 
 
