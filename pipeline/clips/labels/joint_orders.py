@@ -91,8 +91,7 @@ def order_joints(
     fault = find_fault(ordered.skeleton, ordered.points, is_assumed=ordered.is_assumed)
     if fault is not None:
         refuse(_other_order(place, ordered, fault, points, stated))
-    doubt = _note_if_upside_down(ordered.skeleton, ordered.points)
-    return ordered._replace(notes=[doubt] if doubt else [])
+    return ordered._replace(notes=_note_if_upside_down(ordered.skeleton, ordered.points))
 
 
 def _joints_by_name(place: Path, points: Doubles, names: Sequence[str]) -> OrderedJoints:
@@ -115,12 +114,12 @@ def _joints_by_name(place: Path, points: Doubles, names: Sequence[str]) -> Order
     return OrderedJoints(skeleton, points)
 
 
-def _note_if_upside_down(skeleton: Skeleton, keypoints: Doubles) -> str | None:
-    """A note if nearly all people (N, J, 3) are upside down; else None."""
+def _note_if_upside_down(skeleton: Skeleton, keypoints: Doubles) -> Sequence[str]:
+    """A note if nearly all people (N, J, 3) are upside down; else none."""
     names = [bare_name(name) for name in joint_names(skeleton)]
     ends = ("lshoulder", "rshoulder", "lhip", "rhip")
     if not {*ends} <= {*names}:
-        return None
+        return ()
     persons = keypoints[:, [names.index(joint) for joint in ends], 1:]
     y = np.where(persons[..., 1] >= LEAST_CONFIDENCE, persons[..., 0], np.nan)
     shoulders = y[:, 0] + y[:, 1]
@@ -128,9 +127,9 @@ def _note_if_upside_down(skeleton: Skeleton, keypoints: Doubles) -> str | None:
     n_compared = int(np.isfinite(shoulders + hips).sum())
     n_upside_down = int((hips < shoulders).sum())
     if n_compared < MIN_PERSONS or n_upside_down < UPSIDE_DOWN * n_compared:
-        return None
+        return ()
     people = f"{n_upside_down} of {n_compared} people have their hips above their shoulders"
-    return f"{people}: is y counted from the bottom, or the clip upside down?"
+    return [f"{people}: is y counted from the bottom, or the clip upside down?"]
 
 
 def _order_error(place: Path, expected: str, found: str, do: str) -> RawDataError:
