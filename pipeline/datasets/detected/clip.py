@@ -404,17 +404,13 @@ def _link_people(
     account: VideoAccount,
     rules: Rules,
 ) -> Iterator[PersonTrack]:
-    max_gap = round(rules.max_gap * _frames_of_a_second(record.usual_fps, account))
+    fps = record.usual_fps
+    if not math.isfinite(fps):
+        account.note(f"the clip states no frame rate: {SECOND} missing frames count as a second")
+        fps = SECOND
+    max_gap = round(rules.max_gap * fps)
     clock = None if record.is_even else record.clock
     persons = people(detections, account, rules, max_gap, cuts, clock, record.usual_fps)
     if rules.bridge:
         persons = bridge_gaps(persons, max_gap, account)
     return persons
-
-
-def _frames_of_a_second(fps: float, account: VideoAccount) -> float:
-    """Frames of a second; of an unknown rate (nan), SECOND frames, and a note."""
-    if math.isfinite(fps):
-        return fps
-    account.note(f"the clip states no frame rate: {SECOND} missing frames count as a second")
-    return SECOND
