@@ -336,12 +336,8 @@ def _require_scores(place: Path, points: Doubles) -> None:
     joints would count as certain.
     """
     scores = points[..., 2]
-    n_high = int((scores > HIGHEST_SCORE).sum())
-    n_scores = int((scores > 0).sum())
-    if n_high < (1 - MOST_SCORES) * (n_scores - 1) - 1 or not n_scores:
-        return
     scores = scores[np.isfinite(scores) & (scores > 0)]
-    if len(scores) and np.quantile(scores, MOST_SCORES) > HIGHEST_SCORE:
+    if len(scores) and np.quantile(scores, MOST_SCORES, overwrite_input=True) > HIGHEST_SCORE:
         highest = scores.max()
         found = f"scores from {scores.min():.4g} to {highest:.4g}"
         scale = 100 if highest <= MOST_PER_CENT else 255
