@@ -93,14 +93,13 @@ class LabelFormat:
             largest = LARGEST_SHARE
             unit = "shares of the image, 0 to 1"
         x, y, width, height = stored
-        expected = None
-        if not all(abs(value) <= largest for value in stored):  # also of NaN
+        is_finite = all(abs(value) <= largest for value in stored)  # not of NaN
+        if not (is_finite and width > 0 and height > 0):
             expected = f"{self.box_form} in {unit}"
             reason = "label_not_finite"
-        elif width <= 0 or height <= 0:
-            expected = f"a box {self.box_form} with a width and a height above 0"
-            reason = DEGENERATE_BOX
-        if expected is not None:
+            if is_finite:
+                expected = f"a box {self.box_form} with a width and a height above 0"
+                reason = DEGENERATE_BOX
             error = RawDataError(file, key, expected, str(stored), FORMATS, reason=reason)
             bad_boxes.append(error)
             return None
