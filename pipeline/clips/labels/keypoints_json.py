@@ -148,15 +148,13 @@ def results_content(
             continue
         clip, frame = _split_name(file, "image_id", result.get("image_id"), clip)
         box = None
-        if "keypoints" in result or "bbox" not in result:
+        if "bbox" in result and "keypoints" not in result:
+            points = _corners(RESULTS, file, "bbox", result, content)
+        else:
             points = _joints(file, "keypoints", result.get("keypoints"))
             box = tolerant_box(result.get("bbox", result.get("box")))
-        else:
-            corners = _corners(RESULTS, file, "bbox", result, content)
-            if corners is None:
-                continue
-            points = corners
-        content.people.add(FoundPerson(frame, points, _identity(file, result), box))
+        if points is not None:
+            content.people.add(FoundPerson(frame, points, _identity(file, result), box))
     if not content.people and "0" in n_left_out:
         actual = f"0 in {n_left_out['0']} of {len(results)} results, and 1 in none"
         do = "Write category_id 1, or leave it out."
@@ -318,18 +316,16 @@ class _Annotations(NamedTuple):
             n_interpolated += attributes(entry).get("keyframe") is False
             all_have_boxes &= "bbox" in entry
             box = None
-            if not as_boxes and ("keypoints" in entry or "bbox" not in entry):
+            if "bbox" in entry and (as_boxes or "keypoints" not in entry):
+                points = _corners(COCO, self.file, f"{key}.bbox", entry, content)
+            else:
                 points = _coco_joints(self.file, key, entry, content.joints)
                 are_labelled.add(bool(points[:, 2].any()))
-                points = points * image.scale
                 box = tolerant_box(entry.get("bbox"), image.scale)
-            else:
-                corners = _corners(COCO, self.file, f"{key}.bbox", entry, content)
-                if corners is None:
-                    continue
-                points = corners * image.scale
-            identity = track_id(self.file, key, entry)
-            content.people.add(FoundPerson(image.frame, points, identity, box))
+            if points is not None:
+                identity = track_id(self.file, key, entry)
+                points = points * image.scale
+                content.people.add(FoundPerson(image.frame, points, identity, box))
         if are_labelled == {False} and all_have_boxes:
             return self.people(as_boxes=True)
         if n_interpolated:
