@@ -273,7 +273,7 @@ def _assemble(
     out of range.
     """
     place = source.place
-    notes = [*content.notes]
+    notes = content.notes
     _require_one_order(source, content.people)
     people = content.people.finish()
     is_copy = people.find_copies()

@@ -138,8 +138,8 @@ def _examine(
         people.distance(bare_name(joint), *ends) / people.length
         for joint, ends in midpoints.items()
     ]
-    is_upside_down = people.are_upside_down()
-    return _Seen(*_sides(points, columns), people.faults(), is_upside_down, np.array(offsets))
+    products, sizes = _sides(points, columns)
+    return _Seen(products, sizes, people.faults(), people.are_upside_down(), np.array(offsets))
 
 
 @dataclass(frozen=True, slots=True)

@@ -361,15 +361,13 @@ def _read_trc(file: Path) -> tuple[list[str], list[int], Doubles]:
     lines = [*_text_lines(file, expected)]
     if len(lines) < TRC_HEADER:
         raise label_error(file, "file", expected, f"{len(lines)} lines", DAMAGED)
-    fields = lines[3].split("\t")
-    names = [name.strip() for name in fields]
+    names = [name.strip() for name in lines[3].split("\t")]
     joints = [name for name in names[2:] if name]
     if not joints or not lines[0].startswith("PathFileType"):
         actual = f"other text, and {len(joints)} names of joints"
         raise label_error(file, "line 1", "the header of a TRC file", actual)
 
-    first = lines[2].split("\t")[:1]
-    rate = floats(file, "line 3", first)[0]
+    (rate,) = floats(file, "line 3", lines[2].split("\t")[:1])
     if not rate > 0:
         raise label_error(file, "line 3", "frames per second", str(rate))
     n_numbers = 2 + 3 * len(joints)

@@ -435,10 +435,10 @@ def _cut_at_switches(
 
     Takes and returns persons as `_identify` does. Adds a note of the number of places.
     """
-    tracks = []
-    for _, members in identified:
-        frame_index = detections.frame_index[members[:, 0]]
-        tracks.append((frame_index, _joints_of(detections, members)))
+    tracks = [
+        (detections.frame_index[members[:, 0]], _joints_of(detections, members))
+        for _, members in identified
+    ]
     switches = find_switches(tracks, detections.camera)
     used_names = {name for name, _ in identified}
     parts = []
