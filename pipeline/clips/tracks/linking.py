@@ -470,8 +470,7 @@ def _collect_detections(keypoints: Sequence[Floats]) -> _SeenDetections:
     So the order of a frame's detections in the file does not matter.
     """
     by_frame = ByFrame.of(keypoints)
-    counts = np.diff(by_frame.start)
-    frame, number = spread(counts)  # number: in the frame, from 0
+    frame, number = spread(np.diff(by_frame.start))  # number: in the frame, from 0
     points, _ = zero_invalid_joints(by_frame.rows.astype(np.float64, copy=False))
     points[..., 2] = np.minimum(points[..., 2], 1)
     corners, any_seen = extents(points)
@@ -488,7 +487,7 @@ def _collect_detections(keypoints: Sequence[Floats]) -> _SeenDetections:
         keys = np.column_stack([keys, points.reshape(n, -1)])
         order = np.lexsort(keys.T[::-1])
 
-    frames = np.arange(len(counts) + 1)
+    frames = np.arange(len(keypoints) + 1)
     start = np.searchsorted(rows[:, 0], frames)
     corners = corners[order]
     sides = corners[:, 1] - corners[:, 0]
