@@ -36,6 +36,7 @@ from benchmarks.common import ROOT, in_a_process, peak_mib, table
 from pipeline.accounting import VideoAccount
 from pipeline.api import Detect, Detector, People
 from pipeline.clips.labels.detections import Detections, read_detections
+from pipeline.clips.labels.people_table import ByFrame
 from pipeline.datasets.detected.people import Rules, people
 
 SIZE: Final = (1280, 720)
@@ -160,8 +161,10 @@ def _crowd(n_people: int, linked: bool) -> None:
         joints = np.ones((n_people, 17, 3))
         joints[..., :2] = place[:, None] + BODY + rng.normal(0, 0.3, (n_people, 17, 2))
         keypoints.append(joints)
-    identity = None if linked else [np.arange(n_people)] * FRAMES
-    detections = Detections("coco", np.arange(FRAMES), keypoints, identity, range(FRAMES))
+    identity = None if linked else ByFrame.of([np.arange(n_people)] * FRAMES)
+    detections = Detections(
+        "coco", np.arange(FRAMES), ByFrame.of(keypoints), identity, range(FRAMES)
+    )
     account = VideoAccount("crowd")
     account.found = detections.n_persons
     rules = Rules(20, put_sides_right=False, cut_at_switches=not linked)

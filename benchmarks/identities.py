@@ -26,6 +26,7 @@ from benchmarks.common import parser, report, table
 from benchmarks.scenes import Clip, Detected, Doubles, Ints, Scene, simulate
 from pipeline.accounting import VideoAccount
 from pipeline.clips.labels.detections import Detections
+from pipeline.clips.labels.people_table import ByFrame
 from pipeline.clips.tracks.identities import used_identities
 
 FIRST_SEED: Final = 9100
@@ -72,7 +73,7 @@ def _judge(clip: Clip, fps: float, number: Callable[[Detected], Ints]) -> tuple[
         n_exchanged += int((before.person[rows] != after.person[later]).sum())
     at = np.array([t for t, frame in enumerate(clip.frames) if len(frame.person)])
     keypoints = [np.where(frame.keypoints[..., 2:] < SEEN, 0, frame.keypoints) for frame in seen]
-    detections = Detections("coco", at, keypoints, identity, at.tolist())
+    detections = Detections("coco", at, ByFrame.of(keypoints), ByFrame.of(identity), at.tolist())
     used = used_identities(detections, at / fps, VideoAccount("clip"))
     return used.identity is not None, n_exchanged / max(n_steps, 1)
 

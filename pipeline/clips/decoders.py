@@ -19,7 +19,6 @@ import json
 import tempfile
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -64,6 +63,14 @@ class DecodedTask(NamedTuple):
     n_stated: int | None = None  # frames of the clip by its header, if that is known
 
 
+class _DecodedFrame(NamedTuple):
+    """A decoded frame, for the detector."""
+
+    number: int  # in the clip, from 0
+    image: Image
+    is_key: bool  # people are searched in it, instead of followed from the frame before
+
+
 Task = tuple[str, int]  # a clip, and the task's first frame
 
 
@@ -105,7 +112,7 @@ class ClipDecoding:
                 problem = None
                 if not frame.index or frame.record is None:
                     problem = Video(self._raw, clip).unreadable(str(frame.problem))
-                return DecodedTask(frames, True, problem, frame.record)
+                return DecodedTask(frames, True, problem, frame.record, self._n_stated)
             colours = None
             small = None
             if frame.image is not None:
@@ -151,7 +158,6 @@ class OpenClip:
         # results of decoding
         self.has_ended = False
         self.record: ClipRecord | None = None  # known once the clip has ended
-        self.n_stated: int | None = None  # frames by its header, if that is known
         self.decoded = deque[DecodedTask]()  # tasks whose frames are not taken
         self.decoded_frames: list[int] = []  # numbers of taken frames in the clip, ascending
         self.damaged_frames: list[int] = []
@@ -196,7 +202,6 @@ class OpenClip:
             self.decoded.append(task)
             self.has_ended = task.ended
             self.record = task.record
-            self.n_stated = self.n_stated or task.n_stated
 
     def take_frames(self, task: DecodedTask) -> Iterator[_DecodedFrame]:
         """Record the frames of a task, and yield the decoded ones for the detector.
@@ -258,12 +263,3 @@ def _people_text(frame: int, people: People, n_before: int) -> bytes:
         }
         text += b",\n" + json.dumps(annotation, separators=(",", ":")).encode()
     return text
-
-
-@dataclass(frozen=True, slots=True)
-class _DecodedFrame:
-    """A decoded frame, for the detector."""
-
-    number: int  # in the clip, from 0
-    image: Image
-    is_key: bool  # people are searched in it, instead of followed from the frame before

@@ -124,19 +124,17 @@ def frames_there(
     """
     if isinstance(source, Pictures):
         indices = source.indices()
-        n_there = len(indices)
-        n_beyond = int((indices >= n_labels).sum())
-        has_picture = np.isin(np.arange(n_labels), indices)
     else:
-        n_there = source.count_frames()
-        if n_there < n_labels and _count_not_shown(source):
+        indices = np.arange(source.count_frames())
+        if len(indices) < n_labels and _count_not_shown(source):
             refuse(_not_shown_mismatch(source.place, source, f"{n_labels} labels"))
-        if n_there:
+        if len(indices):
             _note_hidden(source, account)
             account.notes.extend(source.record().remarks())
-        n_beyond = max(n_there - n_labels, 0)
-        has_picture = np.arange(n_labels) < n_there
 
+    n_there = len(indices)
+    n_beyond = int((indices >= n_labels).sum())
+    has_picture: Bools = np.isin(np.arange(n_labels), indices)
     if not n_there:
         raise no_pictures(source.place, f"{n_labels} images", "Unpack the images again.")
     require_rate(source, n_labels)

@@ -91,10 +91,8 @@ def _require_no_corners(place: Path, boxes: Doubles, sizes: Sizes, form: str) ->
     low, high = boxes.swapaxes(0, 1)
     size = _image_size(sizes)
     border = BEYOND * size
-    n_beyond = 0
-    for rows in blocks(len(boxes)):
-        reaches_out = (low[rows] < -border) | (high[rows] > size + border)
-        n_beyond += int(reaches_out.any(axis=1).sum())
+    reaches_out = (low < -border) | (high > size + border)
+    n_beyond = int(reaches_out.any(axis=1).sum())
     if n_beyond <= MOST_BEYOND * len(boxes):
         return ""
     second = high - low
@@ -118,12 +116,10 @@ def _image_size(sizes: Sizes | None) -> Doubles:
 
 def _zero_joints_at_corner(points: Doubles) -> str:
     """Give joints (N, J, 3) at (0, 0) the score 0. Returns a note of how many had one, or ""."""
-    n_zeroed = 0
-    for rows in blocks(len(points)):
-        scores = points[rows, :, 2]
-        is_zeroed = ~points[rows, :, :2].any(axis=2) & (scores != 0)
-        scores[is_zeroed] = 0
-        n_zeroed += int(is_zeroed.sum())
+    scores = points[..., 2]
+    is_zeroed = ~points[..., :2].any(axis=2) & (scores != 0)
+    scores[is_zeroed] = 0
+    n_zeroed = int(is_zeroed.sum())
     return f"{count(n_zeroed, 'joint')} at (0, 0) not used: no joint is there" if n_zeroed else ""
 
 

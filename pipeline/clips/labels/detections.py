@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
@@ -25,11 +25,16 @@ import numpy as np
 from pipeline.cli.text import count
 from pipeline.clips.labels import sam_3d_body, text_files
 from pipeline.clips.labels.box_fit import check_people
-from pipeline.clips.labels.joint_orders import NOT_STATED, StatedOrder, order_joints
+from pipeline.clips.labels.joint_orders import NOT_STATED, OrderedJoints, StatedOrder, order_joints
 from pipeline.clips.labels.label_content import LabelContent, Sizes
 from pipeline.clips.labels.label_values import DAMAGED, ONE_VIDEO, label_error
 from pipeline.clips.labels.people_formats import Source, format_of
-from pipeline.clips.labels.people_table import ByFrame, FoundPeople, Identity, PeopleTable, blocks
+from pipeline.clips.labels.people_table import (
+    ByFrame,
+    FoundPeople,
+    PeopleTable,
+    take_in_place,
+)
 from pipeline.errors import FOLDER, RawDataError
 from pipeline.files.formats.arrays import reading
 from pipeline.files.formats.large_json import read_json
@@ -75,8 +80,8 @@ class Detections:
 
     skeleton: Skeleton  # a name in skeletons.JOINTS, or names of joints; CORNERS: only boxes
     frame_index: Ints  # (T,) strictly increasing: the frames with at least one person
-    keypoints: Sequence[Doubles]  # for each of T frames, (P, J, 3): x, y in px, the score
-    identity: Sequence[Ints] | None  # for each of T frames, (P,); None: the detector did not track
+    keypoints: ByFrame  # for each of T frames, (P, J, 3): x, y in px, the score
+    identity: ByFrame | None  # for each of T frames, (P,); None: the detector did not track
     frames: Sequence[int]  # ascending; all processed frames, as far as the format tells
     names: Sequence[str] = ()  # names of the identities, if the file has texts
     complete: bool = False  # whether the format also lists frames without a person
@@ -91,12 +96,20 @@ class Detections:
     @property
     def n_persons(self) -> int:
         """Number of person-frames."""
-        return sum(len(persons) for persons in self.keypoints)
+        return len(self.keypoints.rows)
 
     @property
     def boxes_alone(self) -> bool:
         """Whether only boxes are known. Then `keypoints` has their corners (P, 2, 3)."""
         return self.skeleton == CORNERS
+
+    def take(self, rows: Ints, start: Ints) -> Detections:
+        """The detections `rows` of all, moved in place; `start`: as of their `ByFrame`."""
+        keypoints = ByFrame(take_in_place(self.keypoints.rows, rows), start)
+        identity = self.identity
+        if identity is not None:
+            identity = ByFrame(identity.rows[rows], start)
+        return replace(self, keypoints=keypoints, identity=identity)
 
 
 def read_detections(
@@ -260,9 +273,9 @@ def _assemble(
     out of range.
     """
     place = source.place
-    notes = [*content.notes]
+    notes = content.notes
     _require_one_order(source, content.people)
-    people = content.people.finish(identities=content.are_identities_used)
+    people = content.people.finish()
     is_copy = people.find_copies()
     if is_copy.any():
         copies = count(int(is_copy.sum()), "detection")
@@ -273,15 +286,11 @@ def _assemble(
     points = people.points
     # Two points of a person are the corners of a box, unless the file names two joints.
     are_boxes = points.shape[1] == len(CORNERS) and len(content.joints or ()) != len(CORNERS)
-    skeleton: Skeleton = CORNERS
-    is_order_assumed = False
+    ordered = OrderedJoints(CORNERS, points)
     if not are_boxes:
         ordered = order_joints(place, points, content.joints, orders, joints)
-        is_order_assumed = ordered.is_assumed
-        skeleton = ordered.skeleton
-        points = ordered.points
-        notes += ordered.notes
-    _require_scores(place, points)
+    notes += ordered.notes
+    _require_scores(place, ordered.points)
     if content.passed_over:
         notes.append(f"{content.passed_over} detections are no people, or marked as not to be used")
     start = np.flatnonzero(np.diff(people.frame, prepend=-1))
@@ -290,15 +299,15 @@ def _assemble(
     identity, names = _identities(people, start, notes)
 
     return Detections(
-        skeleton,
+        ordered.skeleton,
         frames,
-        ByFrame(points, start),
+        ByFrame(ordered.points, start),
         identity,
         frames.tolist() if content.frames is None else content.frames,
         names,
         complete=content.frames is not None,
         notes=notes,
-        is_order_assumed=is_order_assumed,
+        is_order_assumed=ordered.is_assumed,
         in_pixels=content.in_pixels,
         camera=content.camera,
         bad_boxes=Counter(error.reason for error in content.bad_boxes),
@@ -327,12 +336,8 @@ def _require_scores(place: Path, points: Doubles) -> None:
     joints would count as certain.
     """
     scores = points[..., 2]
-    n_high = sum(int((scores[rows] > HIGHEST_SCORE).sum()) for rows in blocks(len(scores)))
-    n_scores = sum(int((scores[rows] > 0).sum()) for rows in blocks(len(scores)))
-    if n_high < (1 - MOST_SCORES) * (n_scores - 1) - 1 or not n_scores:
-        return
     scores = scores[np.isfinite(scores) & (scores > 0)]
-    if len(scores) and np.quantile(scores, MOST_SCORES) > HIGHEST_SCORE:
+    if len(scores) and np.quantile(scores, MOST_SCORES, overwrite_input=True) > HIGHEST_SCORE:
         highest = scores.max()
         found = f"scores from {scores.min():.4g} to {highest:.4g}"
         scale = 100 if highest <= MOST_PER_CENT else 255
@@ -341,7 +346,7 @@ def _require_scores(place: Path, points: Doubles) -> None:
 
 def _identities(
     people: PeopleTable, start: Ints, notes: list[str]
-) -> tuple[Sequence[Ints] | None, Sequence[str]]:
+) -> tuple[ByFrame | None, Sequence[str]]:
     """The detector's identities by frame, and their names if they are texts. None if they cannot be
     used: somebody has none, or all people of a frame have the same. Then a note says so.
 
@@ -366,10 +371,7 @@ def _identities(
         notes.append(f"identities are not used: {problem}. People are linked")
         return None, ()
 
-    names: list[str] = []
-    numbers: Sequence[Identity] = known
     if any(isinstance(identity, str) for identity in known):
-        names = sorted(map(str, known))
-        number_of = {name: number for number, name in enumerate(names)}
-        numbers = [number_of[str(identity)] for identity in known]
-    return ByFrame(np.array(numbers, np.int64)[people.code], start), names
+        names, numbers = np.unique([str(identity) for identity in known], return_inverse=True)
+        return ByFrame(numbers[people.code], start), names.tolist()
+    return ByFrame(np.array(known, np.int64)[people.code], start), ()

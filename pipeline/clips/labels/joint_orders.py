@@ -52,7 +52,7 @@ class StatedOrder(NamedTuple):
 NOT_STATED: Final = StatedOrder()
 
 
-class _OrderedJoints(NamedTuple):
+class OrderedJoints(NamedTuple):
     """Joints in a known order."""
 
     skeleton: Skeleton
@@ -67,7 +67,7 @@ def order_joints(
     names: Sequence[str] | None,
     orders: Mapping[int, str],
     stated: StatedOrder,
-) -> _OrderedJoints:
+) -> OrderedJoints:
     """Order the joints of a video's people, (N, K, 3): by their names in the file, else as
     stated, as the format fixes it (`orders`: number of joints -> order), or by the usual order of
     that number.
@@ -83,19 +83,18 @@ def order_joints(
         if stated.name is not None and len(joint_names(stated.name)) != n_joints:
             raise _other_number(place, n_joints, stated)
         order = stated.name or orders.get(n_joints)
-        ordered = _OrderedJoints(order or ORDERS[n_joints][0], bodies, is_assumed=order is None)
+        ordered = OrderedJoints(order or ORDERS[n_joints][0], bodies, is_assumed=order is None)
     else:
-        return _OrderedJoints("coco", points)
+        return OrderedJoints("coco", points)
     if not len(points):
         return ordered
     fault = find_fault(ordered.skeleton, ordered.points, is_assumed=ordered.is_assumed)
     if fault is not None:
         refuse(_other_order(place, ordered, fault, points, stated))
-    doubt = _note_if_upside_down(ordered.skeleton, ordered.points)
-    return ordered._replace(notes=[doubt] if doubt else [])
+    return ordered._replace(notes=_note_if_upside_down(ordered.skeleton, ordered.points))
 
 
-def _joints_by_name(place: Path, points: Doubles, names: Sequence[str]) -> _OrderedJoints:
+def _joints_by_name(place: Path, points: Doubles, names: Sequence[str]) -> OrderedJoints:
     """The joints that a file names, as far as they are known here."""
     column_of: dict[str, int] = {}
     for column, name in enumerate(names):
@@ -111,16 +110,16 @@ def _joints_by_name(place: Path, points: Doubles, names: Sequence[str]) -> _Orde
     if len(points) and columns != [*range(points.shape[1])]:
         points = points[:, columns]
     if skeleton == joint_names("coco"):
-        return _OrderedJoints("coco", points)
-    return _OrderedJoints(skeleton, points)
+        return OrderedJoints("coco", points)
+    return OrderedJoints(skeleton, points)
 
 
-def _note_if_upside_down(skeleton: Skeleton, keypoints: Doubles) -> str | None:
-    """A note if nearly all people (N, J, 3) are upside down; else None."""
+def _note_if_upside_down(skeleton: Skeleton, keypoints: Doubles) -> Sequence[str]:
+    """A note if nearly all people (N, J, 3) are upside down; else none."""
     names = [bare_name(name) for name in joint_names(skeleton)]
     ends = ("lshoulder", "rshoulder", "lhip", "rhip")
     if not {*ends} <= {*names}:
-        return None
+        return ()
     persons = keypoints[:, [names.index(joint) for joint in ends], 1:]
     y = np.where(persons[..., 1] >= LEAST_CONFIDENCE, persons[..., 0], np.nan)
     shoulders = y[:, 0] + y[:, 1]
@@ -128,9 +127,9 @@ def _note_if_upside_down(skeleton: Skeleton, keypoints: Doubles) -> str | None:
     n_compared = int(np.isfinite(shoulders + hips).sum())
     n_upside_down = int((hips < shoulders).sum())
     if n_compared < MIN_PERSONS or n_upside_down < UPSIDE_DOWN * n_compared:
-        return None
+        return ()
     people = f"{n_upside_down} of {n_compared} people have their hips above their shoulders"
-    return f"{people}: is y counted from the bottom, or the clip upside down?"
+    return [f"{people}: is y counted from the bottom, or the clip upside down?"]
 
 
 def _order_error(place: Path, expected: str, found: str, do: str) -> RawDataError:
@@ -146,7 +145,7 @@ def _other_number(place: Path, n_joints: int, stated: StatedOrder) -> RawDataErr
 
 
 def _other_order(
-    place: Path, ordered: _OrderedJoints, fault: str, stored: Doubles, stated: StatedOrder
+    place: Path, ordered: OrderedJoints, fault: str, stored: Doubles, stated: StatedOrder
 ) -> RawDataError:
     """The error that joints cannot be in their order, with those that `stored`, (N, K, 3), fit."""
     order = "the order of their names"
@@ -217,9 +216,8 @@ def _joints_by_compact_spelling() -> dict[str, str]:
     spelled = {}
     for name, ours in JOINT_OF_SPELLING.items():
         spelled[_compact(name)] = ours
-        side, _, joint = name.partition("_")
-        if side in ("left", "right"):
-            spelled[side[0] + _compact(joint)] = ours
+        if name.startswith(("left_", "right_")):
+            spelled[bare_name(ours)] = ours
     return spelled
 
 

@@ -26,6 +26,7 @@ import numpy as np
 from pipeline.cli.text import count
 from pipeline.clips.labels.joint_orders import JOINT_COUNTS
 from pipeline.clips.labels.label_content import (
+    UNSCALED,
     LabelContent,
     LabelFormat,
     Sizes,
@@ -93,29 +94,25 @@ def has(entry: object, key: str) -> bool:
     return isinstance(entry, dict) and key in entry
 
 
-def pages_of(
-    place: Path, listed: Collection[object] | StreamedList | None, files: Sequence[tuple[int, Path]]
-) -> Iterator[tuple[int, Path, object]]:
-    """Yield (frame, file, content) of a list, or of files of single frames."""
-    for frame, page in enumerate(listed or ()):
-        yield frame, place, page
-    for number, file in files:
-        yield number, file, load_json(file, do=DAMAGED)
-
-
 def openpose_content(
-    frames: Iterable[tuple[int, Path, object]], sizes: Sizes | None
+    place: Path,
+    listed: Iterable[object] | None,
+    files: Sequence[tuple[int, Path]],
+    sizes: Sizes | None,
 ) -> LabelContent:
-    """Read (frame, file, content) of OpenPose's `--write_json` files, or of ComfyUI's list. Raises
+    """Read OpenPose's `--write_json` files, (frame, file) each, or ComfyUI's list. Raises
     RawDataError.
 
     Joints on a canvas (`canvas_width`, `canvas_height`) of another scale are scaled to the clip's
     size.
     """
+    pages = ((frame, place, page) for frame, page in enumerate(listed or ()))
+    if files:
+        pages = ((frame, file, load_json(file, do=DAMAGED)) for frame, file in files)
     processed = list[int]()  # frames
     people = FoundPeople()
     n_scaled = 0
-    for frame, file, content in frames:
+    for frame, file, content in pages:
         page = content if isinstance(content, dict) else {}
         scale = _scale(file, "canvas", (page.get("canvas_width"), page.get("canvas_height")), sizes)
         if "people" not in page:
@@ -149,28 +146,21 @@ def results_content(
         if category != 1:
             n_left_out[kind(category)] += 1
             continue
-        name, frame = _split_name(file, "image_id", result.get("image_id"))
+        clip, frame = _split_name(file, "image_id", result.get("image_id"), clip)
         box = None
-        if clip is None:
-            clip = name
-        _require_one_clip(file, "image_id", name, clip)
-
-        if "keypoints" in result or "bbox" not in result:
+        if "bbox" in result and "keypoints" not in result:
+            points = _corners(RESULTS, file, "bbox", result, content)
+        else:
             points = _joints(file, "keypoints", result.get("keypoints"))
             box = tolerant_box(result.get("bbox", result.get("box")))
-        else:
-            score = _score(file, result)
-            corners = RESULTS.parse_box(file, "bbox", result["bbox"], content.bad_boxes, score)
-            if corners is None:
-                continue
-            points = corners
-        content.people.add(FoundPerson(frame, points, _identity(file, result), box))
+        if points is not None:
+            content.people.add(FoundPerson(frame, points, _identity(file, result), box))
     if not content.people and "0" in n_left_out:
         actual = f"0 in {n_left_out['0']} of {len(results)} results, and 1 in none"
         do = "Write category_id 1, or leave it out."
         raise label_error(file, "category_id", "1, COCO's person", actual, do)
     # AlphaPose's trackers count from 1; without a tracker, all identities are 0.
-    content.are_identities_used = content.people.have_identities()
+    content.people.forget_zeros()
     content.notes.extend(
         f"{count(n, 'result')} of category {name} left out: 1 is COCO's person"
         for name, n in n_left_out.items()
@@ -178,34 +168,39 @@ def results_content(
     return content
 
 
-def _score(file: Path, result: Mapping[str, Any]) -> float:
-    score = result.get("score", 1.0)
-    if not isinstance(score, int | float):
-        raise label_error(file, "score", "a number", kind(score))
-    return finite_score(file, "score", score)
+def _corners(
+    form: LabelFormat, file: Path, key: str, entry: Mapping[str, Any], content: LabelContent
+) -> Doubles | None:
+    """The corners (2, 3) of a person's `bbox`, with the `score`; None if the box is bad."""
+    stored_score = entry.get("score", 1.0)
+    if not isinstance(stored_score, int | float):
+        raise label_error(file, "score", "a number", kind(stored_score))
+    score = finite_score(file, "score", stored_score)
+    box = numbers(file, key, entry["bbox"], (4,)).tolist()
+    return form.parse_box(file, key, box, content.bad_boxes, score)
 
 
-def _split_name(file: Path, key: str, image: object) -> tuple[str, int]:
+def _split_name(file: Path, key: str, image: object, clip: str | None) -> tuple[str, int]:
     """Split an image name into the part before the frame number, and the number: "clip_0035.jpg"
-    gives "clip_" and 35. Raises RawDataError for a name without a number.
+    gives "clip_" and 35. clip: that part of the images before; None for the first.
+
+    Raises RawDataError for a name without a number, or with another part before it.
     """
+    match = None
     if isinstance(image, str | int):
         match = _NAME_OF_IMAGE.fullmatch(Path(str(image)).stem)
-        if match is not None:
-            return match["name"], int(match["number"])
-    expected = "an image name that ends in the frame number, such as '35.jpg'"
-    if image is None:
-        raise other_tool_error(file, key, expected, kind(image))
-    raise label_error(file, key, expected, shown(image), NUMBERED)
-
-
-def _require_one_clip(file: Path, key: str, name: str, clip: str) -> None:
-    """Raise RawDataError if an image's name before the frame number is not that of the first."""
-    if name != clip:
+    if match is None:
+        expected = "an image name that ends in the frame number, such as '35.jpg'"
+        if image is None:
+            raise other_tool_error(file, key, expected, kind(image))
+        raise label_error(file, key, expected, shown(image), NUMBERED)
+    name = match["name"]
+    if clip is not None and name != clip:
         expected = "image names that differ only by the frame number at their end"
         actual = f"{shorten(clip)!r} and {shorten(name)!r} before it"
         do = f"Have the results of one video in a file. {NUMBERED}"
         raise label_error(file, key, expected, actual, do)
+    return name, int(match["number"])
 
 
 def _identity(file: Path, result: Mapping[str, Any]) -> int | None:
@@ -314,30 +309,24 @@ class _Annotations(NamedTuple):
         content = LabelContent(joints=self.categories.joints)
         n_people = 0
         n_interpolated = 0
-        n_with_joints = 0
-        any_labelled = False
+        are_labelled = set[bool]()  # whether those with joints have a labelled one
         all_have_boxes = True
         for key, entry, image in self._of_people(content):
             n_people += 1
             n_interpolated += attributes(entry).get("keyframe") is False
             all_have_boxes &= "bbox" in entry
             box = None
-            if not as_boxes and ("keypoints" in entry or "bbox" not in entry):
-                points = _coco_joints(self.file, key, entry, content.joints)
-                n_with_joints += 1
-                any_labelled |= bool(points[:, 2].any())
-                points = points * image.scale
-                box = tolerant_box(entry.get("bbox"), image.scale)
+            if "bbox" in entry and (as_boxes or "keypoints" not in entry):
+                points = _corners(COCO, self.file, f"{key}.bbox", entry, content)
             else:
-                score = _score(self.file, entry)
-                bbox = f"{key}.bbox"
-                corners = COCO.parse_box(self.file, bbox, entry["bbox"], content.bad_boxes, score)
-                if corners is None:
-                    continue
-                points = corners * image.scale
-            identity = track_id(self.file, key, entry)
-            content.people.add(FoundPerson(image.frame, points, identity, box))
-        if n_with_joints and all_have_boxes and not any_labelled:
+                points = _coco_joints(self.file, key, entry, content.joints)
+                are_labelled.add(bool(points[:, 2].any()))
+                box = tolerant_box(entry.get("bbox"), image.scale)
+            if points is not None:
+                identity = track_id(self.file, key, entry)
+                points = points * image.scale
+                content.people.add(FoundPerson(image.frame, points, identity, box))
+        if are_labelled == {False} and all_have_boxes:
             return self.people(as_boxes=True)
         if n_interpolated:
             content.notes.append(
@@ -384,7 +373,7 @@ def _coco_images(file: Path, stored: object, sizes: Sizes | None) -> dict[int, _
     images = {}
     clip = None  # the images' name before the frame number
     stated_size: tuple[object, object] = (None, None)
-    scale = np.ones(3)
+    scale = UNSCALED
     size = ""
     entries = records(file, "images", stored)
     for i, entry in enumerate(entries):
@@ -394,10 +383,7 @@ def _coco_images(file: Path, stored: object, sizes: Sizes | None) -> dict[int, _
             frame = COCO.frame(file, f"{key}.frame_index", entry["frame_index"])
         else:
             name_key, name = _image_name(entry)
-            name_of_clip, frame = _split_name(file, f"{key}.{name_key}", name)
-            if clip is None:
-                clip = name_of_clip
-            _require_one_clip(file, f"{key}.{name_key}", name_of_clip, clip)
+            clip, frame = _split_name(file, f"{key}.{name_key}", name, clip)
         width = entry.get("width")
         height = entry.get("height")
         if (width, height) != stated_size:
@@ -458,7 +444,7 @@ def _scale(
     Raises RawDataError for an image of another shape, since it is unknown how it was cut or padded.
     """
     if sizes is None or not all(stated_size):
-        return np.ones(3)
+        return UNSCALED
     stated = np.array([whole_number(file, f"{key}.size", side) for side in stated_size], np.float64)
     possible = np.array(sizes(), np.float64)  # (sizes, 2)
     clip = possible[0]

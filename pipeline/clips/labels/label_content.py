@@ -14,11 +14,11 @@ from typing import Final
 import numpy as np
 
 from pipeline.accounting import DEGENERATE_BOX
-from pipeline.clips.labels.label_values import label_error, numbers, whole_number
+from pipeline.clips.labels.label_values import label_error, whole_number
 from pipeline.clips.labels.people_table import FoundPeople
 from pipeline.errors import RawDataError
 from pipeline.files.formats.other_formats import FORMATS
-from pipeline.people.skeletons import LARGEST, Bools, Doubles
+from pipeline.people.skeletons import LARGEST, Doubles
 
 # Function that returns the (width, height) px of images for which a tool may have written a clip's
 # keypoints. Keypoints for another of these sizes, or a multiple, are scaled to the first. Formats
@@ -32,6 +32,7 @@ LARGEST_SHARE: Final = 1.5
 CORNER_BOX: Final = "x y w h"
 CENTRE_BOX: Final = "cx cy w h"
 TWO_CORNERS: Final = "x y x y"
+UNSCALED: Final = np.ones(3)  # x, y and score of an image of the clip's size
 
 
 @dataclass(slots=True)
@@ -48,7 +49,6 @@ class LabelContent:
     in_pixels: str = ""  # advice how its tool writes pixels instead of shares of the image
     # frame -> (3, 3) homography from the previous frame to it
     camera: dict[int, Doubles] = field(default_factory=dict)
-    are_identities_used: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,61 +77,43 @@ class LabelFormat:
         self,
         file: Path,
         key: str,
-        stored: object,
+        stored: Sequence[float],
         bad_boxes: list[RawDataError],
         score: float = 1.0,
     ) -> Doubles | None:
-        """Convert a stored box to its corners (2, 3): x, y in px or shares of the image as in the
-        file, and the score. Raises RawDataError for anything but 4 numbers.
+        """Convert the 4 numbers of a box to its corners (2, 3): x, y in px or shares of the image
+        as in the file, and the score.
 
         None for a box whose numbers are not finite and in range, or without a width and height
         above 0. Then `bad_boxes` gets the error that tells it.
-        """
-        values = numbers(file, key, stored, (4,))
-        points, _ = self.parse_boxes(file, [key], values[None], np.array([score]), bad_boxes)
-        return points[0] if len(points) else None
-
-    def parse_boxes(
-        self,
-        file: Path,
-        keys: Sequence[str],
-        stored: Doubles,
-        scores: Doubles,
-        bad_boxes: list[RawDataError],
-    ) -> tuple[Doubles, Bools]:
-        """As `parse_box`, for n boxes (n, 4): corners (m, 2, 3) of those that are not bad, and (n,)
-        whether they are. keys: of each box in the file.
         """
         largest = LARGEST
         unit = "px"
         if self.in_shares:
             largest = LARGEST_SHARE
             unit = "shares of the image, 0 to 1"
-        is_finite: Bools = np.all(np.abs(stored) <= largest, axis=1)  # not with NaN
-        is_usable = is_finite & (stored[:, 2:] > 0).all(axis=1)
-        for i in np.flatnonzero(~is_usable).tolist():
+        x, y, width, height = stored
+        is_finite = all(abs(value) <= largest for value in stored)  # not of NaN
+        if not (is_finite and width > 0 and height > 0):
             expected = f"{self.box_form} in {unit}"
             reason = "label_not_finite"
-            if is_finite[i]:
+            if is_finite:
                 expected = f"a box {self.box_form} with a width and a height above 0"
                 reason = DEGENERATE_BOX
-            actual = str(stored[i].tolist())
-            bad_boxes.append(RawDataError(file, keys[i], expected, actual, FORMATS, reason=reason))
-
-        point = stored[is_usable, :2]
-        extent = stored[is_usable, 2:]
+            error = RawDataError(file, key, expected, str(stored), FORMATS, reason=reason)
+            bad_boxes.append(error)
+            return None
         if self.box_form == CENTRE_BOX:
-            point = point - extent / 2
-        points = np.empty((len(point), 2, 3))
-        points[:, 0, :2] = point
-        points[:, 1, :2] = point + extent
-        points[..., :2] -= self.first_pixel
-        points[..., 2] = scores[is_usable, None]
-        return points, is_usable
+            x -= width / 2
+            y -= height / 2
+        first = self.first_pixel
+        return np.array(
+            [[x - first, y - first, score], [x + width - first, y + height - first, score]]
+        )
 
 
 def tolerant_box(
-    stored: object, scale: Doubles | None = None, *, as_corners: bool = False
+    stored: object, scale: Doubles = UNSCALED, *, as_corners: bool = False
 ) -> Doubles | None:
     """The corners (2, 2) px of a box beside joints; None for anything but four numbers.
 
@@ -147,4 +129,4 @@ def tolerant_box(
     box = np.array(stored, np.float64).reshape(2, 2)
     if not as_corners:
         box[1] += box[0]
-    return box if scale is None else box * scale[:2]
+    return box * scale[:2]

@@ -90,8 +90,9 @@ def find_fault(
     columns = {bare_name(name): i for i, name in enumerate(names)}
     if not columns.keys() >= {*SIDES}:
         return None
+    midpoints = {joint: ends for joint, ends in MIDPOINTS.items() if joint in names}
     with np.errstate(all="ignore"):
-        seen = [_examine(persons[rows], columns, names) for rows in blocks(len(persons))]
+        seen = [_examine(persons[rows], columns, midpoints) for rows in blocks(len(persons))]
     products, sizes, is_wrong, is_upside_down, offsets = (
         np.concatenate(parts, axis=-1) for parts in zip(*seen, strict=True)
     )
@@ -107,7 +108,7 @@ def find_fault(
     n_upside_down = int(is_upside_down.sum())
     if is_assumed and n_upside_down > UPSIDE_DOWN * n_people:
         return f"{n_upside_down} of {n_people} people stand on their heads"
-    for offset, (joint, ends) in zip(offsets, MIDPOINTS.items(), strict=True):
+    for offset, (joint, ends) in zip(offsets, midpoints.items(), strict=True):
         offset = offset[np.isfinite(offset)]
         if len(offset) >= MIN_PEOPLE and np.median(offset) > MOST_OFF_MIDPOINT:
             return f"{joint} is not midway between {' and '.join(ends)}"
@@ -121,20 +122,24 @@ class _Seen(NamedTuple):
     sizes: Doubles
     is_wrong: Bools  # (FAULTS, M) of M people who are stretched out, as the others
     is_upside_down: Bools  # (M,)
-    offsets: Doubles  # (MIDPOINTS, M) of a joint from its midpoint, as a share of the shape; NaN
+    offsets: Doubles  # (K, M) of K joints from their midpoints, as shares of the shape; NaN
 
 
-def _examine(persons: Doubles, columns: Mapping[str, int], names: Sequence[str]) -> _Seen:
-    """Look at people (N, J, 3) in an order. columns: of joints, by bare name."""
+def _examine(
+    persons: Doubles, columns: Mapping[str, int], midpoints: Mapping[str, tuple[str, str]]
+) -> _Seen:
+    """Look at people (N, J, 3) in an order. columns: of joints, by bare name. midpoints: K of
+    MIDPOINTS.
+    """
     is_confident = persons[..., 2] >= LEAST_CONFIDENCE
     points = np.where(is_confident[..., None], persons[..., :2], np.nan)
     people = _find_stretched_out(points, columns)
-    offsets = np.full((len(MIDPOINTS), len(people.length)), np.nan)
-    for offset, (joint, ends) in zip(offsets, MIDPOINTS.items(), strict=True):
-        if joint in names:
-            offset[:] = people.distance(bare_name(joint), *ends) / people.length
-    is_upside_down = people.are_upside_down()
-    return _Seen(*_sides(points, columns), people.faults(), is_upside_down, offsets)
+    offsets = [
+        people.distance(bare_name(joint), *ends) / people.length
+        for joint, ends in midpoints.items()
+    ]
+    products, sizes = _sides(points, columns)
+    return _Seen(products, sizes, people.faults(), people.are_upside_down(), np.array(offsets))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +147,7 @@ class _StretchedOut:
     """N people who show head, limbs and trunk, and whose joints form a long shape."""
 
     columns: Mapping[str, int]  # of joints, by bare name
+    heads: Sequence[int]  # columns of HEAD's joints
     points: Doubles  # (N, J, 2) px; NaN: not shown
     along: Doubles  # (N, J) px along the shape
     length: Doubles  # (N,) px of the shape
@@ -149,8 +155,6 @@ class _StretchedOut:
 
     def distance(self, joint: str, *others: str) -> Doubles:
         """(N,) px from a joint to another one, or to the middle of two; NaN where not shown."""
-        if not self.columns.keys() >= {joint, *others}:
-            return np.full(len(self.points), np.nan)
         middle = np.mean([self.points[:, self.columns[other]] for other in others], axis=0)
         offset = self.points[:, self.columns[joint]] - middle
         return np.asarray(np.linalg.norm(offset, axis=-1))
@@ -160,9 +164,8 @@ class _StretchedOut:
         ankles.
         """
         y = self.points[..., 1]
-        heads = [self.columns[joint] for joint in HEAD if joint in self.columns]
         ankles = [self.columns["lankle"], self.columns["rankle"]]
-        highest_head = np.nanmin(y[:, heads], axis=1)
+        highest_head = np.nanmin(y[:, self.heads], axis=1)
         is_below = highest_head > np.nanmax(y[:, ankles], axis=1)
         return np.asarray(self.is_vertical & is_below)
 
@@ -195,8 +198,7 @@ class _StretchedOut:
         """(N,) how far the way from head to ankles turns back on one side, as a share of the
         shape.
         """
-        heads = [self.columns[joint] for joint in HEAD if joint in self.columns]
-        head = np.nanmean(self.along[:, heads], axis=1)
+        head = np.nanmean(self.along[:, self.heads], axis=1)
         ways = []
         for side in "lr":
             levels = [self.along[:, self.columns[side + joint]] for joint in LEVELS]
@@ -240,7 +242,7 @@ def _find_stretched_out(points: Doubles, columns: Mapping[str, int]) -> _Stretch
     along = np.einsum("nji,ni->nj", centred, axes[..., 1])[is_long]
     length = np.nanmax(along, axis=1) - np.nanmin(along, axis=1)
     is_vertical = np.abs(axes[is_long, 1, 1]) > VERTICAL
-    return _StretchedOut(columns, points[is_long], along, length, is_vertical)
+    return _StretchedOut(columns, heads, points[is_long], along, length, is_vertical)
 
 
 def _sides(points: Doubles, columns: Mapping[str, int]) -> tuple[Doubles, Doubles]:

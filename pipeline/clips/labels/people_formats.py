@@ -4,7 +4,7 @@ joint orders that its document fixes, and its row of docs/datasets/videos.md.  [
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -82,7 +82,7 @@ FORMATS: Final = (
         lambda source: sam_3d_body.is_of_tool(
             source.frames[0][1] if source.frames else source.place
         ),
-        lambda source, _: sam_3d_body.sam_content(_sam_pages(source)),
+        lambda source, _: sam_3d_body.sam_content(source.place, source.json, source.frames),
     ),
     PeopleFormat(
         "OpenPose",
@@ -94,7 +94,7 @@ FORMATS: Final = (
             or (bool(source.frames) and source.frames[0][1].suffix == ".json")
         ),
         lambda source, sizes: keypoints_json.openpose_content(
-            keypoints_json.pages_of(source.place, source.json, source.frames), sizes
+            source.place, source.json, source.frames, sizes
         ),
         orders={25: "body_25", 18: "openpose_coco"},
     ),
@@ -145,14 +145,6 @@ def format_of(source: Source) -> PeopleFormat:
         if candidate.recognises(source):
             return candidate
     raise keypoints_json.no_format(source.place, source.json)
-
-
-def _sam_pages(source: Source) -> Iterator[tuple[int | None, Path, object]]:
-    """Yield (frame, file, content) of files of one image; of one file, without a frame."""
-    if not source.frames:
-        yield None, source.place, source.json
-    for frame, file in source.frames:
-        yield frame, file, sam_3d_body.load(file)
 
 
 def _is_list(content: Any, is_entry: Callable[[Any], bool]) -> bool:

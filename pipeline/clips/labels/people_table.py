@@ -39,6 +39,14 @@ class ByFrame(Sequence[Array]):
     rows: Array
     start: Ints
 
+    @classmethod
+    def of(cls, frames: Sequence[Array]) -> ByFrame:
+        """The rows of all frames as one array, without a copy if they are one already."""
+        if isinstance(frames, ByFrame):
+            return frames
+        start = np.append(0, np.cumsum([len(rows) for rows in frames], dtype=np.int64))
+        return cls(np.concatenate(frames), start)
+
     def __len__(self) -> int:
         return len(self.start) - 1
 
@@ -54,16 +62,6 @@ def take_in_place(values: Array, rows: Ints) -> Array:
     for column in values.swapaxes(0, 1):
         column[: len(rows)] = column[rows]
     return values[: len(rows)]
-
-
-def starts(by_frame: Sequence[Array]) -> Ints:
-    """(T + 1,) each frame's first row among those of all frames, and their number."""
-    return np.append(0, np.cumsum([len(rows) for rows in by_frame], dtype=np.int64))
-
-
-def all_rows(by_frame: Sequence[Array]) -> Array:
-    """The rows of all frames as one array, without a copy if they are one already."""
-    return by_frame.rows if isinstance(by_frame, ByFrame) else np.concatenate(by_frame)
 
 
 def blocks(n: int) -> Iterator[slice]:
@@ -87,23 +85,19 @@ class PeopleTable(NamedTuple):
         have a score.
         """
         is_copy = np.zeros(len(self.frame), bool)
-        if not any(len(after) for _, after in _equal_neighbours(self.code, self.frame)):
+        if not len(self.find_repeated()):
             return is_copy
         # without the sign of zeros
         digests = (hash((points + 0.0).tobytes()) for points in self.points)
         digest = np.fromiter(digests, np.int64, len(self.frame))
-        for before, after in _equal_neighbours(digest, self.code, self.frame):
-            is_equal = (self.points[before] == self.points[after]).all(axis=(1, 2))
-            is_copy[after] = is_equal & self.points[after, :, 2].any(axis=1)
+        before, after = _equal_neighbours(digest, self.code, self.frame)
+        is_equal = (self.points[before] == self.points[after]).all(axis=(1, 2))
+        is_copy[after] = is_equal & self.points[after, :, 2].any(axis=1)
         return is_copy
 
-    def find_repeated(self) -> set[tuple[int, Identity]]:
-        """Frames and identities that several people share."""
-        return {
-            (int(self.frame[row]), self.identities[self.code[row]])
-            for _, after in _equal_neighbours(self.code, self.frame)
-            for row in after
-        }
+    def find_repeated(self) -> Ints:
+        """The rows whose frame and identity an earlier row has."""
+        return _equal_neighbours(self.code, self.frame)[1]
 
     def in_order(self, is_left_out: Bools) -> PeopleTable:
         """The people in the order of frames, without those for whom it is true; boxes as before."""
@@ -115,14 +109,12 @@ class PeopleTable(NamedTuple):
         return self._replace(frame=self.frame[order], points=points, code=self.code[order])
 
 
-def _equal_neighbours(*columns: Array) -> Iterator[tuple[Ints, Ints]]:
-    """Yield rows with equal numbers in all columns, and the next such rows, in blocks."""
+def _equal_neighbours(*columns: Array) -> tuple[Ints, Ints]:
+    """Rows with equal numbers in all columns: each but the last of equal ones, and the next one."""
     order = np.lexsort(columns)
-    for rows in blocks(len(order) - 1):
-        before = order[rows]
-        after = order[rows.start + 1 : rows.stop + 1]
-        is_equal = np.all([column[before] == column[after] for column in columns], axis=0)
-        yield before[is_equal], after[is_equal]
+    ordered = (column[order] for column in columns)
+    is_equal = np.logical_and.reduce([values[1:] == values[:-1] for values in ordered])
+    return order[:-1][is_equal], order[1:][is_equal]
 
 
 class FoundPeople:
@@ -149,38 +141,31 @@ class FoundPeople:
 
     def add(self, person: FoundPerson) -> None:
         """Add a person."""
-        row = len(self)
-        self.extend([person.frame], person.points[None], [person.identity])
-        if person.box is not None and len(self) > row:
-            self._boxed.append(row)
-            self._boxes.frombytes(person.box.tobytes())
-
-    def extend(
-        self, frames: Sequence[int], points: Doubles, identities: Sequence[Identity]
-    ) -> None:
-        """Add n people without boxes beside joints. points: (n, J, 3)."""
-        n_points = points.shape[1]
+        n_points = len(person.points)
         self.n_points = self.n_points or n_points
         if n_points != self.n_points:
-            self.other = self.other or (frames[0], n_points)
+            self.other = self.other or (person.frame, n_points)
             return
-        codes = self._codes
-        self._code.extend(codes.setdefault(identity, len(codes)) for identity in identities)
-        self._frame.extend(frames)
-        self._points.frombytes(points.tobytes())
+        if person.box is not None:
+            self._boxed.append(len(self))
+            self._boxes.frombytes(person.box.tobytes())
+        self._code.append(self._codes.setdefault(person.identity, len(self._codes)))
+        self._frame.append(person.frame)
+        self._points.frombytes(person.points.tobytes())
 
-    def have_identities(self) -> bool:
-        """Whether somebody has an identity other than 0."""
-        return any(self._codes)
+    def forget_zeros(self) -> None:
+        """Leave out the identities, if all are 0."""
+        if not any(self._codes):
+            self._codes = {None: 0}
+            self._code = array("i", [0]) * len(self)
 
-    def finish(self, *, identities: bool = True) -> PeopleTable:
-        """The people. There can be no more of them. identities: whether they have any."""
-        code = np.asarray(self._code)
+    def finish(self) -> PeopleTable:
+        """The people. There can be no more of them."""
         return PeopleTable(
             np.asarray(self._frame),
-            np.asarray(self._points).reshape(len(code), self.n_points, 3),
-            code if identities else np.zeros_like(code),
-            [*self._codes] if identities else [None],
+            np.asarray(self._points).reshape(len(self), self.n_points, 3),
+            np.asarray(self._code),
+            [*self._codes],
             np.asarray(self._boxed),
             np.asarray(self._boxes).reshape(-1, 2, 2),
         )

@@ -18,7 +18,7 @@ import mmap
 import pickle
 import re
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -45,7 +45,7 @@ KEY: Final = "pred_keypoints_2d"
 FRAME: Final = "frame"  # key of a person
 WRITE: Final = "docs/results.md has ten lines that write such files."
 _HOLDS: Final = f"{TOOL}'s results: NumPy arrays in dicts and lists"
-_NUMBER: Final = re.compile(r"(\d{1,18})(?:_data)?(?:\.\w+)?")  # at the end of a file's name
+_NUMBER: Final = re.compile(r"(\d{1,18})(?:_data)?(?:\.\w+)?$")  # at the end of a file's name
 _SIDES: Final = ("left", "right")
 _LIMBS: Final = ("shoulder", "elbow", "hip", "knee", "ankle")
 _FEET: Final = ("big_toe", "small_toe", "heel")
@@ -116,7 +116,7 @@ def number_of(name: str) -> int | None:
     >>> number_of("a/img_000012.jpg"), number_of("000003_data"), number_of("walk.npz")
     (12, 3, None)
     """
-    match = re.search(rf"{_NUMBER.pattern}$", name)
+    match = _NUMBER.search(name)
     return int(match[1]) if match else None
 
 
@@ -165,19 +165,20 @@ def _person(stored: StoredArrays, frame: int | None) -> SamPerson:
     )
 
 
-def sam_content(pages: Iterable[tuple[int | None, Path, object]]) -> LabelContent:
-    """The people of a clip, by (frame, file, content) of files of one image, or of one of all.
+def sam_content(place: Path, content: object, files: Sequence[tuple[int, Path]]) -> LabelContent:
+    """The people of a clip, by the content of a file of all images, or by (frame, file) of each.
     Raises RawDataError.
     """
+    pages: Iterable[tuple[int | None, Path, object]] = [(None, place, content)]
+    if files:
+        pages = ((frame, file, load(file)) for frame, file in files)
     people = FoundPeople()
-    frames = list[int]()
-    for frame, file, content in pages:
-        if frame is not None:
-            frames.append(frame)
-        for person in read_people(file, content, frame):
+    for frame, file, page in pages:
+        for person in read_people(file, page, frame):
             points = np.column_stack([person.points, np.ones(len(NAMES))])
             people.add(FoundPerson(person.frame, points, box=person.box))
-    return LabelContent(people, frames or None, joints=NAMES, box_form=TWO_CORNERS)
+    frames = [frame for frame, _ in files] or None
+    return LabelContent(people, frames, joints=NAMES, box_form=TWO_CORNERS)
 
 
 def spin49_joints(joints: Doubles) -> Doubles:

@@ -31,11 +31,11 @@ from __future__ import annotations
 
 import csv
 import re
+from array import array
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from itertools import compress, islice, tee
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
@@ -54,7 +54,7 @@ from pipeline.clips.labels.label_values import (
     other_tool_error,
     whole_number,
 )
-from pipeline.clips.labels.people_table import FoundPerson, Identity
+from pipeline.clips.labels.people_table import FoundPerson, PeopleTable
 from pipeline.files.formats.arrays import reading, refuse
 from pipeline.files.formats.names import kind, shown
 from pipeline.files.formats.other_formats import other_than_text
@@ -66,8 +66,8 @@ COLUMNS: Final = ("track", "frame", "x", "y", "w", "h")
 HEADER: Final = (
     f"Write a first line {','.join(COLUMNS)} and one line for each person in each frame."
 )
+TEXT: Final = "text in UTF-8"
 HEAD: Final = 1 << 17  # bytes, which tell another file from text
-BLOCK: Final = 1 << 10  # lines of boxes that are converted at once
 LONGEST_TRACK: Final = 200  # characters of its name
 MOST_DIGITS: Final = 12  # of a frame's number
 # classes of MOT16's truth: no class, pedestrian, on a vehicle, standing
@@ -87,15 +87,6 @@ LEAST_PX: Final = 20.0
 TAKE_PX: Final = "Take Sports2D's files with _px in their names."
 
 
-class _YoloLine(NamedTuple):
-    """A person's line in a file of YOLO."""
-
-    frame: int
-    points: Doubles  # corners of the box, or joints, as in `FoundPerson`
-    box: Doubles | None  # as in `FoundPerson`
-    ending: list[float]  # after box and joints: confidence and identity, one of them, or neither
-
-
 def are_mot_lines(first: str | None) -> bool:
     """Whether the first line begins with a number and a comma."""
     return first is not None and _is_number(first.split(",")[0])
@@ -103,7 +94,8 @@ def are_mot_lines(first: str | None) -> bool:
 
 def csv_content(file: Path, first: str) -> LabelContent:
     """A clip's boxes by lines with a header, of which `first` is the first one, "" without any.
-    Raises RawDataError.
+
+    Other columns are ignored; lines may have any order. Raises RawDataError.
     """
     expected = f"{','.join(COLUMNS)}, or MOT's lines"
     if not first:
@@ -116,8 +108,28 @@ def csv_content(file: Path, first: str) -> LabelContent:
         )
         raise label_error(file, "line 1", expected, actual, do)
     content = LabelContent()
-    _add_boxes(content, CSV, file, _csv_rows(file))
-    _require_once(file, content.people.finish().find_repeated())
+    numbers = array("q")  # of the people's lines
+    with reading(file, "CSV", do=HEADER):
+        rows = _csv_rows(file)
+        _, header = next(rows)
+        names = [name.strip() for name in header]
+        _require_columns(file, names, first)
+        columns = [names.index(name) for name in COLUMNS]
+        for line, row in rows:
+            key = f"line {line}"
+            padded = row + [""] * len(names)
+            track, number, *box = (padded[column].strip() for column in columns)
+            if not (track.isprintable() and 0 < len(track) <= LONGEST_TRACK):
+                actual = f"{kind(track)} as the track"
+                raise label_error(file, key, "a name or number", actual, "Name every person.")
+            if not (number.isdecimal() and len(number) <= MOST_DIGITS):
+                actual = f"{kind(number)} as the frame"
+                raise label_error(file, key, "a whole number", actual, "Count frames from 0.")
+            corners = CSV.parse_box(file, key, floats(file, key, box), content.bad_boxes)
+            if corners is not None:
+                content.people.add(FoundPerson(int(number), corners, track))
+                numbers.append(line)
+    _require_once(file, content.people.finish(), numbers)
     return content
 
 
@@ -131,7 +143,7 @@ def _is_number(word: str) -> bool:
 
 def lines_of(file: Path) -> Iterator[tuple[str, str]]:
     """(key, text) of each line that is not blank, such as ("line 3", "1,7,101,41,60,150")."""
-    for number, text in enumerate(_text_lines(file, "text in UTF-8"), 1):
+    for number, text in enumerate(_text_lines(file, TEXT), 1):
         if text.strip():
             yield f"line {number}", text
 
@@ -152,50 +164,15 @@ def _text_lines(file: Path, expected: str) -> Iterator[str]:
             encoding = "utf-8"
 
 
-class _BoxRow(NamedTuple):
-    """A person's line in a file of CSV or MOT."""
-
-    key: str
-    frame: int
-    identity: Identity
-    score: float
-    box: list[float]
-
-
-def _add_boxes(
-    content: LabelContent, form: LabelFormat, file: Path, rows: Iterator[_BoxRow]
-) -> None:
-    """Add the people of a file."""
-    while block := [*islice(rows, BLOCK)]:
-        keys, frames, identities, scores, boxes = zip(*block, strict=True)
-        points, is_usable = form.parse_boxes(
-            file, keys, np.array(boxes), np.array(scores), content.bad_boxes
-        )
-        usable_frames = [*compress(frames, is_usable)]
-        content.people.extend(usable_frames, points, [*compress(identities, is_usable)])
-
-
-def _csv_rows(file: Path) -> Iterator[_BoxRow]:
-    """Read a CSV file. Other columns are ignored; lines may have any order. Raises RawDataError."""
-    lines, texts = tee(lines_of(file))
-    rows = csv.reader((text for _, text in texts), strict=True)
-    with reading(file, "CSV", do=HEADER):
-        names = [name.strip() for name in next(rows)]
-        _require_columns(file, names, next(lines)[1])
-        columns = [names.index(name) for name in COLUMNS]
-        for n_lines, (row, (key, _)) in enumerate(zip(rows, lines, strict=False), 2):
-            if rows.line_num != n_lines:
-                actual = "one over several"
-                raise label_error(file, "file", "a line a person and frame", actual, HEADER)
-            padded = row + [""] * len(names)
-            track, number, *box = (padded[column].strip() for column in columns)
-            if not (track.isprintable() and 0 < len(track) <= LONGEST_TRACK):
-                actual = f"{kind(track)} as the track"
-                raise label_error(file, key, "a name or number", actual, "Name every person.")
-            if not (number.isdecimal() and len(number) <= MOST_DIGITS):
-                actual = f"{kind(number)} as the frame"
-                raise label_error(file, key, "a whole number", actual, "Count frames from 0.")
-            yield _BoxRow(key, int(number), track, 1.0, floats(file, key, box))
+def _csv_rows(file: Path) -> Iterator[tuple[int, list[str]]]:
+    """(number, fields) of each line of a CSV file that is not blank. Raises RawDataError."""
+    rows = csv.reader(_text_lines(file, TEXT), strict=True)
+    for number, row in enumerate(rows, 1):
+        if number > 1 and rows.line_num != number:
+            actual = "one over several"
+            raise label_error(file, "file", "a line a person and frame", actual, HEADER)
+        if len(row) > 1 or "".join(row).strip():
+            yield number, row
 
 
 def _require_columns(file: Path, names: Sequence[str], header: str) -> None:
@@ -210,31 +187,23 @@ def _require_columns(file: Path, names: Sequence[str], header: str) -> None:
         raise other_tool_error(file, "line 1", expected, actual, HEADER)
 
 
-def _require_once(file: Path, repeated: Collection[tuple[int, Identity]]) -> None:
-    """Raise RawDataError for the first line whose frame and track, which are among `repeated`,
-    an earlier line has.
+def _require_once(file: Path, people: PeopleTable, numbers: Sequence[int]) -> None:
+    """Raise RawDataError for a person whose frame and track an earlier line has. numbers: of the
+    people's lines.
     """
-    earlier = set()
-    for row in _csv_rows(file) if repeated else ():
-        place = (row.frame, row.identity)
-        if place in earlier:
-            actual = f"track {shown(row.identity)} a second time in frame {row.frame}"
-            raise label_error(file, row.key, "one box a frame", actual, HEADER)
-        if place in repeated:
-            earlier.add(place)
+    repeated = people.find_repeated()
+    if len(repeated):
+        row = repeated.min()
+        track = people.identities[people.code[row]]
+        actual = f"track {shown(track)} a second time in frame {people.frame[row]}"
+        raise label_error(file, f"line {numbers[row]}", "one box a frame", actual, HEADER)
 
 
 def mot_content(file: Path) -> LabelContent:
     """Read MOT's lines. Lines with confidence 0 are skipped. With 9 columns, the eighth is a
-    class, as in MOT16's ground truth.
+    class, as in MOT16's ground truth. Raises RawDataError.
     """
     content = LabelContent()
-    _add_boxes(content, MOT, file, _mot_rows(file, content))
-    return content
-
-
-def _mot_rows(file: Path, content: LabelContent) -> Iterator[_BoxRow]:
-    """Read a file of MOT. Others than people are counted in `content`. Raises RawDataError."""
     largest = 0.0  # number of a box
     for key, line in lines_of(file):
         values = floats(file, key, line.split(","))
@@ -258,22 +227,26 @@ def _mot_rows(file: Path, content: LabelContent) -> Iterator[_BoxRow]:
         if score == 0 or is_no_person:
             content.passed_over += 1
             continue
-        track = None if identity < 0 else identity
-        yield _BoxRow(key, frame, track, box_score, values[2:6])
+        corners = MOT.parse_box(file, key, values[2:6], content.bad_boxes, box_score)
+        if corners is not None:
+            track = None if identity < 0 else identity
+            content.people.add(FoundPerson(frame, corners, track))
     if largest <= LARGEST_SHARE:
         actual = f"numbers up to {largest:.3g}: shares of the image"
         do = "Multiply x and w by the image's width, y and h by its height."
         raise label_error(file, "boxes", "x y w h in px", actual, do)
+    return content
 
 
 def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> LabelContent:
     """Read YOLO's files, (number, file) each, without classes other than 0, COCO's person.
 
-    The numbers after box and joints are read last (`_found_people`), because all lines together
-    tell what they are. Raises RawDataError.
+    The numbers after box and joints are used last (`_identified`), because all lines together tell
+    what they are. Raises RawDataError.
     """
     content = LabelContent(box_form=CENTRE_BOX)
-    people: list[_YoloLine] = []
+    people: list[FoundPerson] = []  # without identities
+    endings: list[list[float]] = []  # the numbers after box and joints of each
     skipped = Counter[str]()  # lines of a class that is no person
     line_formats = set[int]()  # the KEYPOINT_NUMBERS that lines have
     for number, file in files:
@@ -303,8 +276,9 @@ def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> La
             if keypoints:
                 box = points[:, :2]
                 points = _joints(keypoints, size)
-            people.append(_YoloLine(frame, points, box, ending))
-    for person in _found_people(people):
+            people.append(FoundPerson(frame, points, box=box))
+            endings.append(ending)
+    for person in _identified(people, endings):
         content.people.add(person)
     content.notes.extend(
         f"{count(n, 'line')} of class {name} left out: 0 is COCO's person"
@@ -335,29 +309,26 @@ def _joints(values: Sequence[float], size: tuple[int, int]) -> Doubles:
     return np.column_stack([x * size[0], y * size[1], score])
 
 
-def _found_people(lines: Sequence[_YoloLine]) -> Iterator[FoundPerson]:
-    """Convert lines to persons, with confidence and identity from their `ending`.
+def _identified(
+    people: Sequence[FoundPerson], endings: Sequence[list[float]]
+) -> Iterator[FoundPerson]:
+    """Give people the confidence and identity at the end of their lines.
 
     Two numbers are confidence and identity. One number is an identity if it is a whole number above
     0 in all lines, else a confidence. A negative identity is none, as in MOT.
     """
-    single = [line.ending[0] for line in lines if len(line.ending) == 1]
+    single = [ending[0] for ending in endings if len(ending) == 1]
     are_identities = all(value >= 1 and value % 1 == 0 for value in single)
-    for line in lines:
-        score = 1.0
-        identity = None
-        if len(line.ending) == 2:
-            score, number = line.ending
-            if number >= 0:
-                identity = int(number)
-        elif line.ending and are_identities:
-            identity = int(line.ending[0])
-        elif line.ending:
-            score = line.ending[0]
-        points = line.points
+    for person, ending in zip(people, endings, strict=True):
+        if len(ending) == 1 and are_identities:
+            ending = [1.0, *ending]
+        missing = (1.0, -1.0)[len(ending) :]
+        score, number = *ending, *missing
+        points = person.points
         if len(points) != JOINTS:  # a box, which has no score of its own
             points = points * [1, 1, score]
-        yield FoundPerson(line.frame, points, identity, line.box)
+        identity = int(number) if number >= 0 else None
+        yield person._replace(points=points, identity=identity)
 
 
 def trc_content(files: Sequence[Path]) -> LabelContent:
@@ -390,29 +361,29 @@ def _read_trc(file: Path) -> tuple[list[str], list[int], Doubles]:
     lines = [*_text_lines(file, expected)]
     if len(lines) < TRC_HEADER:
         raise label_error(file, "file", expected, f"{len(lines)} lines", DAMAGED)
-    fields = lines[3].split("\t")
-    names = [name.strip() for name in fields]
+    names = [name.strip() for name in lines[3].split("\t")]
     joints = [name for name in names[2:] if name]
     if not joints or not lines[0].startswith("PathFileType"):
         actual = f"other text, and {len(joints)} names of joints"
         raise label_error(file, "line 1", "the header of a TRC file", actual)
 
-    first = lines[2].split("\t")[:1]
-    rate = floats(file, "line 3", first)[0]
+    (rate,) = floats(file, "line 3", lines[2].split("\t")[:1])
     if not rate > 0:
         raise label_error(file, "line 3", "frames per second", str(rate))
     n_numbers = 2 + 3 * len(joints)
-    numbered = [*enumerate(lines, start=1)][TRC_HEADER:]
-    data = [(number, line) for number, line in numbered if line.strip()]
-    rows = np.empty((len(data), n_numbers))
-    for i, (number, line) in enumerate(data):
+    stored = []
+    for number, line in enumerate(lines[TRC_HEADER:], TRC_HEADER + 1):
         fields = line.split("\t")
         key = f"line {number}"
+        if not line.strip():
+            continue
         if len(fields) < n_numbers:
             actual = f"{len(fields)} fields"
             raise label_error(file, key, f"{n_numbers} fields", actual, DAMAGED)
         # blank fields are numbers that are not known
-        rows[i] = floats(file, key, [field.strip() or "nan" for field in fields[:n_numbers]])
+        texts = [field.strip() or "nan" for field in fields[:n_numbers]]
+        stored.append(np.array(floats(file, key, texts)))
+    rows = np.array(stored).reshape(-1, n_numbers)
 
     frames = np.rint(rows[:, 1] * rate)
     if not are_usable_numbers(frames).all():

@@ -18,9 +18,10 @@ import numpy as np
 
 from pipeline.accounting import VideoAccount
 from pipeline.clips.labels.detections import Detections
+from pipeline.clips.labels.people_table import ByFrame
 from pipeline.clips.tracks.linking import link
 from pipeline.people.boxes import extents
-from pipeline.people.skeletons import Bools, Doubles, Ints
+from pipeline.people.skeletons import Bools, Doubles
 
 LONGEST_S: Final = 0.101  # longer steps from a frame to the next one are not counted
 SHORT_S: Final = 0.041  # up to this, a step may be JUMP long, else JUMP_LATER
@@ -65,7 +66,7 @@ def used_identities(
     return detections
 
 
-def _jumps(detections: Detections, identity: Sequence[Ints], seconds: Doubles) -> Iterator[Bools]:
+def _jumps(detections: Detections, identity: ByFrame, seconds: Doubles) -> Iterator[Bools]:
     """Yield, from each frame to the next one, whether each identity that both have jumps: (P,)."""
     for t in np.flatnonzero(np.diff(seconds) < LONGEST_S).tolist():
         _, before, after = np.intersect1d(identity[t], identity[t + 1], return_indices=True)
@@ -88,7 +89,7 @@ def _jumps(detections: Detections, identity: Sequence[Ints], seconds: Doubles) -
         yield length > jump * size
 
 
-def _are_from_left(detections: Detections, identity: Sequence[Ints]) -> bool:
+def _are_from_left(detections: Detections, identity: ByFrame) -> bool:
     """Whether the identities of each frame are the first ones, as those of a list are, and rise
     from left to right in nearly all frames with several people: by the left side of the boxes, by
     their right side, or by their middle.
@@ -106,7 +107,7 @@ def _are_from_left(detections: Detections, identity: Sequence[Ints]) -> bool:
 
 
 def _do_people_exchange(
-    detections: Detections, identity: Sequence[Ints], seconds: Doubles, cuts: Sequence[int]
+    detections: Detections, identity: ByFrame, seconds: Doubles, cuts: Sequence[int]
 ) -> bool:
     """Whether a person, linked by motion, gets an identity that another person has, too. A person
     who is lost for a while gets a new one. seconds: of the frames.

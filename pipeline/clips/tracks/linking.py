@@ -43,7 +43,7 @@ from typing import Final
 import numpy as np
 
 from cache.windows import spread
-from pipeline.clips.labels.people_table import all_rows, take_in_place
+from pipeline.clips.labels.people_table import ByFrame, take_in_place
 from pipeline.clips.tracks.pairs import CAP, Pairs, assign, square
 from pipeline.people.boxes import extents
 from pipeline.people.homography import transfer
@@ -453,9 +453,9 @@ def _collect_detections(keypoints: Sequence[Floats]) -> _SeenDetections:
 
     So the order of a frame's detections in the file does not matter.
     """
-    counts = np.array([len(persons) for persons in keypoints])
-    frame, number = spread(counts)  # number: in the frame, from 0
-    points, _ = zero_invalid_joints(all_rows(keypoints).astype(np.float64, copy=False))
+    by_frame = ByFrame.of(keypoints)
+    frame, number = spread(np.diff(by_frame.start))  # number: in the frame, from 0
+    points, _ = zero_invalid_joints(by_frame.rows.astype(np.float64, copy=False))
     points[..., 2] = np.minimum(points[..., 2], 1)
     corners, any_seen = extents(points)
 
@@ -469,7 +469,7 @@ def _collect_detections(keypoints: Sequence[Floats]) -> _SeenDetections:
         order = np.lexsort(keys.T[::-1])[:n]
 
     rows = np.column_stack([frame, number])[order]
-    start = np.searchsorted(rows[:, 0], np.arange(len(counts) + 1))
+    start = np.searchsorted(rows[:, 0], np.arange(len(keypoints) + 1))
     corners = corners[order]
     sides = corners[:, 1] - corners[:, 0]
     size = np.linalg.norm(sides + 2 * MARGIN_PX, axis=-1)

@@ -30,7 +30,7 @@ from pipeline.clips.files import KEYPOINTS, MADE_BY, read_info
 from pipeline.clips.labels.detections import UNREAD, Detections, read_detections, read_results
 from pipeline.clips.labels.joint_orders import NOT_STATED, StatedOrder
 from pipeline.clips.labels.label_files import own_labels
-from pipeline.clips.labels.people_table import ByFrame, all_rows, starts, take_in_place
+from pipeline.clips.labels.people_table import ByFrame
 from pipeline.clips.tracks.linking import SECOND
 from pipeline.datasets.base import Dataset, Origin
 from pipeline.datasets.checks import LabelRules
@@ -50,7 +50,7 @@ from pipeline.files.pixels.frames import MOST_LOST, Video
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import VIDEOS, file_digest
 from pipeline.people.homography import CORNERS, LARGEST_MOVE, transfer
-from pipeline.people.skeletons import Doubles, joint_names, zero_invalid_joints
+from pipeline.people.skeletons import Doubles, zero_invalid_joints
 from pipeline.people.track import Track
 
 SMALL_COPY: Final = 0.55  # of the image's width and height: nearly all joints of a copy of half
@@ -288,9 +288,10 @@ def _fit_to_clip(labels: _ClipDetections, clip: Video, account: VideoAccount) ->
     if (labelled_width, labelled_height) != (width, height):
         factor = np.array([width / labelled_width, height / labelled_height, 1])
         keypoints = detections.keypoints
-        scaled = ByFrame(all_rows(keypoints) * factor, starts(keypoints))
+        scaled = ByFrame(keypoints.rows * factor, keypoints.start)
         detections = replace(detections, keypoints=scaled)
-    persons = _confident_persons(detections)
+    persons, _ = zero_invalid_joints(detections.keypoints.rows)
+    persons[persons[..., 2] < MIN_CONFIDENCE] = 0
     _compare_with_border(labels.place, persons, clip, account)
     require_pixels(
         labels.place,
@@ -352,15 +353,6 @@ def _compare_with_border(
         account.note(f"{share:.0%} of the joints are beyond the border of the image")
 
 
-def _confident_persons(detections: Detections) -> Doubles:
-    """Stack all persons of all frames, (N, J, 3); scores below MIN_CONFIDENCE become 0."""
-    nobody = np.empty((0, len(joint_names(detections.skeleton)), 3))
-    everyone = all_rows(detections.keypoints) if detections.keypoints else nobody
-    persons, _ = zero_invalid_joints(everyone)
-    persons[persons[..., 2] < MIN_CONFIDENCE] = 0
-    return persons
-
-
 def _pixel_camera(camera: Mapping[int, Doubles], width: int, height: int) -> dict[int, Doubles]:
     """Convert homographies between frames from points in [-1, 1] to points in px.
 
@@ -381,19 +373,11 @@ def _drop_lost_frames(
     if not is_lost.any():
         return detections
 
-    n_persons = np.diff(starts(detections.keypoints))  # in each frame
+    n_persons = np.diff(detections.keypoints.start)  # in each frame
     account.drop("frame_damaged", int(n_persons[is_lost].sum()))
     rows = np.flatnonzero(np.repeat(~is_lost, n_persons))
     start = np.append(0, np.cumsum(n_persons[~is_lost]))
-    identity = detections.identity
-    if identity is not None:
-        identity = ByFrame(all_rows(identity)[rows], start)
-    return replace(
-        detections,
-        frame_index=detections.frame_index[~is_lost],
-        keypoints=ByFrame(take_in_place(all_rows(detections.keypoints), rows), start),
-        identity=identity,
-    )
+    return replace(detections.take(rows, start), frame_index=detections.frame_index[~is_lost])
 
 
 def _scene_cuts(
@@ -420,17 +404,13 @@ def _link_people(
     account: VideoAccount,
     rules: Rules,
 ) -> Iterator[PersonTrack]:
-    max_gap = round(rules.max_gap * _frames_of_a_second(record.usual_fps, account))
+    fps = record.usual_fps
+    if not math.isfinite(fps):
+        account.note(f"the clip states no frame rate: {SECOND} missing frames count as a second")
+        fps = SECOND
+    max_gap = round(rules.max_gap * fps)
     clock = None if record.is_even else record.clock
     persons = people(detections, account, rules, max_gap, cuts, clock, record.usual_fps)
     if rules.bridge:
         persons = bridge_gaps(persons, max_gap, account)
     return persons
-
-
-def _frames_of_a_second(fps: float, account: VideoAccount) -> float:
-    """Frames of a second; of an unknown rate (nan), SECOND frames, and a note."""
-    if math.isfinite(fps):
-        return fps
-    account.note(f"the clip states no frame rate: {SECOND} missing frames count as a second")
-    return SECOND

@@ -18,16 +18,16 @@ result.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import numpy as np
 
+from cache.windows import spread
 from pipeline.accounting import VideoAccount
 from pipeline.cli.text import count
 from pipeline.clips.labels.detections import Detections
-from pipeline.clips.labels.people_table import ByFrame, all_rows, starts, take_in_place
 from pipeline.clips.tracks.cleaning import Cleaning, clean
 from pipeline.clips.tracks.identities import used_identities
 from pipeline.clips.tracks.linking import SECOND, link, split_at_gaps
@@ -179,7 +179,7 @@ def _describe_identities(detections: Detections) -> str:
     """Hint that a detector may have given new identities to the same people."""
     if detections.identity is None:
         return ""
-    n_people = len(np.unique(np.concatenate(detections.identity)))
+    n_people = len(np.unique(detections.identity.rows))
     n_frames = len(detections.frame_index)
     if n_people == 1:
         return ""
@@ -232,7 +232,8 @@ class _Selection:
     def visible(self, frame_index: Ints, kp_2d: Doubles) -> Iterator[PersonTrack]:
         """Use the frames with at least MIN_VISIBLE joints, as one part."""
         n_visible = (kp_2d[..., 2] > 0).sum(axis=1)
-        yield self._smooth(frame_index, kp_2d, n_visible >= MIN_VISIBLE)
+        reasons = {"too_few_visible_joints": n_visible < MIN_VISIBLE}
+        yield self._smooth(frame_index, kp_2d, reasons)
 
     def clean_parts(
         self, frame_index: Ints, kp_2d: Doubles, cleaning: Cleaning
@@ -247,14 +248,14 @@ class _Selection:
             commonest = max(dropped, key=lambda reason: len(dropped[reason]))
             self.account.drop_track(commonest, 0)
         for rows in parts:
-            has_enough = np.full(len(rows), True)
-            yield self._smooth(frame_index[rows], kp_2d[rows], has_enough)
+            yield self._smooth(frame_index[rows], kp_2d[rows], {})
 
-    def _smooth(self, frame_index: Ints, kp_2d: Doubles, has_enough: Bools) -> PersonTrack:
+    def _smooth(
+        self, frame_index: Ints, kp_2d: Doubles, reasons: Mapping[str, Bools]
+    ) -> PersonTrack:
         """Make a track whose boxes are smoothed over time, across missing frames.
 
-        has_enough: (T,) whether a frame shows enough joints. Frames that do not, and frames without
-        a box, are counted as dropped.
+        Frames without a box are counted as dropped, and those to which one of `reasons` applies.
         """
         # kp_2d in a frame for each time, all 0 where the person is missing
         offset = frame_index - frame_index[0]
@@ -264,8 +265,7 @@ class _Selection:
         boxes, first, stop = smooth_boxes(without_gaps, threshold=MIN_CONFIDENCE)
 
         has_no_box = (offset < first) | (offset >= stop)
-        reasons = {"no_box": has_no_box, "too_few_visible_joints": ~has_enough}
-        rows = np.flatnonzero(self.account.drop_rows(reasons))
+        rows = np.flatnonzero(self.account.drop_rows({"no_box": has_no_box, **reasons}))
         detected = kp_2d[rows]
         factors = np.array([1, 1, BOX_FACTOR, BOX_FACTOR], np.float32)
         bbox = boxes[offset[rows] - first] * factors
@@ -347,7 +347,7 @@ def _apply_confidence(detections: Detections, account: VideoAccount) -> Detectio
     if not detections.keypoints:
         return detections
 
-    everyone = finite_joints(all_rows(detections.keypoints), account, copy=False)
+    everyone = finite_joints(detections.keypoints.rows, account, copy=False)
     scores = everyone[..., 2]
     confidence = np.minimum(scores, 1)
     everyone[..., 2] = np.where(scores < MIN_CONFIDENCE, 0, confidence)
@@ -358,12 +358,7 @@ def _apply_confidence(detections: Detections, account: VideoAccount) -> Detectio
     if 0 < highest < MIN_CONFIDENCE:
         account.note(f"scores reach only {highest:.2g}: those below {MIN_CONFIDENCE} count as 0")
     n_before = np.append(0, np.cumsum(is_seen))
-    start = n_before[starts(detections.keypoints)]
-    identity = detections.identity
-    if identity is not None:
-        identity = ByFrame(all_rows(identity)[is_seen], start)
-    seen = take_in_place(everyone, np.flatnonzero(is_seen))
-    return replace(detections, keypoints=ByFrame(seen, start), identity=identity)
+    return detections.take(np.flatnonzero(is_seen), n_before[detections.keypoints.start])
 
 
 def _identify(
@@ -390,29 +385,36 @@ def _identify(
     if detections.identity is None:
         linked = link(detections.keypoints, frames, max_gap, cuts=cuts, camera=camera, fps=fps)
         return [(str(k), rows) for k, rows in enumerate(linked)]
-    return _split_identities(detections, account, frames, max_gap, cuts)
+    return _split_identities(detections, detections.identity.rows, account, frames, max_gap, cuts)
 
 
 def _split_identities(
     detections: Detections,
+    identity: Ints,
     account: VideoAccount,
     frames: Ints,
     max_gap: int,
     cuts: Sequence[int],
 ) -> list[tuple[str, Ints]]:
-    """Group detections by the detector's identities, in the form of `_identify`.
+    """Group detections by the detector's identities, (N,), in the form of `_identify`.
 
     After a gap or a cut, an identity is a new person. frames: (T,) numbers of the frames, by which
-    gaps are counted.
+    gaps are counted. If two persons in a frame have one identity, the one with the higher
+    confidence is used; the other is counted as dropped.
     """
-    members = _find_members(detections, account)
-    names = {identity: str(identity) for identity in sorted(members)}
-    if detections.names:
-        names = {identity: detections.names[identity] for identity in names}
-    used_names = {*names.values(), *detections.names}  # also names of people who were dropped
+    members = np.column_stack(spread(np.diff(detections.keypoints.start)))  # (N, 2)
+    t = members[:, 0]
+    confidence = detections.keypoints.rows[..., 2].sum(axis=1)
+    order = np.lexsort((-confidence, t, identity))
+    is_second = (np.diff(identity[order]) == 0) & (np.diff(t[order]) == 0)
+    account.drop("duplicate_person", int(is_second.sum()))
+    order = np.delete(order, np.flatnonzero(is_second) + 1)
+
+    numbers, first = np.unique(identity[order], return_index=True)
+    names = [detections.names[number] if detections.names else str(number) for number in numbers]
+    used_names = {*names, *detections.names}  # also names of people who were dropped
     identified = []
-    for identity, name in names.items():
-        rows = np.array(sorted(members[identity].items()), np.int64)
+    for name, rows in zip(names, np.split(members[order], first[1:]), strict=False):
         for k, segment in enumerate(split_at_gaps(frames[rows[:, 0]], max_gap, cuts)):
             identified.append((free_name(name, "-", k, used_names), rows[segment]))
     return identified
@@ -420,11 +422,10 @@ def _split_identities(
 
 def _joints_of(detections: Detections, members: Ints) -> Doubles:
     """The joints (n, J, 3) of a person's detections `members` (n, 2)."""
+    t, p = members.T
     keypoints = detections.keypoints
-    if isinstance(keypoints, ByFrame):
-        rows: Doubles = keypoints.rows[keypoints.start[members[:, 0]] + members[:, 1]]
-        return rows
-    return np.stack([keypoints[t][p] for t, p in members])
+    joints: Doubles = keypoints.rows[keypoints.start[t] + p]
+    return joints
 
 
 def _cut_at_switches(
@@ -434,10 +435,10 @@ def _cut_at_switches(
 
     Takes and returns persons as `_identify` does. Adds a note of the number of places.
     """
-    tracks = []
-    for _, members in identified:
-        frame_index = detections.frame_index[members[:, 0]]
-        tracks.append((frame_index, _joints_of(detections, members)))
+    tracks = [
+        (detections.frame_index[members[:, 0]], _joints_of(detections, members))
+        for _, members in identified
+    ]
     switches = find_switches(tracks, detections.camera)
     used_names = {name for name, _ in identified}
     parts = []
@@ -449,22 +450,3 @@ def _cut_at_switches(
         places = count(n_cuts, "place")
         account.note(f"tracks cut at {places} where they continue on another person")
     return parts
-
-
-def _find_members(detections: Detections, account: VideoAccount) -> dict[int, dict[int, int]]:
-    """Return the detections of each identity: identity -> {t: p}, for `detections.keypoints[t][p]`.
-
-    If two persons in a frame have one identity, the one with the higher confidence is used; the
-    other is counted as dropped.
-    """
-    members: dict[int, dict[int, int]] = {}
-    for t, identities in enumerate(detections.identity or ()):
-        persons = detections.keypoints[t]
-        confidence = persons[..., 2].sum(axis=1)
-        for p in np.argsort(-confidence, kind="stable"):
-            by_frame = members.setdefault(int(identities[p]), {})
-            if t in by_frame:
-                account.drop("duplicate_person", 1)
-            else:
-                by_frame[t] = int(p)
-    return members

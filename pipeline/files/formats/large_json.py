@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -50,7 +49,7 @@ class StreamedList:
         return f"{self.length} entries"  # as `kind` says of a list
 
     def __iter__(self) -> Iterator[Any]:
-        yield from islice(_values(self.file, self.prefix, self.do), self.length)
+        return _values(self.file, self.prefix, self.do)
 
 
 class _Unread:
@@ -70,10 +69,10 @@ class _Shown:
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
-        self._n_bytes = os.fstat(stream.fileno()).st_size
+        self.n_bytes = os.fstat(stream.fileno()).st_size
 
     def read(self, size: int = -1) -> bytes:
-        show_done(self._stream.tell(), self._n_bytes, "bytes read")
+        show_done(self._stream.tell(), self.n_bytes, "bytes read")
         return self._stream.read(size)
 
 
@@ -83,16 +82,15 @@ def read_json(file: Path, *, do: str) -> Any:
     """
     with reading(file, "JSON", do=do), open_regular(file) as stream:
         start = stream.read(BLOCK).lstrip()[:1]
-        n_bytes = stream.seek(0, 2)
         stream.seek(0)
+        whole = _Shown(stream)
         try:
-            if n_bytes > LARGE and start == b"[":
-                entries = ijson.items(_Shown(stream), "item", **_UNREAD)
-                return _streamed(file, "item", entries, do)
-            if n_bytes > LARGE and start == b"{":
-                return _read_object(file, stream, do)
+            if whole.n_bytes > LARGE and start == b"[":
+                return _streamed(file, "item", ijson.items(whole, "item", **_UNREAD), do)
+            if whole.n_bytes > LARGE and start == b"{":
+                return _read_object(file, whole, do)
         except (ijson.JSONError, UnicodeError):
-            if n_bytes > LARGEST_WHOLE:
+            if whole.n_bytes > LARGEST_WHOLE:
                 refuse(
                     "a fault, NaN, an infinity or a whole number above 64 bits in the block that "
                     f"ends at byte {stream.tell()}"
@@ -100,10 +98,10 @@ def read_json(file: Path, *, do: str) -> Any:
     return load_json(file, do=do)
 
 
-def _read_object(file: Path, stream: IO[bytes], do: str) -> dict[str, Any]:
+def _read_object(file: Path, whole: _Shown, do: str) -> dict[str, Any]:
     """The file's object. Raises JSONError also for keys that ijson does not tell apart."""
     content: dict[str, Any] = {}
-    for key, value in ijson.kvitems(_Shown(stream), "", **_UNREAD):
+    for key, value in ijson.kvitems(whole, "", **_UNREAD):
         if not key or "." in key or key in content:
             raise ijson.JSONError
         content[key] = value

@@ -270,7 +270,7 @@ class _DetectionRun:
                 clip.add_people(frame.number, people)
                 self.tally.persons += len(people.boxes)
             self.tally.frames += len(frames)
-            stated = f" of {clip.n_stated:,}" if clip.n_stated else ""
+            stated = f" of {task.n_stated:,}" if task.n_stated else ""
             message = (
                 f"frame {clip.n_frames:,}{stated} of {clip.files.clip}{self.tally.meter.slowest}"
             )

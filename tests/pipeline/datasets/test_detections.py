@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from pipeline.accounting import VideoAccount
 from pipeline.clips.labels.detections import CORNERS, Detections
+from pipeline.clips.labels.people_table import ByFrame
 from pipeline.clips.tracks.cleaning import Cleaning
 from pipeline.datasets.detected.people import PersonTrack, Rules, bridge_gaps, people
 from tests.pipeline.datasets.by_hand import standing
@@ -25,7 +26,8 @@ def test_every_detection_is_in_a_track_or_has_a_reason(data, boxes, identified, 
         persons.append(few)
         identity.append(rng.integers(0, 2, len(few)))
     skeleton = CORNERS if boxes else "coco"
-    found = Detections(skeleton, np.arange(n), persons, identity if identified else None, range(n))
+    identities = ByFrame.of(identity) if identified else None
+    found = Detections(skeleton, np.arange(n), ByFrame.of(persons), identities, range(n))
     account = VideoAccount("a.mp4", found=found.n_persons)
     cleaning = Cleaning(min_frames=5, max_frames=20) if cleaned else None
     tracks = list(people(found, account, Rules(5, cleaning=cleaning)))

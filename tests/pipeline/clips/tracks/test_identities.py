@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.accounting import VideoAccount
 from pipeline.clips.labels.detections import CORNERS, Detections
+from pipeline.clips.labels.people_table import ByFrame
 from pipeline.clips.tracks.identities import used_identities
 from tests.pipeline.datasets.by_hand import standing
 
@@ -59,7 +60,7 @@ def found(frames, number, boxes=False):
         corners = [[[p.min(axis=0), p.max(axis=0)] for p in persons] for persons in seen]
         keypoints = [np.insert(np.array(pair), 2, 0.9, axis=-1) for pair in corners]
     identity = [np.array(number(frames[t]), np.int64) for t in at]
-    return Detections(skeleton, np.array(at), keypoints, identity, at)
+    return Detections(skeleton, np.array(at), ByFrame.of(keypoints), ByFrame.of(identity), at)
 
 
 def people(frame):

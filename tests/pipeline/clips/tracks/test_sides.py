@@ -8,6 +8,7 @@ from pipeline import datasets
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.clips.files import MADE_BY
 from pipeline.clips.labels.detections import Detections
+from pipeline.clips.labels.people_table import ByFrame
 from pipeline.clips.tracks.sides import put_sides_right
 from pipeline.datasets.detected.people import Rules, people
 from pipeline.errors import RawDataError
@@ -166,8 +167,10 @@ def test_a_clip_of_uneven_times_is_put_right_by_its_clock(ticks, is_right):
     true = walk()
     detected = exchange(true, [30, 31], range(5, 17))
     frames = np.arange(N)
-    identity = [np.zeros(1, np.int64)] * N
-    detections = Detections("coco", frames, [*detected[:, None]], identity, frames.tolist())
+    start = np.arange(N + 1)
+    identity = ByFrame(np.zeros(N, np.int64), start)
+    keypoints = ByFrame(detected.copy(), start)
+    detections = Detections("coco", frames, keypoints, identity, frames.tolist())
     rules = Rules(min_frames=1, put_sides_right=True)
     account = VideoAccount("a.mp4")
     (person,) = people(detections, account, rules, max_gap=40, clock=ticks * frames, fps=40.0)
