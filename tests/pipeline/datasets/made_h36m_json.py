@@ -72,18 +72,12 @@ def write_scene(take, raw, *, is_place, fits):
     subject = int(take.shot.name.partition("/")[0][1:])
     action = (14, 1) if subject == 1 else (7, 1)  # Walking 1, Posing 1
     camera = demo.CAMERAS.index(take.shot.name.rpartition(".")[2])
-    cameras = {}
-    for number, (turn, shift, focal, centre) in enumerate(
-        map(demo._camera_numbers, demo.CAMERAS), start=1
-    ):
-        world = turn @ demo.Z_UP.T
-        t = -world.T @ shift if is_place else shift
-        cameras[str(number)] = {
-            "R": world.tolist(),
-            "t": (1000 * t).tolist(),
-            "f": focal,
-            "c": centre,
-        }
+    cameras = demo._cameras()
+    for numbers in cameras.values():
+        world = numbers["R"] @ demo.Z_UP.T
+        numbers["R"] = world.tolist()
+        if is_place:
+            numbers["t"] = (-world.T @ numbers["t"]).tolist()
     write_json(annotation(raw, "camera", subject), cameras)
     (actor,) = take.actors
     world = 1000 * actor.spin49[:, [JOINTS["spin49"].index(name) for name in ORDER]] @ demo.Z_UP.T
