@@ -193,7 +193,7 @@ def _require_once(file: Path, people: PeopleTable, numbers: Sequence[int]) -> No
     """
     repeated = people.find_repeated()
     if len(repeated):
-        row = repeated.min()
+        row = int(repeated.min())
         track = people.identities[people.code[row]]
         actual = f"track {shown(track)} a second time in frame {people.frame[row]}"
         raise label_error(file, f"line {numbers[row]}", "one box a frame", actual, HEADER)
