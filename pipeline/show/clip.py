@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,7 @@ from typing import Final
 import numpy as np
 
 from pipeline.cli.progress import Progress, silent
+from pipeline.cli.text import FEW, first_few
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Frame, FrameSource, Image, Video
 from pipeline.files.pixels.pictures import Pictures
@@ -108,6 +110,10 @@ def write_clip(shown: PageContent, out: Path, *, progress: Progress = silent) ->
     """
     video, source = _only_video(shown, out)
     people = [_Person(track, number) for number, track in enumerate(shown.tracks)]
+    present_in = defaultdict[int, list[_Person]](list)
+    for person in people:
+        for index in person.rows:
+            present_in[index].append(person)
     bodies = None
     if shown.body is not None:
         bodies = LabelledBodies(shown.body)
@@ -126,9 +132,12 @@ def write_clip(shown: PageContent, out: Path, *, progress: Progress = silent) ->
     with_rows = 0
     with video_writer(out, rate_of(source, fps) / step, source.size()) as write:
         for frame, image in frames_of(source, stop, first=first, step=step):
-            write(_draw_frame(frame, image, people, bodies, mark))
+            present = present_in[frame.index]
+            others = (person.name for person in people if person not in present)
+            absent = list(itertools.islice(others, FEW + 1))  # of many tracks, most are elsewhere
+            write(_draw_frame(frame, image, present, absent, bodies, mark))
             n_written += 1
-            with_rows += any(frame.index in person.rows for person in people)
+            with_rows += bool(present)
             progress(frame.index, max(stop, frame.index), video)
     return n_written, with_rows
 
@@ -153,14 +162,14 @@ def _only_video(shown: PageContent, out: Path) -> tuple[str, FrameSource]:
 def _draw_frame(
     frame: Frame,
     image: Image,
-    people: Sequence[_Person],
+    present: Sequence[_Person],
+    absent: Sequence[str],
     bodies: LabelledBodies | None,
     mark: str,
 ) -> Image:
-    """Draw the people with a row in this frame, and the texts, over a copy of its image. mark:
-    start of the caption.
+    """Draw the people with a row in this frame, and the texts, over a copy of its image. absent:
+    names of the others, at least the first ones; mark: start of the caption.
     """
-    present = [person for person in people if frame.index in person.rows]
     if present:
         image = _paint_bodies(frame, image, present, bodies)
     else:
@@ -169,10 +178,9 @@ def _draw_frame(
     canvas = Canvas(image)
     for person in present:
         person.draw(canvas, person.rows[frame.index])
-    absent = [person.name for person in people if person not in present]
     texts = []
     if absent:
-        texts.append("no row: " + ", ".join(absent))
+        texts.append(f"no row: {first_few(absent)}")
     if frame.problem:
         texts.append("not decoded, previous frame shown")
     if texts:

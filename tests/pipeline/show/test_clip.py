@@ -84,6 +84,14 @@ def test_joints_have_the_colours_of_their_sides_and_frames_without_rows_are_mark
     assert [int(np.ptp(colour)) > 20 for colour in box] == [i in (1, 2, 3, 6) for i in range(9)]
 
 
+def test_of_many_tracks_that_are_elsewhere_a_frame_names_the_first(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(Canvas, "draw_band", lambda _, text: told.append(text))
+    track = made(tmp_path, 9)
+    written(tmp_path, *(of_rows(replace(track, name=f"f/{i}"), [i]) for i in range(9)))
+    assert (told[0], told[8]) == ("no row: 1, 2, 3, 4, 5, ...", "no row: 0, 1, 2, 3, 4, ...")
+
+
 def test_names_of_people_who_stand_close_do_not_cover_each_other():
     canvas = Canvas(np.zeros((400, 640, 3), np.uint8))
     for top in (203, 206, 200, 3, 5):
