@@ -32,6 +32,7 @@ from pipeline.show.rasterising import Samples, SmoothNormals, rasterise
 Colours = Float32s  # (F, 3) RGB 0..1
 Picture = Float32s  # (H, W, 3) RGB 0..1
 Hsv = tuple[float, float, float]
+_Rectangle = tuple[slice, slice]  # rows and columns of an image
 
 # Parts of a person by their joints of `skeletons.JOINTS["smpl"]`.
 PARTS: Final[Mapping[str, tuple[int, ...]]] = {
@@ -201,18 +202,19 @@ class Renderer:
 
         Returns the image, and the depth (H, W) m of the nearest body in each pixel, inf for none.
         """
-        behind = self._view_ground(frame)
+        canvas = self._view_ground(frame).copy()
+        depth = np.full(canvas.shape[:2], np.inf, np.float32)
         verts = [body for body, _ in bodies]
-        samples = self._sample(frame, np.concatenate(verts), len(bodies))
+        part, samples = self._sample(frame, np.concatenate(verts), len(bodies))
         light = np.concatenate([self._light(body) for body in verts])
         colours = np.concatenate([colours for _, colours in bodies])
         # mean RGB and coverage of each pixel's samples
         shaded = samples.shade(light, colours)
         mean = _reduce_samples(shaded, np.add) / np.float32(SUPERSAMPLING**2)
-        canvas = behind * (1 - mean[..., 3:]) + mean[..., :3]
-        image = np.round(canvas.clip(0, 1) * 255)
+        canvas[part] = canvas[part] * (1 - mean[..., 3:]) + mean[..., :3]
         with np.errstate(divide="ignore"):
-            depth = np.float32(1) / _reduce_samples(samples.inverse_depth, np.maximum)
+            depth[part] = 1 / _reduce_samples(samples.inverse_depth, np.maximum)
+        image = np.round(canvas.clip(0, 1) * 255)
         return image.astype(np.uint8), depth
 
     def _view_ground(self, frame: int) -> Picture:
@@ -220,19 +222,26 @@ class Renderer:
             return self._still
         return _paint_ground(self.camera, frame)
 
-    def _sample(self, frame: int, verts: Floats, n_bodies: int) -> Samples:
-        """Rasterise the bodies, whose vertices are (N, 3) m in the world."""
+    def _sample(self, frame: int, verts: Floats, n_bodies: int) -> tuple[_Rectangle, Samples]:
+        """Rasterise the bodies, whose vertices are (N, 3) m in the world, in the part of the image
+        around them.
+        """
         extrinsics = self.camera.extrinsics[frame]
         points = verts @ extrinsics[:3, :3].T + extrinsics[:3, 3]
         homogeneous = points @ self.camera.intrinsics.T
         pixels = homogeneous[:, :2] / homogeneous[:, 2:]
+        last = (self.camera.width - 1, self.camera.height - 1)
+        low = np.floor(pixels.min(axis=0)).clip(0, last).astype(int)
+        extent = np.ceil(pixels.max(axis=0)).clip(0, last).astype(int) + 1 - low
+        (left, top), (width, height) = low.tolist(), extent.tolist()
         # whole numbers are centres, of pixels and of samples
-        corners = (pixels + 0.5) * SUPERSAMPLING - 0.5
+        corners = (pixels - low + 0.5) * SUPERSAMPLING - 0.5
         shifted = [self.faces + i * self.normals.n_vertices for i in range(n_bodies)]
         faces = np.concatenate(shifted)
-        width = SUPERSAMPLING * self.camera.width
-        height = SUPERSAMPLING * self.camera.height
-        return rasterise(corners[faces], (1 / points[:, 2])[faces], width, height)
+        inverse_depth = 1 / points[:, 2]
+        size = (SUPERSAMPLING * width, SUPERSAMPLING * height)
+        part = (slice(top, top + height), slice(left, left + width))
+        return part, rasterise(corners[faces], inverse_depth[faces], *size)
 
     def _light(self, verts: Floats) -> Float32s:
         """Brightness (F, 3) of a body at its faces' corners, from smooth normals."""
