@@ -97,6 +97,11 @@ class PeopleTable(NamedTuple):
 
     def find_repeated(self) -> Ints:
         """The rows whose frame and identity an earlier row has."""
+        key = self.code * (self.frame.max(initial=0) + 1)
+        key += self.frame
+        key.sort()  # where numbers overflow, those of equal people are still equal
+        if not (key[1:] == key[:-1]).any():
+            return np.zeros(0, np.int64)
         return _equal_neighbours(self.code, self.frame)[1]
 
     def in_order(self, is_left_out: Bools) -> PeopleTable:
