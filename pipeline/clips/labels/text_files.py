@@ -111,7 +111,7 @@ def csv_content(file: Path, first: str) -> LabelContent:
     numbers = array("q")  # of the people's lines
     with reading(file, "CSV", do=HEADER):
         rows = _csv_rows(file)
-        _, header = next(rows)
+        _, header = next(rows, (1, []))
         names = [name.strip() for name in header]
         _require_columns(file, names, first)
         columns = [names.index(name) for name in COLUMNS]
