@@ -178,10 +178,9 @@ def _connect(scheduler: str) -> Client:
 
     for name in ("distributed", "distributed.client"):  # this module reports what is lost
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    location = _scheduler_location(scheduler)
     try:
         return distributed.Client(
-            **location,
+            **_scheduler_location(scheduler),
             timeout=ANSWER,
             set_as_default=False,  # other Dask work of this process stays here
             direct_to_workers=True,  # results come straight from workers
@@ -204,10 +203,17 @@ def _scheduler_location(scheduler: str) -> dict[str, str]:
     >>> _scheduler_location("node1:8786")
     {'address': 'tcp://node1:8786'}
     """
-    if "://" in scheduler:
-        return {"address": scheduler}
-    if not scheduler.endswith(".json"):
-        return {"address": f"tcp://{scheduler}"}
+    from distributed.comm import registry
+    from distributed.comm.addressing import parse_address, parse_host_port
+
+    if "://" in scheduler or not scheduler.endswith(".json"):
+        address = scheduler if "://" in scheduler else f"tcp://{scheduler}"
+        protocol, host_and_port = parse_address(address)
+        # Dask's client looks at both too late: it stays half open then, and if Python deletes it in
+        # the thread of the next client, that one does not start.
+        registry.get_backend(protocol)
+        parse_host_port(host_and_port)
+        return {"address": address}
     latest = time.monotonic() + ANSWER
     while not _has_address(Path(scheduler)):
         if time.monotonic() > latest:

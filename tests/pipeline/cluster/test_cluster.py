@@ -2,6 +2,7 @@
 are killed.
 """
 
+import gc
 import itertools
 import os
 import re
@@ -11,6 +12,7 @@ import socket
 from dataclasses import replace
 from pathlib import Path
 
+import distributed
 import pytest
 from numpy.testing import assert_equal
 
@@ -282,6 +284,8 @@ def test_streams_of_every_kind_give_the_same_bytes_as_here(
     [
         ("127.0.0.1:9", "127.0.0.1:9: no Dask scheduler answers there"),
         ("cluster", "cluster: expected tcp://HOST:PORT"),
+        ("node1:port", "node1:port: expected tcp://HOST:PORT"),
+        ("http://node1:8787/status", "status: expected tcp://HOST:PORT"),
         ("nowhere/scheduler.json", "expected the file that `dask scheduler"),
     ],
 )
@@ -289,6 +293,8 @@ def test_an_address_without_a_scheduler_is_refused(address, said, monkeypatch):
     monkeypatch.setattr(cluster, "ANSWER", 0.3)
     with pytest.raises(PipelineError, match=said):
         list(mapped(address, str))
+    clients = [each for each in gc.get_objects() if type(each) is distributed.Client]
+    assert {client.status for client in clients} <= {"closed"}  # an open one stops the next one
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"type": "Sched'])
