@@ -163,7 +163,7 @@ def _crowd(n_people: int, linked: bool) -> None:
         keypoints.append(joints)
     identity = None if linked else ByFrame.of([np.arange(n_people)] * FRAMES)
     detections = Detections(
-        "coco", np.arange(FRAMES), ByFrame.of(keypoints), identity, range(FRAMES)
+        "coco", np.arange(FRAMES), ByFrame.of(keypoints), identity, np.arange(FRAMES)
     )
     account = VideoAccount("crowd")
     account.found = detections.n_persons

@@ -41,7 +41,7 @@ from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.pixels.sources import match_numbered, picture_pattern
 from pipeline.files.raw import is_stand_in
 from pipeline.files.raw.files import is_litter, scan_names
-from pipeline.people.skeletons import Bools, Doubles, Floats
+from pipeline.people.skeletons import Bools, Doubles, Floats, Ints
 
 MIN_LABELLED: Final = 50  # frames; of fewer, the most common step between them is not noted
 
@@ -228,7 +228,7 @@ def _size(source: Pictures | Video) -> tuple[int, int] | None:
 def require_frames(
     labels: Path,
     source: Pictures | Video,
-    frames: Sequence[int],
+    frames: Sequence[int] | Ints,
     account: VideoAccount,
     *,
     every: bool = False,
@@ -260,7 +260,7 @@ def require_frames(
 
 
 def _find_mismatch(
-    labels: Path, source: Pictures | Video, frames: Sequence[int], *, every: bool
+    labels: Path, source: Pictures | Video, frames: Sequence[int] | Ints, *, every: bool
 ) -> RawDataError | None:
     """The error of `require_frames`, with the likeliest cause; None if the frame numbers fit."""
     n_decoded = source.count_frames()
@@ -287,7 +287,9 @@ def _find_mismatch(
     return None
 
 
-def _note_labelled_part(frames: Sequence[int], n_decoded: int, account: VideoAccount) -> None:
+def _note_labelled_part(
+    frames: Sequence[int] | Ints, n_decoded: int, account: VideoAccount
+) -> None:
     """Note labels of one frame in n, of one stretch, or of at most half of a stretch's frames."""
     n_labelled = len(frames)
     first = int(frames[0])

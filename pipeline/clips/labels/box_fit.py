@@ -65,9 +65,9 @@ def check_people(
     corner and a size, or mostly bad, and for joints elsewhere than in their boxes or the image.
     """
     n_people = len(people.frame)
-    n_bad = len(content.bad_boxes)
-    if n_bad and n_bad >= MOST_BAD * (n_bad + n_people):
-        raise content.bad_boxes[0]
+    n_bad = content.bad_boxes.total()
+    if content.first_bad_box and n_bad >= MOST_BAD * (n_bad + n_people):
+        raise content.first_bad_box
     are_boxes = people.points.shape[1] == 2
     boxes = people.points[..., :2] if are_boxes else people.boxes
     notes = []

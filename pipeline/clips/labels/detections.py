@@ -12,8 +12,8 @@ and scores.
 
 from __future__ import annotations
 
+import math
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -33,6 +33,7 @@ from pipeline.clips.labels.people_table import (
     ByFrame,
     FoundPeople,
     PeopleTable,
+    blocks,
     take_in_place,
 )
 from pipeline.errors import FOLDER, RawDataError
@@ -55,10 +56,10 @@ UNREAD: Final = frozenset({
 # the "joints" of people of whom only boxes are known
 CORNERS: Final = ("upper left corner", "lower right corner")
 
-# Scores: this share of them must not exceed HIGHEST_SCORE. Scores of OpenPose and AlphaPose may
-# exceed 1, as they are not normalised, and a few very high ones are accepted.
+# At most this share of scores may exceed HIGHEST_SCORE. Scores of OpenPose and AlphaPose may exceed
+# 1, as they are not normalised, and a few very high ones are accepted.
 HIGHEST_SCORE: Final = 10.0
-MOST_SCORES: Final = 0.9
+MOST_HIGH: Final = 0.1
 MOST_PER_CENT: Final = 150.0  # larger scores are of 0 to 255; those of heatmaps exceed 100 a little
 
 IN_PX: Final = "_px"  # part of the name of a file in px; Sports2D also writes files in m
@@ -82,7 +83,7 @@ class Detections:
     frame_index: Ints  # (T,) strictly increasing: the frames with at least one person
     keypoints: ByFrame  # for each of T frames, (P, J, 3): x, y in px, the score
     identity: ByFrame | None  # for each of T frames, (P,); None: the detector did not track
-    frames: Sequence[int]  # ascending; all processed frames, as far as the format tells
+    frames: Ints  # ascending; all processed frames, as far as the format tells
     names: Sequence[str] = ()  # names of the identities, if the file has texts
     complete: bool = False  # whether the format also lists frames without a person
     notes: Sequence[str] = ()  # messages about what was changed or not used
@@ -293,9 +294,8 @@ def _assemble(
     _require_scores(place, ordered.points)
     if content.passed_over:
         notes.append(f"{content.passed_over} detections are no people, or marked as not to be used")
-    start = np.flatnonzero(np.diff(people.frame, prepend=-1))
-    frames = people.frame[start]
-    start = np.append(start, len(people.frame))
+    start = people.find_frames()
+    frames = people.frame[start[:-1]]
     identity, names = _identities(people, start, notes)
 
     return Detections(
@@ -303,14 +303,14 @@ def _assemble(
         frames,
         ByFrame(ordered.points, start),
         identity,
-        frames.tolist() if content.frames is None else content.frames,
+        frames if content.frames is None else np.array(content.frames, np.int64),
         names,
         complete=content.frames is not None,
         notes=notes,
         is_order_assumed=ordered.is_assumed,
         in_pixels=content.in_pixels,
         camera=content.camera,
-        bad_boxes=Counter(error.reason for error in content.bad_boxes),
+        bad_boxes=content.bad_boxes,
     )
 
 
@@ -335,11 +335,17 @@ def _require_scores(place: Path, points: Doubles) -> None:
     """Raise RawDataError for scores in per cent or from 0 to 255: taken as confidences, nearly all
     joints would count as certain.
     """
-    scores = points[..., 2]
-    scores = scores[np.isfinite(scores) & (scores > 0)]
-    if len(scores) and np.quantile(scores, MOST_SCORES, overwrite_input=True) > HIGHEST_SCORE:
-        highest = scores.max()
-        found = f"scores from {scores.min():.4g} to {highest:.4g}"
+    n_scores = n_high = 0
+    lowest, highest = math.inf, 0.0
+    for block in blocks(len(points)):
+        scores = points[block, :, 2]
+        scores = scores[np.isfinite(scores) & (scores > 0)]
+        n_scores += len(scores)
+        n_high += int((scores > HIGHEST_SCORE).sum())
+        lowest = scores.min(initial=lowest)
+        highest = scores.max(initial=highest)
+    if n_high > MOST_HIGH * n_scores:
+        found = f"scores from {lowest:.4g} to {highest:.4g}"
         scale = 100 if highest <= MOST_PER_CENT else 255
         raise label_error(place, "scores", "confidences in 0..1", found, f"Divide them by {scale}.")
 

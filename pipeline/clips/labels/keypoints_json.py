@@ -177,7 +177,7 @@ def _corners(
         raise label_error(file, "score", "a number", kind(stored_score))
     score = finite_score(file, "score", stored_score)
     box = numbers(file, key, entry["bbox"], (4,)).tolist()
-    return form.parse_box(file, key, box, content.bad_boxes, score)
+    return form.parse_box(file, key, box, content, score)
 
 
 def _split_name(file: Path, key: str, image: object, clip: str | None) -> tuple[str, int]:

@@ -6,6 +6,7 @@ each frame. A `LabelFormat` says how a format counts frames and pixels, and how 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,7 +45,8 @@ class LabelContent:
     joints: Sequence[str] | None = None  # the joints' names, if the file has them
     passed_over: int = 0  # number of detections that are no people, or are marked as not to be used
     box_form: str = CORNER_BOX  # of the people's boxes in the file
-    bad_boxes: list[RawDataError] = field(default_factory=list)  # of people who are left out
+    bad_boxes: Counter[str] = field(default_factory=Counter)  # people who are left out, by reason
+    first_bad_box: RawDataError | None = None
     notes: list[str] = field(default_factory=list)  # messages about what was changed
     in_pixels: str = ""  # advice how its tool writes pixels instead of shares of the image
     # frame -> (3, 3) homography from the previous frame to it
@@ -78,14 +80,14 @@ class LabelFormat:
         file: Path,
         key: str,
         stored: Sequence[float],
-        bad_boxes: list[RawDataError],
+        content: LabelContent,
         score: float = 1.0,
     ) -> Doubles | None:
         """Convert the 4 numbers of a box to its corners (2, 3): x, y in px or shares of the image
         as in the file, and the score.
 
         None for a box whose numbers are not finite and in range, or without a width and height
-        above 0. Then `bad_boxes` gets the error that tells it.
+        above 0. Then `content` counts it.
         """
         largest = LARGEST
         unit = "px"
@@ -101,7 +103,8 @@ class LabelFormat:
                 expected = f"a box {self.box_form} with a width and a height above 0"
                 reason = DEGENERATE_BOX
             error = RawDataError(file, key, expected, str(stored), FORMATS, reason=reason)
-            bad_boxes.append(error)
+            content.bad_boxes[reason] += 1
+            content.first_bad_box = content.first_bad_box or error
             return None
         if self.box_form == CENTRE_BOX:
             x -= width / 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -104,9 +104,16 @@ class PeopleTable(NamedTuple):
             return np.zeros(0, np.int64)
         return _equal_neighbours(self.code, self.frame)[1]
 
+    def find_frames(self) -> Ints:
+        """(T + 1,) the first row of each of T frames, and N, if people are in order."""
+        n_people = len(self.frame)
+        is_first = np.ones(n_people, bool)
+        is_first[1:] = self.frame[1:] != self.frame[:-1]
+        return np.append(np.flatnonzero(is_first), n_people)
+
     def in_order(self, is_left_out: Bools) -> PeopleTable:
         """The people in the order of frames, without those for whom it is true; boxes as before."""
-        if not is_left_out.any() and (np.diff(self.frame) >= 0).all():
+        if not is_left_out.any() and (self.frame[1:] >= self.frame[:-1]).all():
             return self
         order = np.argsort(self.frame, kind="stable")
         order = order[~is_left_out[order]]
@@ -164,11 +171,23 @@ class FoundPeople:
             self._codes = {None: 0}
             self._code = array("i", [0]) * len(self)
 
+    def identify(self, identities: Iterable[Identity]) -> None:
+        """Give all people, in their order, other identities."""
+        codes: dict[Identity, int] = {}
+        self._code = array("i", (codes.setdefault(each, len(codes)) for each in identities))
+        self._codes = codes
+
+    def points(self) -> Doubles:
+        """(N, J, 3) the points of all people, to be changed in place. There can be no more people
+        while it is there.
+        """
+        return np.asarray(self._points).reshape(len(self), self.n_points, 3)
+
     def finish(self) -> PeopleTable:
         """The people. There can be no more of them."""
         return PeopleTable(
             np.asarray(self._frame),
-            np.asarray(self._points).reshape(len(self), self.n_points, 3),
+            self.points(),
             np.asarray(self._code),
             [*self._codes],
             np.asarray(self._boxed),

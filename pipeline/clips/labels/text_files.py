@@ -30,12 +30,14 @@ YOLO's files, and `trc_content` for files of TRC.
 from __future__ import annotations
 
 import csv
+import itertools
+import math
 import re
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import numpy as np
 
@@ -54,7 +56,7 @@ from pipeline.clips.labels.label_values import (
     other_tool_error,
     whole_number,
 )
-from pipeline.clips.labels.people_table import FoundPerson, PeopleTable
+from pipeline.clips.labels.people_table import FoundPeople, FoundPerson
 from pipeline.files.formats.arrays import reading, refuse
 from pipeline.files.formats.names import kind, shown
 from pipeline.files.formats.other_formats import other_than_text
@@ -108,28 +110,16 @@ def csv_content(file: Path, first: str) -> LabelContent:
         )
         raise label_error(file, "line 1", expected, actual, do)
     content = LabelContent()
-    numbers = array("q")  # of the people's lines
     with reading(file, "CSV", do=HEADER):
-        rows = _csv_rows(file)
-        _, header = next(rows, (1, []))
-        names = [name.strip() for name in header]
-        _require_columns(file, names, first)
-        columns = [names.index(name) for name in COLUMNS]
-        for line, row in rows:
-            key = f"line {line}"
-            padded = row + [""] * len(names)
-            track, number, *box = (padded[column].strip() for column in columns)
-            if not (track.isprintable() and 0 < len(track) <= LONGEST_TRACK):
-                actual = f"{kind(track)} as the track"
-                raise label_error(file, key, "a name or number", actual, "Name every person.")
-            if not (number.isdecimal() and len(number) <= MOST_DIGITS):
-                actual = f"{kind(number)} as the frame"
-                raise label_error(file, key, "a whole number", actual, "Count frames from 0.")
-            corners = CSV.parse_box(file, key, floats(file, key, box), content.bad_boxes)
+        for key, track, frame, box in _csv_people(file, first):
+            corners = CSV.parse_box(file, key, floats(file, key, box), content)
             if corners is not None:
-                content.people.add(FoundPerson(int(number), corners, track))
-                numbers.append(line)
-    _require_once(file, content.people.finish(), numbers)
+                content.people.add(FoundPerson(frame, corners, track))
+        people = content.people.finish()
+        repeated = people.find_repeated()
+        if len(repeated):
+            row = int(repeated.min())
+            _refuse_second(file, first, people.identities[people.code[row]], people.frame[row])
     return content
 
 
@@ -164,6 +154,26 @@ def _text_lines(file: Path, expected: str) -> Iterator[str]:
             encoding = "utf-8"
 
 
+def _csv_people(file: Path, first: str) -> Iterator[tuple[str, str, int, list[str]]]:
+    """(key, track, frame, box) of each line below the header, `first`. Raises RawDataError."""
+    rows = _csv_rows(file)
+    _, header = next(rows, (1, []))
+    names = [name.strip() for name in header]
+    _require_columns(file, names, first)
+    columns = [names.index(name) for name in COLUMNS]
+    for line, row in rows:
+        key = f"line {line}"
+        padded = row + [""] * len(names)
+        track, number, *box = (padded[column].strip() for column in columns)
+        if not (track.isprintable() and 0 < len(track) <= LONGEST_TRACK):
+            actual = f"{kind(track)} as the track"
+            raise label_error(file, key, "a name or number", actual, "Name every person.")
+        if not (number.isdecimal() and len(number) <= MOST_DIGITS):
+            actual = f"{kind(number)} as the frame"
+            raise label_error(file, key, "a whole number", actual, "Count frames from 0.")
+        yield key, track, int(number), box
+
+
 def _csv_rows(file: Path) -> Iterator[tuple[int, list[str]]]:
     """(number, fields) of each line of a CSV file that is not blank. Raises RawDataError."""
     rows = csv.reader(_text_lines(file, TEXT), strict=True)
@@ -187,16 +197,12 @@ def _require_columns(file: Path, names: Sequence[str], header: str) -> None:
         raise other_tool_error(file, "line 1", expected, actual, HEADER)
 
 
-def _require_once(file: Path, people: PeopleTable, numbers: Sequence[int]) -> None:
-    """Raise RawDataError for a person whose frame and track an earlier line has. numbers: of the
-    people's lines.
-    """
-    repeated = people.find_repeated()
-    if len(repeated):
-        row = int(repeated.min())
-        track = people.identities[people.code[row]]
-        actual = f"track {shown(track)} a second time in frame {people.frame[row]}"
-        raise label_error(file, f"line {numbers[row]}", "one box a frame", actual, HEADER)
+def _refuse_second(file: Path, first: str, track: object, frame: int) -> NoReturn:
+    """Raise RawDataError for the second line of a track in a frame, which is looked for."""
+    lines = (line for line in _csv_people(file, first) if line[1:3] == (track, frame))
+    _, (key, *_) = itertools.islice(lines, 2)
+    actual = f"track {shown(track)} a second time in frame {frame}"
+    raise label_error(file, key, "one box a frame", actual, HEADER)
 
 
 def mot_content(file: Path) -> LabelContent:
@@ -227,7 +233,7 @@ def mot_content(file: Path) -> LabelContent:
         if score == 0 or is_no_person:
             content.passed_over += 1
             continue
-        corners = MOT.parse_box(file, key, values[2:6], content.bad_boxes, box_score)
+        corners = MOT.parse_box(file, key, values[2:6], content, box_score)
         if corners is not None:
             track = None if identity < 0 else identity
             content.people.add(FoundPerson(frame, corners, track))
@@ -241,12 +247,11 @@ def mot_content(file: Path) -> LabelContent:
 def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> LabelContent:
     """Read YOLO's files, (number, file) each, without classes other than 0, COCO's person.
 
-    The numbers after box and joints are used last (`_identified`), because all lines together tell
+    The numbers after box and joints are used last (`_use_endings`), because all lines together tell
     what they are. Raises RawDataError.
     """
     content = LabelContent(box_form=CENTRE_BOX)
-    people: list[FoundPerson] = []  # without identities
-    endings: list[list[float]] = []  # the numbers after box and joints of each
+    endings = array("d")  # two for each person: the numbers after box and joints, NaN without
     skipped = Counter[str]()  # lines of a class that is no person
     line_formats = set[int]()  # the KEYPOINT_NUMBERS that lines have
     for number, file in files:
@@ -268,7 +273,7 @@ def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> La
                 whole_number(file, key, ending[1])
             if ending:
                 finite_score(file, key, ending[0])
-            points = YOLO.parse_box(file, key, values[1:N_BEFORE], content.bad_boxes)
+            points = YOLO.parse_box(file, key, values[1:N_BEFORE], content)
             if points is None:
                 continue
             points[:, :2] *= size
@@ -276,10 +281,9 @@ def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> La
             if keypoints:
                 box = points[:, :2]
                 points = _joints(keypoints, size)
-            people.append(FoundPerson(frame, points, box=box))
-            endings.append(ending)
-    for person in _identified(people, endings):
-        content.people.add(person)
+            content.people.add(FoundPerson(frame, points, box=box))
+            endings.extend((*ending, math.nan, math.nan)[:2])
+    _use_endings(content.people, np.asarray(endings).reshape(-1, 2))
     content.notes.extend(
         f"{count(n, 'line')} of class {name} left out: 0 is COCO's person"
         for name, n in skipped.items()
@@ -309,26 +313,21 @@ def _joints(values: Sequence[float], size: tuple[int, int]) -> Doubles:
     return np.column_stack([x * size[0], y * size[1], score])
 
 
-def _identified(
-    people: Sequence[FoundPerson], endings: Sequence[list[float]]
-) -> Iterator[FoundPerson]:
-    """Give people the confidence and identity at the end of their lines.
+def _use_endings(people: FoundPeople, endings: Doubles) -> None:
+    """Give people the confidence and identity at the end of their lines (N, 2), NaN without.
 
     Two numbers are confidence and identity. One number is an identity if it is a whole number above
     0 in all lines, else a confidence. A negative identity is none, as in MOT.
     """
-    single = [ending[0] for ending in endings if len(ending) == 1]
-    are_identities = all(value >= 1 and value % 1 == 0 for value in single)
-    for person, ending in zip(people, endings, strict=True):
-        if len(ending) == 1 and are_identities:
-            ending = [1.0, *ending]
-        missing = (1.0, -1.0)[len(ending) :]
-        score, number = *ending, *missing
-        points = person.points
-        if len(points) != JOINTS:  # a box, which has no score of its own
-            points = points * [1, 1, score]
-        identity = int(number) if number >= 0 else None
-        yield person._replace(points=points, identity=identity)
+    score, identity = endings.T
+    is_single = np.isnan(identity) & ~np.isnan(score)
+    single = score[is_single]
+    if ((single >= 1) & (single % 1 == 0)).all():
+        identity[is_single] = single
+        score[is_single] = 1
+    people.identify(int(number) if number >= 0 else None for number in identity)
+    if people.n_points != JOINTS:  # boxes, which have no score of their own
+        people.points()[..., 2] *= np.where(np.isnan(score), 1, score)[:, None]
 
 
 def trc_content(files: Sequence[Path]) -> LabelContent:
@@ -358,21 +357,22 @@ def _read_trc(file: Path) -> tuple[list[str], list[int], Doubles]:
     or 0 (missing).
     """
     expected = "a TRC file: text, with five lines of header"
-    lines = [*_text_lines(file, expected)]
-    if len(lines) < TRC_HEADER:
-        raise label_error(file, "file", expected, f"{len(lines)} lines", DAMAGED)
-    names = [name.strip() for name in lines[3].split("\t")]
+    lines = _text_lines(file, expected)
+    header = [*itertools.islice(lines, TRC_HEADER)]
+    if len(header) < TRC_HEADER:
+        raise label_error(file, "file", expected, f"{len(header)} lines", DAMAGED)
+    names = [name.strip() for name in header[3].split("\t")]
     joints = [name for name in names[2:] if name]
-    if not joints or not lines[0].startswith("PathFileType"):
+    if not joints or not header[0].startswith("PathFileType"):
         actual = f"other text, and {len(joints)} names of joints"
         raise label_error(file, "line 1", "the header of a TRC file", actual)
 
-    (rate,) = floats(file, "line 3", lines[2].split("\t")[:1])
+    (rate,) = floats(file, "line 3", header[2].split("\t")[:1])
     if not rate > 0:
         raise label_error(file, "line 3", "frames per second", str(rate))
     n_numbers = 2 + 3 * len(joints)
-    stored = []
-    for number, line in enumerate(lines[TRC_HEADER:], TRC_HEADER + 1):
+    stored = array("d")
+    for number, line in enumerate(lines, TRC_HEADER + 1):
         fields = line.split("\t")
         key = f"line {number}"
         if not line.strip():
@@ -382,13 +382,13 @@ def _read_trc(file: Path) -> tuple[list[str], list[int], Doubles]:
             raise label_error(file, key, f"{n_numbers} fields", actual, DAMAGED)
         # blank fields are numbers that are not known
         texts = [field.strip() or "nan" for field in fields[:n_numbers]]
-        stored.append(np.array(floats(file, key, texts)))
-    rows = np.array(stored).reshape(-1, n_numbers)
+        stored.extend(floats(file, key, texts))
+    rows = np.asarray(stored).reshape(-1, n_numbers)
 
     frames = np.rint(rows[:, 1] * rate)
     if not are_usable_numbers(frames).all():
         raise label_error(file, "Time", "a time in s in each row", "a row without one", DAMAGED)
-    points = rows[:, 2:].reshape(len(rows), len(joints), 3).copy()
+    points = rows[:, 2:].reshape(len(rows), len(joints), 3)
     is_missing = ~np.isfinite(points).all(axis=-1)
     points[is_missing] = 0
     _require_px(file, points)

@@ -269,10 +269,12 @@ def _note_unlisted(
     Frames lost to damage do not count: they are noted already.
     """
     detections = labels.detections
-    n_unlisted = record.n_frames - len({*detections.frames, *record.lost})
+    if not detections.complete:
+        return
+    n_unlisted = record.n_frames - len({*detections.frames.tolist(), *record.lost})
     # A decoder may hide up to MOST_LOST frames at the end. If fewer frames are listed than not,
     # `require_frames` has already noted it.
-    if detections.complete and MOST_LOST < n_unlisted < len(detections.frames):
+    if MOST_LOST < n_unlisted < len(detections.frames):
         file = labels.place.relative_to(raw).as_posix()
         account.note(f"{file} has no entry for {count(n_unlisted, 'frame')} of {record.n_frames}")
 
