@@ -252,15 +252,16 @@ def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> La
     """
     content = LabelContent(box_form=CENTRE_BOX)
     endings = array("d")  # two for each person: the numbers after box and joints, NaN without
-    skipped = Counter[str]()  # lines of a class that is no person
+    skipped = Counter[int]()  # lines of a class that is no person
     line_formats = set[int]()  # the KEYPOINT_NUMBERS that lines have
     for number, file in files:
         frame = YOLO.frame(file, "name", number)
         for key, line in lines_of(file):
             values = floats(file, key, line.split())
             n_keypoints = _count_keypoint_numbers(file, key, len(values))
-            if values[0] != 0:
-                skipped[f"{values[0]:g}"] += 1
+            number_of_class = whole_number(file, f"{key}, class", values[0])
+            if number_of_class != 0:
+                skipped[number_of_class] += 1
                 continue
 
             line_formats.add(n_keypoints)

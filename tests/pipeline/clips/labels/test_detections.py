@@ -183,6 +183,10 @@ MISTAKES = [  # the files, words of the message
     ({"": "1,1,10,10,20,40,nan\n"}, r"'line 1': expected a finite confidence, found nan"),
     ({"c_1.txt": "0 0.5 0.5 0.1\n"}, r"'line 1': expected 5, 39, 56 numbers"),
     ({"c_1.txt": yolo(0), "c_2.txt": yolo_joints(1)}, "expected keypoints in all lines"),
+    (
+        {"c_1.txt": f"0.91{yolo(0)[1:]} 0\n"},
+        r"'line 1, class': expected a whole number, found 0.91",
+    ),
     ({"c_1.txt": f"{yolo(0)} nan\n"}, r"'line 1': expected a finite confidence, found nan"),
     ({"a_1.txt": f"{yolo(0)}\n", "b_1.txt": f"{yolo(0)}\n"}, "found several: a_1.txt, b_1.txt"),
     ({f"c_{t}.txt": f"{yolo(t)}\n" for t in EVERY}, "from 1 on, as in YOLO"),
