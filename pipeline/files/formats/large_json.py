@@ -3,9 +3,9 @@
 
 For 40 MB of keypoints ijson takes 1.3 s and 12 MiB, `json` 2.3 s and 245 MiB. A file that ijson
 refuses is read by `json`, which tells what is wrong, or takes it: NaN, infinities, whole numbers
-above 64 bits and a byte order mark. Both take the last of equal keys; half of a surrogate pair is
-"?" in ijson. Lists that are nested 100,000 deep take ijson gigabytes: they cost the process in the
-pool, where `json` refuses them.
+above 64 bits, a byte order mark, more than MOST_OBJECTS objects by name, and more than DEEPEST
+brackets in each other, for which ijson takes memory that grows with their square. Both take the
+last of equal keys; half of a surrogate pair is "?" in ijson.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 import ijson
+import numpy as np
 
 from pipeline.files.formats.arrays import load_json, reading, refuse
 from pipeline.files.formats.names import kind
@@ -25,7 +26,12 @@ from pipeline.processes import show_done
 
 LARGE: Final = 1 << 22  # bytes; smaller files are read by `json`
 LARGEST_WHOLE: Final = 1 << 28  # bytes of a file that `json` reads where ijson cannot
-BLOCK: Final = 1 << 16  # bytes that are read at once
+# bytes that are read at once: ijson reads a text that is longer again with each block
+BLOCK: Final = 1 << 18
+MOST_OBJECTS: Final = 20  # in the file's object: each is looked for from the begin of the file
+DEEPEST: Final = 1000  # brackets in each other, also those in texts
+_OPENING: Final = [*b"[{"]
+_NO_BRACKETS: Final = bytes({*range(256)} - {*b"[{]}"})
 _READ: Final = {"buf_size": BLOCK, "use_float": True}  # options of ijson
 
 
@@ -65,15 +71,23 @@ _UNREAD: Final = {**_READ, "map_type": _Unread}
 
 
 class _Shown:
-    """A file of which `show_done` shows how much is read."""
+    """A file of which `show_done` shows how much is read. Raises JSONError where it is too deep."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
         self.n_bytes = os.fstat(stream.fileno()).st_size
+        self._depth = 0
 
     def read(self, size: int = -1) -> bytes:
         show_done(self._stream.tell(), self.n_bytes, "bytes read")
-        return self._stream.read(size)
+        block = self._stream.read(size)
+        brackets = np.frombuffer(block.translate(None, _NO_BRACKETS), np.uint8)
+        deeper = np.where(np.isin(brackets, _OPENING), 1, -1)
+        depths = np.append(self._depth, self._depth + np.cumsum(deeper))
+        if depths.max() > DEEPEST:
+            raise ijson.JSONError
+        self._depth = int(depths[-1])
+        return block
 
 
 def read_json(file: Path, *, do: str) -> Any:
@@ -92,8 +106,9 @@ def read_json(file: Path, *, do: str) -> Any:
         except (ijson.JSONError, UnicodeError):
             if whole.n_bytes > LARGEST_WHOLE:
                 refuse(
-                    "a fault, NaN, an infinity or a whole number above 64 bits in the block that "
-                    f"ends at byte {stream.tell()}"
+                    "a fault, NaN, an infinity, a whole number above 64 bits, lists that are "
+                    f"nested too deeply or over {MOST_OBJECTS} objects with names, in the block "
+                    f"that ends at byte {stream.tell()}"
                 )
     return load_json(file, do=do)
 
@@ -107,9 +122,11 @@ def _read_object(file: Path, whole: _Shown, do: str) -> dict[str, Any]:
         content[key] = value
         if isinstance(value, list):
             content[key] = _streamed(file, f"{key}.item", value, do)
-    for key, value in content.items():
-        if isinstance(value, _Unread):
-            content[key] = next(_values(file, key, do))
+    objects = [key for key, value in content.items() if isinstance(value, _Unread)]
+    if len(objects) > MOST_OBJECTS:
+        raise ijson.JSONError
+    for key in objects:
+        content[key] = next(_values(file, key, do))
     return content
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import tracemalloc
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -89,6 +90,33 @@ def test_a_fault_in_a_file_that_is_too_large_for_json_names_its_block(read, monk
     monkeypatch.setattr(large_json, "LARGEST_WHOLE", 0)
     _, error = read(b"[1, 2, " * 4 + b"NaN]" + b" " * 99, 16)
     assert re.search("NaN.*ends at byte 32", str(error)), error
+
+
+@pytest.mark.parametrize("opened", ["[", '{"a":'])
+def test_lists_in_lists_take_no_memory_that_grows_with_their_square(opened, tmp_path, monkeypatch):
+    """Also in one block, which closes them again: ijson would take 22 MB."""
+    monkeypatch.setattr(large_json, "LARGE", 0)
+    file = tmp_path / "x.json"
+    closed = {"[": "]", '{"a":': "1}"}[opened]
+    file.write_text(f"[{opened * 3000}{closed * 3000}]")
+    tracemalloc.start()
+    try:
+        found(large_json.read_json, file)
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_object_of_many_objects_is_not_read_again_for_each_of_them(read, monkeypatch):
+    looked = []
+    values = large_json._values
+    monkeypatch.setattr(large_json, "_values", lambda *a: looked.append(a) or values(*a))
+    for n, most in ((20, 20), (400, 0)):
+        looked.clear()
+        frames = {str(frame): {"keypoints": [[frame]]} for frame in range(n)}
+        expected, value = read(json.dumps(frames).encode(), 64)
+        assert value == expected
+        assert len(looked) == most
 
 
 @pytest.mark.parametrize("key", ["a.b", "", "a"])
