@@ -61,10 +61,11 @@ from benchmarks.lab import (
 )
 from cache.write import parts
 from pipeline.__main__ import main as pipeline_main
+from pipeline.cli.command_line import TRY_LATER
 from pipeline.files.raw.changes import CONTENTS
 
 LONGEST: Final = 300.0  # s that a command may take
-ENDED: Final = (0, 1, 2, 143, -signal.SIGTERM, -signal.SIGKILL)
+ENDED: Final = (0, 1, 2, TRY_LATER, 143, -signal.SIGTERM, -signal.SIGKILL)
 # and their frequencies
 KINDS: Final = {"convert": 10, "extract": 7, "gc": 1}
 WAYS: Final = ("calm", "killed", "killed", "ended", "two", "reader", "parts", "dask", "devices")

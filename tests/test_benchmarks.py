@@ -181,7 +181,7 @@ def test_the_check_of_a_gpu_goes_on_after_a_failure_and_says_what_to_do(tmp_path
 def test_twenty_steps_of_a_lab_leave_what_a_model_expects(tmp_path):
     text = ran("crashes", tmp_path, "--seed", 1, "--steps", 20)
     assert "**20 steps, " in text
-    assert "killed: no difference.**" in text
+    assert "killed: 0 differences.**" in text
 
 
 NOTICED = """

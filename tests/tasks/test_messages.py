@@ -126,7 +126,7 @@ def test_a_pipe_that_ends_ends_luigi_without_a_traceback_and_a_full_output_with_
         words_closed, cwd=project.folder, env=environment, capture_output=True, text=True
     )
     header, last = ended.stderr.splitlines()
-    assert header.endswith(" --module tasks Data --local-scheduler")
+    assert " --module tasks Data --local-scheduler, in " in header
     assert (ended.returncode, " success after " in last) == (0, True)
     with Path("/dev/full").open("w") as full:
         pipes = {"stdout": full, "stderr": subprocess.PIPE}

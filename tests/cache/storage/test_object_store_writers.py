@@ -86,10 +86,11 @@ class Deaths:
             self.left -= 1
             if self.left == 0 and not self.after:
                 raise Killed
-            answer = request(*args, **options)
-            if self.left == 0:
-                raise Killed
-            return answer
+            try:
+                return request(*args, **options)
+            finally:  # also after one that the server has refused
+                if self.left == 0:
+                    raise Killed
 
         return counted
 
