@@ -122,9 +122,9 @@ def test_memory_grows_by_at_most_three_times_the_file(read, made, n, monkeypatch
     sizes = []
     for count in (n, 2 * n):
         texts = made(count)
-        found, peak = traced(lambda texts=texts: read(texts))
-        assert found.n_persons == count
-        peaks.append(peak)
+        results = [traced(lambda texts=texts: read(texts)) for _ in range(2)]
+        assert {found.n_persons for found, _ in results} == {count}
+        peaks.append(min(peak for _, peak in results))  # threads of other tests may add to one
         sizes.append(sum(map(len, texts.values())))
     assert peaks[1] - peaks[0] <= 3 * (sizes[1] - sizes[0])
 
