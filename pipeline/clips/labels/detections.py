@@ -179,7 +179,7 @@ def read_results(
         expected = f"{', '.join(SUFFIXES)}, or a folder of them"
         with reading(file, expected, do=DAMAGED):
             if sam_3d_body.is_of_tool(file):
-                return _read(Source(file, json=sam_3d_body.load(file)), sizes, joints)
+                return _read(Source(file), sizes, joints)
             program = OtherProgram.from_file(file) or OtherProgram(f"a {file.suffix} file")
         found = f"{program.owner}, which is not read"
         raise label_error(file, FOLDER, expected, found, program.advice)

@@ -23,7 +23,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from pipeline.cli.text import count
+from pipeline.cli.text import first_few
 from pipeline.clips.labels.joint_orders import JOINT_COUNTS
 from pipeline.clips.labels.label_content import (
     UNSCALED,
@@ -40,6 +40,7 @@ from pipeline.clips.labels.label_values import (
     finite_score,
     joint_names,
     label_error,
+    left_out_notes,
     numbers,
     other_tool_error,
     records,
@@ -62,6 +63,7 @@ ONE_FILE: Final = (
     "the formats)."
 )
 VISIBILITY: Final = (0, 1, 2)  # COCO's: not labelled, labelled and hidden, visible
+PEOPLE: Final = ("person", "people", "pedestrian", "human")  # names of their category
 # COCO's, AP-10K's and others; and joints that people do not have
 ANIMALS: Final = re.compile(
     "(?<![a-z])(animal|bird|cat|dog|horse|sheep|cow|elephant|bear|zebra|giraffe|monkey|macaque|ape"
@@ -144,7 +146,7 @@ def results_content(
     for result in results:
         category = result.get("category_id", 1)
         if category != 1:
-            n_left_out[kind(category)] += 1
+            n_left_out[f"category {kind(category)}"] += 1
             continue
         clip, frame = _split_name(file, "image_id", result.get("image_id"), clip)
         box = None
@@ -155,16 +157,13 @@ def results_content(
             box = tolerant_box(result.get("bbox", result.get("box")))
         if points is not None:
             content.people.add(FoundPerson(frame, points, _identity(file, result), box))
-    if not content.people and "0" in n_left_out:
-        actual = f"0 in {n_left_out['0']} of {len(results)} results, and 1 in none"
+    if not content.people and "category 0" in n_left_out:
+        actual = f"0 in {n_left_out['category 0']} of {len(results)} results, and 1 in none"
         do = "Write category_id 1, or leave it out."
         raise label_error(file, "category_id", "1, COCO's person", actual, do)
     # AlphaPose's trackers count from 1; without a tracker, all identities are 0.
     content.people.forget_zeros()
-    content.notes.extend(
-        f"{count(n, 'result')} of category {name} left out: 1 is COCO's person"
-        for name, n in n_left_out.items()
-    )
+    content.notes += left_out_notes("result", n_left_out, "1 is COCO's person")
     return content
 
 
@@ -187,7 +186,7 @@ def _split_name(file: Path, key: str, image: object, clip: str | None) -> tuple[
     Raises RawDataError for a name without a number, or with another part before it.
     """
     match = None
-    if isinstance(image, str | int):
+    if isinstance(image, str) or (isinstance(image, int) and image >= 0):
         match = _NAME_OF_IMAGE.fullmatch(Path(str(image)).stem)
     if match is None:
         expected = "an image name that ends in the frame number, such as '35.jpg'"
@@ -223,6 +222,13 @@ class _Categories(NamedTuple):
     joints: list[str] | None  # names, if the file has them
     names: Mapping[str, str]  # of all categories, by id
 
+    def assumption(self) -> str:
+        """A note of categories that are taken for people by no name and no joints; "" of none."""
+        taken = [self.names[category] for category in self.people]
+        if len(taken) < 2 or self.joints or any(name.casefold() in PEOPLE for name in taken):
+            return ""
+        return f"no category is called person: taken for people are {first_few(sorted(taken))}"
+
     def other_than_people(self, annotation: Mapping[str, Any]) -> str | None:
         """The name of an annotation's category if it is not people; None if it is.
 
@@ -236,11 +242,11 @@ class _Categories(NamedTuple):
 
 
 def _categories(file: Path, stored: object) -> _Categories:
-    """Choose the categories that are people: those called person, or without any all but animals
-    (AP-10K's, macaques). If some of these have keypoints, only they are people.
+    """Choose the categories that are people: those with a name of PEOPLE, or without any all but
+    animals (AP-10K's, macaques). If some of these have keypoints, only they are people.
     """
     listed = [*records(file, "categories", stored or [])]  # read once
-    people = [category for category in listed if category.get("name") == "person"]
+    people = [each for each in listed if str(each.get("name")).casefold() in PEOPLE]
     if not people:
         people = [category for category in listed if not _is_animal(category)]
     with_joints = [category for category in people if category.get("keypoints")]
@@ -281,6 +287,7 @@ def coco_content(file: Path, document: Mapping[str, Any], sizes: Sizes | None) -
     categories = _categories(file, document.get("categories"))
     annotations = _Annotations(file, document.get("annotations"), images, categories)
     content = annotations.people()
+    content.notes += filter(None, [categories.assumption()])
     content.frames = sorted(image.frame for image in images.values())
     for image in images.values():
         if image.camera is not None:
@@ -350,13 +357,12 @@ class _Annotations(NamedTuple):
                 raise label_error(self.file, f"{key}.image_id", expected, str(image_id))
             category = self.categories.other_than_people(entry)
             if category is not None:
-                n_left_out[category] += 1
+                n_left_out[shown(category)] += 1
             elif entry.get("iscrowd") == 1:
                 content.passed_over += 1
             else:
                 yield key, entry, self.images[image_id]
-        for name, n in n_left_out.items():
-            content.notes.append(f"{count(n, 'annotation')} of {shown(name)} left out: no people")
+        content.notes += left_out_notes("annotation", n_left_out, "no people")
 
 
 class _CocoImage(NamedTuple):

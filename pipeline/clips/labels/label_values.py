@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from pipeline.cli.text import count
 from pipeline.errors import RawDataError
 from pipeline.files.formats import arrays
 from pipeline.files.formats.large_json import StreamedList
@@ -20,6 +22,7 @@ EXPORT: Final = (
     "Export one of the joint orders in docs/datasets/kinetics.md: x, y and score of each "
     "joint in pixels."
 )
+MOST_NOTES: Final = 5  # of categories that are left out
 ONE_VIDEO: Final = "Have the files of one video, and of one run of the detector, in a folder."
 OTHER_TOOL: Final = (
     "docs/datasets/videos.md has the formats that are read (AlphaPose's without --format). "
@@ -29,6 +32,19 @@ OTHER_TOOL: Final = (
 whole_number: Final = partial(arrays.whole_number, do=FORMATS)
 numbers: Final = partial(arrays.numbers, do=FORMATS)
 floats: Final = partial(arrays.floats, do=FORMATS)
+
+
+def left_out_notes(noun: str, n_by_name: Counter[str], why: str) -> list[str]:
+    """Notes of what is left out, by the name of its category: one for each of a few, and one for
+    all others.
+    """
+    listed = n_by_name.most_common(MOST_NOTES)
+    notes = [f"{count(n, noun)} of {name} left out: {why}" for name, n in listed]
+    n_others = n_by_name.total() - sum(n for _, n in listed)
+    if n_others:
+        others = f"others ({len(n_by_name) - len(listed):,})"
+        notes.append(f"{count(n_others, noun)} of {others} left out: {why}")
+    return notes
 
 
 def records(file: Path, key: str, value: object) -> list[dict[str, Any]] | StreamedList:

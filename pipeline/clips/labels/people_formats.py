@@ -19,7 +19,7 @@ class Source(NamedTuple):
     """A clip's file of people, or its folder of files: one of these is what was found in it."""
 
     place: Path
-    json: Any = None  # as of `read_json`, or of `sam_3d_body.load`
+    json: Any = None  # as of `read_json`
     text: Any = None  # the first line of other text that is not blank; "" without one
     frames: Sequence[tuple[int, Path]] = ()  # numbered files of single frames
     persons: Sequence[Path] = ()  # TRC files of single people
@@ -82,7 +82,7 @@ FORMATS: Final = (
         lambda source: sam_3d_body.is_of_tool(
             source.frames[0][1] if source.frames else source.place
         ),
-        lambda source, _: sam_3d_body.sam_content(source.place, source.json, source.frames),
+        lambda source, _: sam_3d_body.sam_content(source.place, source.frames),
     ),
     PeopleFormat(
         "OpenPose",

@@ -18,7 +18,7 @@ import mmap
 import pickle
 import re
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -165,16 +165,14 @@ def _person(stored: StoredArrays, frame: int | None) -> SamPerson:
     )
 
 
-def sam_content(place: Path, content: object, files: Sequence[tuple[int, Path]]) -> LabelContent:
-    """The people of a clip, by the content of a file of all images, or by (frame, file) of each.
-    Raises RawDataError.
+def sam_content(place: Path, files: Sequence[tuple[int, Path]]) -> LabelContent:
+    """The people of a clip, of a file of all images, or of the (frame, file) of each. Raises
+    RawDataError.
     """
-    pages: Iterable[tuple[int | None, Path, object]] = [(None, place, content)]
-    if files:
-        pages = ((frame, file, load(file)) for frame, file in files)
+    pages: Sequence[tuple[int | None, Path]] = files or [(None, place)]
     people = FoundPeople()
-    for frame, file, page in pages:
-        for person in read_people(file, page, frame):
+    for frame, file in pages:
+        for person in read_people(file, load(file), frame):
             points = np.column_stack([person.points, np.ones(len(NAMES))])
             people.add(FoundPerson(person.frame, points, box=person.box))
     frames = [frame for frame, _ in files] or None

@@ -41,7 +41,6 @@ from typing import Final, NoReturn
 
 import numpy as np
 
-from pipeline.cli.text import count
 from pipeline.clips.labels.label_content import (
     CENTRE_BOX,
     LARGEST_SHARE,
@@ -53,12 +52,13 @@ from pipeline.clips.labels.label_values import (
     finite_score,
     floats,
     label_error,
+    left_out_notes,
     other_tool_error,
     whole_number,
 )
 from pipeline.clips.labels.people_table import FoundPeople, FoundPerson
 from pipeline.files.formats.arrays import reading, refuse
-from pipeline.files.formats.names import kind, shown
+from pipeline.files.formats.names import LARGEST_WHOLE, kind, shown
 from pipeline.files.formats.other_formats import other_than_text
 from pipeline.files.raw.files import open_regular
 from pipeline.people.skeletons import Doubles, are_usable_numbers
@@ -163,6 +163,10 @@ def _csv_people(file: Path, first: str) -> Iterator[tuple[str, str, int, list[st
     columns = [names.index(name) for name in COLUMNS]
     for line, row in rows:
         key = f"line {line}"
+        if any(map(str.strip, row[len(names) :])):
+            expected = f"{len(names)} fields, as in the first line"
+            do = "Write decimal points, and quotes around names with commas."
+            raise label_error(file, key, expected, f"{len(row)} fields", do)
         padded = row + [""] * len(names)
         track, number, *box = (padded[column].strip() for column in columns)
         if not (track.isprintable() and 0 < len(track) <= LONGEST_TRACK):
@@ -252,7 +256,7 @@ def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> La
     """
     content = LabelContent(box_form=CENTRE_BOX)
     endings = array("d")  # two for each person: the numbers after box and joints, NaN without
-    skipped = Counter[int]()  # lines of a class that is no person
+    skipped = Counter[str]()  # lines of a class that is no person
     line_formats = set[int]()  # the KEYPOINT_NUMBERS that lines have
     for number, file in files:
         frame = YOLO.frame(file, "name", number)
@@ -261,7 +265,7 @@ def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> La
             n_keypoints = _count_keypoint_numbers(file, key, len(values))
             number_of_class = whole_number(file, f"{key}, class", values[0])
             if number_of_class != 0:
-                skipped[number_of_class] += 1
+                skipped[f"class {number_of_class}"] += 1
                 continue
 
             line_formats.add(n_keypoints)
@@ -285,10 +289,7 @@ def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> La
             content.people.add(FoundPerson(frame, points, box=box))
             endings.extend((*ending, math.nan, math.nan)[:2])
     _use_endings(content.people, np.asarray(endings).reshape(-1, 2))
-    content.notes.extend(
-        f"{count(n, 'line')} of class {name} left out: 0 is COCO's person"
-        for name, n in skipped.items()
-    )
+    content.notes += left_out_notes("line", skipped, "0 is COCO's person")
     return content
 
 
@@ -323,7 +324,7 @@ def _use_endings(people: FoundPeople, endings: Doubles) -> None:
     score, identity = endings.T
     is_single = np.isnan(identity) & ~np.isnan(score)
     single = score[is_single]
-    if ((single >= 1) & (single % 1 == 0)).all():
+    if ((single >= 1) & (single <= LARGEST_WHOLE) & (single % 1 == 0)).all():
         identity[is_single] = single
         score[is_single] = 1
     people.identify(int(number) if number >= 0 else None for number in identity)
@@ -389,6 +390,11 @@ def _read_trc(file: Path) -> tuple[list[str], list[int], Doubles]:
     frames = np.rint(rows[:, 1] * rate)
     if not are_usable_numbers(frames).all():
         raise label_error(file, "Time", "a time in s in each row", "a row without one", DAMAGED)
+    repeated = np.flatnonzero(np.diff(np.sort(frames)) == 0)
+    if len(repeated):
+        actual = f"two of frame {np.sort(frames)[repeated[0]]:.0f} at {rate:g} frames a second"
+        do = "Write times with more digits, and the clip's rate."
+        raise label_error(file, "Time", "one row a frame", actual, do)
     points = rows[:, 2:].reshape(len(rows), len(joints), 3)
     is_missing = ~np.isfinite(points).all(axis=-1)
     points[is_missing] = 0

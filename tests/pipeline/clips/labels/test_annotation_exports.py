@@ -152,6 +152,10 @@ def test_a_trc_file_without_a_number_is_another_person_than_number_0(tmp_path):
         (trc(trc_rows(0, 30, scale=0.01)), "found positions in space, or in m. Take Sports2D's"),
         (trc("0\t0.0\t1\t2\n"), "'line 6': expected 68 fields, found 4 fields"),
         (trc(trc_rows(0, 30), rate=0), "'line 3': expected frames per second, found 0"),
+        (
+            trc(trc_rows(0, 60)),
+            "'Time': expected one row a frame, found two of frame 1 at 30 frames a second",
+        ),
         ("PathFileType\n", "expected a TRC file: text, with five lines of header, found 1 lines"),
         (trc("0\t\t" + "\t".join(["1"] * 66)), "'Time': expected a time in s in each row"),
     ],

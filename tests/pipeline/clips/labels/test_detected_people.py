@@ -1,12 +1,14 @@
 """Who of a detector's file is a person, and which people are the same one."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 
 from pipeline.clips.labels.detections import read_detections
 from tests.pipeline.clips.labels.made_detections import (
+    CASES,
     COCO_NAMES,
     EVERY,
     SIZE,
@@ -56,6 +58,48 @@ def test_animals_are_no_people(one, is_person, tmp_path):
     assert [
         note.partition(" left")[0].rpartition("'")[0].partition("'")[2] for note in found.notes
     ] == names
+
+
+@pytest.mark.parametrize(
+    ("people", "other", "said"),
+    [
+        ("Person", "car", "annotation of 'car' left out"),
+        ("pedestrian", "car", "annotation of 'car' left out"),
+        ("player", "ball", "no category is called person: taken for people are ball, player"),
+    ],
+)
+def test_without_joints_people_are_told_by_the_name_of_their_category(
+    people, other, said, tmp_path
+):
+    categories = [{"id": 1, "name": people}, {"id": 3, "name": other}]
+    found = read(
+        write(tmp_path / "k", {"": coco_object(joints=False) | {"categories": categories}})
+    )
+    (note,) = found.notes
+    assert said in note
+    assert found.n_persons == N + (people == "player")
+
+
+@pytest.mark.parametrize("form", ["results", "coco", "yolo"])
+def test_many_categories_that_are_no_people_are_a_few_notes(form, tmp_path):
+    n_categories = 300
+    if form == "yolo":
+        line = "0 0.5 0.5 0.1 0.3\n"
+        others = "".join(f"{k + 1} 0.5 0.5 0.1 0.1\n" for k in range(n_categories))
+        files = {f"c_{t + 1}.txt": line + others for t in EVERY}
+    elif form == "results":
+        others = [{"image_id": 0, "category_id": k + 2} for k in range(n_categories)]
+        files = {"": [*CASES["coco results"].files[""], *others * N]}
+    else:
+        content = coco_object()
+        for k in range(n_categories):
+            content["categories"].append({"id": k + 10, "name": f"thing {k}"})
+            content["annotations"] += [{"image_id": 100, "category_id": k + 10}] * N
+        files = {"": content}
+    found = read(write(tmp_path / "k", files))
+    assert found.n_persons == N
+    assert len(found.notes) == 6
+    assert re.search(r"^2,36\d .* of others \(29[56]\) left out", found.notes[-1])
 
 
 def two_people(**more):

@@ -14,6 +14,7 @@ from pipeline.clips.labels.detections import read_results
 from pipeline.clips.labels.joint_orders import StatedOrder
 from pipeline.clips.labels.people_formats import FORMATS
 from pipeline.errors import RawDataError
+from pipeline.files.formats import large_json
 from pipeline.people.skeletons import joint_names
 from tests.pipeline.clips.labels.made_detections import (
     CASES,
@@ -35,8 +36,12 @@ from tests.pipeline.clips.labels.made_detections import (
 )
 
 
+@pytest.mark.parametrize("large", [1 << 22, 0])  # bytes; larger JSON is read by parts
 @pytest.mark.parametrize("name", CASES)
-def test_a_format_is_known_by_its_content_and_read_by_its_own_conventions(name, tmp_path):
+def test_a_format_is_known_by_its_content_and_read_by_its_own_conventions(
+    name, large, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(large_json, "LARGE", large)
     case = CASES[name]
     found = read(write(tmp_path / "k", case.files))
     assert found.frame_index.tolist() == list(range(N))
@@ -177,6 +182,7 @@ MISTAKES = [  # the files, words of the message
         {"": f"{CSV},1,1,2,3,4\n"},
         "'line 3': expected a name or number, found a text '' as the track",
     ),
+    ({"": f"{CSV}ann,1,1,5,2,3,4\n"}, "'line 3': expected 6 fields.*found 7 .*decimal points"),
     ({"": f"{CSV}ann,-1,1,2,3,4\n"}, "expected a whole number, found a text '-1' as the frame"),
     ({"": MOT.replace("\n8,", "\n0,")}, "frames from 1 on, as in MOT"),
     ({"": "".join(f"{t + 1},1,0.2,0.3,0.1,0.9,1\n" for t in EVERY)}, "up to 0.9: shares of the"),
@@ -188,6 +194,7 @@ MISTAKES = [  # the files, words of the message
         r"'line 1, class': expected a whole number, found 0.91",
     ),
     ({"c_1.txt": f"{yolo(0)} nan\n"}, r"'line 1': expected a finite confidence, found nan"),
+    ({"c_1.txt": f"{yolo(0)} 99999999999999999999\n"}, "scores.*0..1, found scores from 1e"),
     ({"a_1.txt": f"{yolo(0)}\n", "b_1.txt": f"{yolo(0)}\n"}, "found several: a_1.txt, b_1.txt"),
     ({f"c_{t}.txt": f"{yolo(t)}\n" for t in EVERY}, "from 1 on, as in YOLO"),
     ({"c_1.txt": "0 0.6 0.5 0.9 0.9\n", "c_2.txt": "0 0.6 0.5 0.9 0.9\n"}, "two corners"),
@@ -235,6 +242,7 @@ MISTAKES = [  # the files, words of the message
     ({"": json.dumps(results())[:-200]}, "cut off"),
     ({"": [*results(), *results(keypoints=[1.0] * 78)]}, "one joint order"),
     ({"": results(image_id="frame.jpg")}, "frame number"),
+    ({"": results(image_id=-5)}, "frame number.*found -5"),
     ({"": [*results(), *results(image_id="b_000000.jpg")]}, "'b_'"),
     ({"": results(category_id=0)}, "0 in 8 of 8 results"),
     ({"": results(times(1, 1, 100))}, "0..1, found scores from 87.5 to 87.5"),

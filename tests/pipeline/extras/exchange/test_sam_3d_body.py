@@ -14,6 +14,7 @@ from pipeline.clips.labels.sam_3d_body import NAMES, read_people
 from pipeline.errors import RawDataError, UnsafePickle
 from pipeline.extras.exchange.bodies.estimate import pinhole
 from pipeline.extras.exchange.bodies.people_in_frames import read_estimate, with_cameras
+from pipeline.files.formats import large_json
 from pipeline.people.cameras import project
 from pipeline.people.skeletons import HIP, JOINTS
 from tests.hostile import Call
@@ -98,7 +99,7 @@ def save_all(folder, form):
     """One file of all images."""
     file = folder / f"walk.{form}"
     if form == "json":
-        every = {f"img_{t:06d}.jpg": plain(listed(t)) for t in range(planted.N)}
+        every = {f"img_{t:06d}": plain(listed(t)) for t in range(planted.N)}
         file.write_text(json.dumps(every))
     else:
         every = [one | {"frame": t} for t in range(planted.N) for one in listed(t)]
@@ -155,8 +156,10 @@ def test_without_a_focal_length_it_is_the_one_that_fits(tmp_path):
         planted.run(tmp_path, folder)
 
 
+@pytest.mark.parametrize("large", [1 << 22, 0])  # bytes; larger JSON is read by parts elsewhere
 @pytest.mark.parametrize("form", [".npz", ".pkl", ".json", "json", "pkl"])
-def test_the_same_files_are_keypoints(tmp_path, form):
+def test_the_same_files_are_keypoints(tmp_path, form, large, monkeypatch):
+    monkeypatch.setattr(large_json, "LARGE", large)
     save = save_images if form.startswith(".") else save_all
     place = save(tmp_path, form)
     people = read_detections(place, "walk", lambda: [planted.SIZE])
