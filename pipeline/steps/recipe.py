@@ -196,8 +196,8 @@ class Recipe:
         """
         dataset = settings.dataset(name)
         raw = settings.raw(name)
-        is_demo = settings.embedded.enabled and name in datasets.WITH_DEMO_DATA
         without_raw = name in datasets.WITH_DEMO_DATA and not raw.is_dir()
+        is_demo = settings.embedded.enabled and (without_raw or is_stand_in(raw))
         without_body = dataset.labels.uses_body and not settings.paths.body.is_dir()
         body = settings.paths.body if dataset.labels.uses_body else None
         if dataset.labels.checks_fits:

@@ -73,7 +73,7 @@ def kept_lines(work: ConversionWork, stays: Mapping[str, RowsBefore]) -> list[st
         shown = " ".join(few(unusable, FEW, status))
         lines.append(
             f"{count(len(unusable), 'video')} would lose rows; the rows are kept: "
-            f"{shown} Restore them, {or_delete}"
+            f"{shown} Restore them (and touch the folder of an image that is put back), {or_delete}"
         )
     moved = [name for name, before in stays.items() if before.may_have_moved]
     commands = recipe.others.convert_commands(moved) if moved else []

@@ -13,7 +13,23 @@ from pipeline.features import streams
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import WeightsSpec
+from pipeline.steps.recipe import Recipe
 from tests.tasks.conftest import GOOD, load
+
+
+def test_rows_of_real_data_stay_also_where_demo_data_are_enabled(tmp_path):
+    """Demo data of another version replace each other."""
+    loaded = load(tmp_path, f"{GOOD}[embedded]\nenabled = true\n")
+    folder = loaded.raw("penn_action")
+
+    def drops():
+        return Recipe.from_settings(loaded, "penn_action", "train").may_go.drop
+
+    assert drops()  # demo data are made first
+    folder.mkdir(parents=True)
+    assert not drops()
+    (folder / "STAND_IN.json").write_text("{}")
+    assert drops()
 
 
 def test_values_arrive_in_their_types_and_paths_below_the_files_folder(tmp_path):

@@ -171,7 +171,7 @@ def _find_elsewhere(raw: Path, patterns: Sequence[str], names: Sequence[str]) ->
         if below is not None:
             return below
     else:
-        candidates += raw.parent, raw.parent.parent
+        candidates.append(raw.parent)
     for folder in candidates:
         if files.has_match(folder, patterns):
             return folder
@@ -215,11 +215,11 @@ def letters(name: str) -> str:
 
 def _advise_move(raw: Path, elsewhere: Path) -> str:
     """Say how to move or rename a folder with the dataset's files, so that `raw` has them."""
-    nested = elsewhere / elsewhere.name
+    nested = elsewhere / elsewhere.resolve().name
     if files.is_folder_there(nested):
         return f"{nested} is a folder in one of the same name. Move its contents to {elsewhere}."
 
-    if elsewhere in (raw.parent, raw.parent.parent):
+    if elsewhere == raw.parent:
         target = elsewhere.resolve()
         renamed = "" if target.name == raw.name else f", with {target.name}/ renamed to {raw.name}"
         return f"Name the folder above: --raw {target.parent}{renamed}."

@@ -142,5 +142,6 @@ def _describe_loss(before: VideoAccount, now: Reading) -> str:
     if account.other_split:
         reasons = VideoState.OTHER_SPLIT
     frames_text = f"{account.found:,} frames labelled, {before.found:,} before"
-    rows_text = f"{account.kept - sum(now.lost.values()):,} of {count(before.kept, 'row')} left"
+    left = "left with a readable image" if now.lost else "left"
+    rows_text = f"{account.kept - sum(now.lost.values()):,} of {count(before.kept, 'row')} {left}"
     return f"{account.name}: {rows_text} ({', '.join(filter(None, [frames_text, reasons]))})."

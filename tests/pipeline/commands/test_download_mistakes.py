@@ -159,6 +159,13 @@ def link(folder, name, target):
 PLANTS = (touch, fill, drop, halve, nest, rename, move, link)
 
 
+def test_files_of_a_project_are_no_download_of_its_own(tmp_path, types):
+    touch(tmp_path, "demo/body/J_regressor_extra.npy")  # AMASS has files of such names
+    (tmp_path / "raw").mkdir()
+    shown = types("doctor amass --raw RAW", "no files found", code=1)
+    assert "but in" not in shown
+
+
 def write(embedded, name, data, raw):
     """The demo data of a mistake in `raw`. Returns the folder of the mistake."""
     if data == "-":

@@ -164,5 +164,5 @@ def test_damaged_images_are_compared_with_those_that_were_damaged_before(
 
 def test_the_reasons_of_a_loss_are_those_of_its_rows_and_images():
     now = Reading(account_of(30), lost=Counter(frame_damaged=2), n_lost_before=0)
-    why = "clip: 28 of 34 rows left (40 frames labelled, 40 before, 10 no_box, 2 frame_damaged)."
+    why = "clip: 28 of 34 rows left with a readable image (40 frames labelled, 40 before, 10 no_box, 2 frame_damaged)."
     assert keep(account_of(34), now, MayGo()) == RowsBefore(Kind.UNUSABLE, why, now.account)
