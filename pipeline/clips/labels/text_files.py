@@ -41,6 +41,7 @@ from typing import Final, NoReturn
 
 import numpy as np
 
+from pipeline.cli.text import FEW, first_few
 from pipeline.clips.labels.label_content import (
     CENTRE_BOX,
     LARGEST_SHARE,
@@ -215,6 +216,7 @@ def mot_content(file: Path) -> LabelContent:
     """
     content = LabelContent()
     largest = 0.0  # number of a box
+    eighth = set[float]()  # numbers in files that should have no class there, a few of them
     for key, line in lines_of(file):
         values = floats(file, key, line.split(","))
         if file.suffix.lower() == ".csv" and len(values) == len(COLUMNS):
@@ -233,6 +235,8 @@ def mot_content(file: Path) -> LabelContent:
         if len(values) > 6:
             score = finite_score(file, key, values[6])
         box_score = score if score > 0 else 1.0  # some trackers write -1
+        if len(values) in (8, 10) and len(eighth) <= FEW:
+            eighth.add(values[7])
         is_no_person = len(values) == 9 and values[7] not in MOT_PEOPLE
         if score == 0 or is_no_person:
             content.passed_over += 1
@@ -241,6 +245,9 @@ def mot_content(file: Path) -> LabelContent:
         if corners is not None:
             track = None if identity < 0 else identity
             content.people.add(FoundPerson(frame, corners, track))
+    if len(eighth) > 1 and all(value >= 0 and value % 1 == 0 for value in eighth):
+        found = first_few([f"{value:.0f}" for value in sorted(eighth)])
+        content.notes.append(f"a class in column 8 ({found}) is not used: it is with 9 columns")
     if largest <= LARGEST_SHARE:
         actual = f"numbers up to {largest:.3g}: shares of the image"
         do = "Multiply x and w by the image's width, y and h by its height."

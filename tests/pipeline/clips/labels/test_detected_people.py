@@ -80,6 +80,18 @@ def test_without_joints_people_are_told_by_the_name_of_their_category(
     assert found.n_persons == N + (people == "player")
 
 
+@pytest.mark.parametrize(
+    ("ending", "said"),
+    [("0.9,{},0,1", True), ("0.9,{}", True), ("0.9,-1,-1,-1", False), ("0.9,{}.5,0,1", False)],
+)
+def test_classes_in_a_column_that_is_none_of_mots_are_noted(ending, said, tmp_path):
+    """VisDrone has them in the eighth of ten."""
+    lines = [f"{t + 1},{k},100,80,60,150,{ending.format(k)}" for t in EVERY for k in (1, 4)]
+    found = read(write(tmp_path / "k.txt", {"": "\n".join(lines)}))
+    expected = ["a class in column 8 (1, 4) is not used: it is with 9 columns"] * said
+    assert [*found.notes] == expected
+
+
 @pytest.mark.parametrize("form", ["results", "coco", "yolo"])
 def test_many_categories_that_are_no_people_are_a_few_notes(form, tmp_path):
     n_categories = 300
