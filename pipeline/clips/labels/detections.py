@@ -62,6 +62,8 @@ HIGHEST_SCORE: Final = 10.0
 MOST_HIGH: Final = 0.1
 MOST_PER_CENT: Final = 150.0  # larger scores are of 0 to 255; those of heatmaps exceed 100 a little
 
+MOST_FROZEN: Final = 0.5  # of people whose joints are those of the frame before, to the bit
+
 IN_PX: Final = "_px"  # part of the name of a file in px; Sports2D also writes files in m
 
 # identities of people in a file: with more for so many detections, they are none
@@ -291,6 +293,10 @@ def _assemble(
     if not are_boxes:
         ordered = order_joints(place, points, content.joints, orders, joints)
     notes += ordered.notes
+    n_frozen = 0 if are_boxes else people.count_frozen()
+    if n_frozen > MOST_FROZEN * len(points):
+        share = f"{n_frozen / len(points):.0%}"
+        notes.append(f"{share} of the people have the joints of the frame before: written twice?")
     _require_scores(place, ordered.points)
     if content.passed_over:
         notes.append(f"{content.passed_over} detections are no people, or marked as not to be used")

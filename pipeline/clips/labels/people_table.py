@@ -87,13 +87,21 @@ class PeopleTable(NamedTuple):
         is_copy = np.zeros(len(self.frame), bool)
         if not len(self.find_repeated()):
             return is_copy
-        # without the sign of zeros
-        digests = (hash((points + 0.0).tobytes()) for points in self.points)
-        digest = np.fromiter(digests, np.int64, len(self.frame))
-        before, after = _equal_neighbours(digest, self.code, self.frame)
+        before, after = _equal_neighbours(self.digests(), self.code, self.frame)
         is_equal = (self.points[before] == self.points[after]).all(axis=(1, 2))
         is_copy[after] = is_equal & self.points[after, :, 2].any(axis=1)
         return is_copy
+
+    def digests(self) -> Ints:
+        """(N,) numbers that are equal for equal points."""
+        # without the sign of zeros
+        numbers = (hash((points + 0.0).tobytes()) for points in self.points)
+        return np.fromiter(numbers, np.int64, len(self.frame))
+
+    def count_frozen(self) -> int:
+        """Number of people whose points are those of somebody in the frame before, to the bit."""
+        now = 31 * self.digests() + self.frame  # may overflow, alike where they are equal
+        return int(np.isin(now - 1, now).sum())
 
     def find_repeated(self) -> Ints:
         """The rows whose frame and identity an earlier row has."""
