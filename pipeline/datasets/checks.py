@@ -120,7 +120,7 @@ def _require_images(labels: Path, tracks: Sequence[Track], *, has_checked_joints
     source = sources[0]
     if isinstance(source, Video):
         last = max(int(track.frame_index[-1]) for track in tracks)
-        require_frames(labels, source, [0, last], VideoAccount(""))
+        require_frames(labels, source, np.array([0, last]), VideoAccount(""))
     keypoints = [track.kp_2d for track in tracks if track.kp_2d is not None]
     if keypoints and not has_checked_joints and isinstance(source, Pictures | Video):
         require_source_pixels(labels, np.concatenate(keypoints), source)

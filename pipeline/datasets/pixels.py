@@ -228,7 +228,7 @@ def _size(source: Pictures | Video) -> tuple[int, int] | None:
 def require_frames(
     labels: Path,
     source: Pictures | Video,
-    frames: Sequence[int] | Ints,
+    frames: Ints,
     account: VideoAccount,
     *,
     every: bool = False,
@@ -260,7 +260,7 @@ def require_frames(
 
 
 def _find_mismatch(
-    labels: Path, source: Pictures | Video, frames: Sequence[int] | Ints, *, every: bool
+    labels: Path, source: Pictures | Video, frames: Ints, *, every: bool
 ) -> RawDataError | None:
     """The error of `require_frames`, with the likeliest cause; None if the frame numbers fit."""
     n_decoded = source.count_frames()
@@ -287,9 +287,7 @@ def _find_mismatch(
     return None
 
 
-def _note_labelled_part(
-    frames: Sequence[int] | Ints, n_decoded: int, account: VideoAccount
-) -> None:
+def _note_labelled_part(frames: Ints, n_decoded: int, account: VideoAccount) -> None:
     """Note labels of one frame in n, of one stretch, or of at most half of a stretch's frames."""
     n_labelled = len(frames)
     first = int(frames[0])

@@ -342,7 +342,8 @@ def _require_scores(place: Path, points: Doubles) -> None:
     joints would count as certain.
     """
     n_scores = n_high = 0
-    lowest, highest = math.inf, 0.0
+    lowest = math.inf
+    highest = 0.0
     for block in blocks(len(points)):
         scores = points[block, :, 2]
         scores = scores[np.isfinite(scores) & (scores > 0)]

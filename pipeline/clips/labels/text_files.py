@@ -205,9 +205,9 @@ def _require_columns(file: Path, names: Sequence[str], header: str) -> None:
 def _refuse_second(file: Path, first: str, track: object, frame: int) -> NoReturn:
     """Raise RawDataError for the second line of a track in a frame, which is looked for."""
     lines = (line for line in _csv_people(file, first) if line[1:3] == (track, frame))
-    _, (key, *_) = itertools.islice(lines, 2)
+    _, second = itertools.islice(lines, 2)
     actual = f"track {shown(track)} a second time in frame {frame}"
-    raise label_error(file, key, "one box a frame", actual, HEADER)
+    raise label_error(file, second[0], "one box a frame", actual, HEADER)
 
 
 def mot_content(file: Path) -> LabelContent:
@@ -397,9 +397,10 @@ def _read_trc(file: Path) -> tuple[list[str], list[int], Doubles]:
     frames = np.rint(rows[:, 1] * rate)
     if not are_usable_numbers(frames).all():
         raise label_error(file, "Time", "a time in s in each row", "a row without one", DAMAGED)
-    repeated = np.flatnonzero(np.diff(np.sort(frames)) == 0)
+    ordered = np.sort(frames)
+    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
     if len(repeated):
-        actual = f"two of frame {np.sort(frames)[repeated[0]]:.0f} at {rate:g} frames a second"
+        actual = f"two of frame {repeated[0]:.0f} at {rate:g} frames a second"
         do = "Write times with more digits, and the clip's rate."
         raise label_error(file, "Time", "one row a frame", actual, do)
     points = rows[:, 2:].reshape(len(rows), len(joints), 3)
