@@ -67,7 +67,7 @@ lint: $(VENV)/.ready  ## ruff: rules and format
 	@$(BIN)/ruff format --check .
 
 types: $(VENV)/.ready  ## mypy --strict
-	@$(BIN)/mypy --strict cache pipeline vibe_model tasks benchmarks docs/*.py docs/adding-a-dataset/lab_recordings*.py docs/adding-a-stream/small_*.py docs/adding-a-model/former/*.py
+	@$(BIN)/mypy --strict cache pipeline vibe_model tasks benchmarks changes docs/*.py docs/adding-a-dataset/lab_recordings*.py docs/adding-a-stream/small_*.py docs/adding-a-model/former/*.py
 
 check: lint types test  ## all that must be green before a commit
 

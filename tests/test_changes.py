@@ -1,8 +1,14 @@
-"""A change tells what it forgets: a line in the table, a page, a test, a version to raise."""
+"""A change tells what it forgets: a line in the table, a page, a test, a version to raise; and its
+file in `changes` has one line.
+"""
 
 import hashlib
 import importlib
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
@@ -135,13 +141,68 @@ def test_every_version_is_on_the_page_of_versions_to_raise():
     assert [file for file in having if f"`{file}`" not in page] == []
 
 
+ABOUT_DATA = ("again", "carried over", r"\d (?:second|minute|hour|day)s?\b")
+
+
+def wrong_form(file):
+    """What is wrong with the file of a change, or ""."""
+    if not re.fullmatch(r"[\w-]+\.(?:new|fix|data)", file.name):
+        return f"{file.name} is not NAME.new, NAME.fix or NAME.data"
+    text = file.read_text()
+    if not re.fullmatch(r"\S.*\.\n", text):
+        return f"{file.name} is not one line that ends with a full stop"
+    missing = [words for words in ABOUT_DATA if not re.search(words, text)]
+    if file.suffix == ".data" and missing:
+        return f"{file.name} has no {missing[0]!r}"
+    return ""
+
+
+def test_every_change_is_a_file_of_one_line():
+    files = [file for file in (ROOT / "changes").iterdir() if file.name != "__pycache__"]
+    wrong = [wrong_form(file) for file in files if file.name != "show.py"]
+    assert [text for text in wrong if text] == [], "CONTRIBUTING.md, Changes, says how"
+
+
+def test_a_change_of_another_form_is_told(tmp_path):
+    data = "penn_action: read again (4 minutes); features of equal rows are carried over.\n"
+    for name, text in {"a.new": "One.\n", "a-b.fix": "Two.\n", "c.data": data}.items():
+        (tmp_path / name).write_text(text)
+        assert not wrong_form(tmp_path / name)
+    wrong = {"a.txt": "One.\n", "a b.new": "One.\n", "two.new": "One.\nTwo.\n", "a.fix": ""}
+    wrong |= {"open.new": "One.", "short.data": "penn_action is read again.\n"}
+    for name, text in wrong.items():
+        (tmp_path / name).write_text(text)
+        assert name in wrong_form(tmp_path / name)
+
+
+def test_changes_are_printed_by_the_day_of_their_commit(tmp_path):
+    folder = tmp_path / "changes"
+    folder.mkdir()
+    shutil.copy(ROOT / "changes/show.py", folder)
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", "-C", str(folder)]
+    subprocess.run([*git, "init", "-q"], check=True)
+    added = [("2026-01-09", "b.new", "B is new"), ("2026-01-09", "a.fix", "A is right")]
+    for day, name, text in [*added, ("2026-03-02", "a.data", "C is read again")]:
+        (folder / name).write_text(f"{text}.\n")
+        subprocess.run([*git, "add", "."], check=True)
+        dated = {**os.environ, "GIT_AUTHOR_DATE": f"{day}T12:00:00"}
+        subprocess.run([*git, "commit", "-qm", "One"], env=dated, check=True)
+    (folder / "b.new").write_text("B is new, and larger.\n")
+    subprocess.run([*git, "commit", "-qam", "A later day"], check=True)
+    printed = subprocess.check_output([sys.executable, folder / "show.py"], text=True)
+    assert printed == (
+        "## 2026-03-02\n\n- Computed again: C is read again.\n\n"
+        "## 2026-01-09\n\n- New: B is new, and larger.\n- Fixed: A is right.\n\n"
+    )
+
+
 def sha256(content):
     return hashlib.sha256(content).hexdigest()
 
 
 def test_the_digests_of_files_are_those_of_earlier_conversions(tmp_path):
     """With others, every video counts as changed, and its features are computed again. If that is
-    meant: change this test, and say so in "When you upgrade" of CHANGELOG.md.
+    meant: change this test, and say so in a file `changes/NAME.data`.
     """
     content = np.random.default_rng(0).bytes(HASHED_WHOLE + 12345)
     size = len(content)

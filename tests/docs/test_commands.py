@@ -209,9 +209,7 @@ def test_commands_run_as_they_are_typed_in_a_clone():
     assert [str(command) for command in typed if bare.match(command.text)] == []
 
 
-OF_INSTALLED = {
-    f"docs/{page}.md" for page in ("installing", "settings", "terminal", "api/index")
-} | {"CHANGELOG.md"}
+OF_INSTALLED = {f"docs/{page}.md" for page in ("installing", "settings", "terminal", "api/index")}
 OF_OTHERS = {
     *(
         "--build-arg",
