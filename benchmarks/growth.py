@@ -37,7 +37,7 @@ from pipeline.accounting import VideoAccount
 from pipeline.api import Detect, Detector, People
 from pipeline.clips.labels.detections import Detections, read_detections
 from pipeline.clips.labels.people_table import ByFrame
-from pipeline.datasets.detected.people import Rules, people
+from pipeline.datasets.shared.clips.people import Rules, people
 
 SIZE: Final = (1280, 720)
 SMALL: Final = (64, 48)  # px of clips

@@ -1,6 +1,6 @@
 r"""Are left and right put right, and left alone where nobody exchanged them?
 
-    git show 3e733d41:pipeline/datasets/detected/sides.py |
+    git show 3e733d41:pipeline/datasets/shared/clips/sides.py |
         sed -E 's/pipeline\.(boxes|homography|skeletons)/pipeline.people.\1/' > BEFORE.py
     .venv/bin/python benchmarks/sides.py --before BEFORE.py --out benchmarks/sides.md
 

@@ -301,7 +301,7 @@ UNSETTLED: Final = PASSING | frozenset(
     {"reader_crashed", "reader_memory", "reader_timeout", "unexpected_error"}
 )
 
-# reason of boxes smaller than a pixel; `datasets.checks` refuses a video that has nothing else
+# reason of boxes smaller than a pixel; `datasets.shared.checks` refuses a video with nothing else
 DEGENERATE_BOX: Final = "degenerate_box"
 
 # Reasons for frames that sampling skips; no person is lost by them.

@@ -11,9 +11,9 @@ from cache import CropPolicy, ExtraColumn
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.clips.detectors import Detect, Detector, People
 from pipeline.datasets.base import Dataset, ImageFolders, Mistake, Origin, Release, ReleasePart
-from pipeline.datasets.checks import LabelRules, finite_joints
-from pipeline.datasets.labels.smpl import EXTRINSICS, UP, smpl_labels
-from pipeline.datasets.pixels import frames_there, inputs, pictures_or_video
+from pipeline.datasets.shared.checks import LabelRules, finite_joints
+from pipeline.datasets.shared.images import frames_there, inputs, pictures_or_video
+from pipeline.datasets.shared.smpl import EXTRINSICS, UP, smpl_labels
 from pipeline.errors import ConfigError, MissingAssets, PipelineError, RawDataError
 from pipeline.features.streams.base import (
     ROW_RATE,

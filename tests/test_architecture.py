@@ -71,8 +71,8 @@ NO_TORCH = (  # what imports it only where there is something to compute
     ),
     *("pipeline.steps.recipe", "pipeline.steps.conversion.convert", "tasks", "vibe_model.api"),
     *(
-        f"pipeline.datasets.{file.stem}"
-        for file in sorted((ROOT / "pipeline/datasets").glob("[a-z0-9]*.py"))
+        ".".join(file.relative_to(ROOT).with_suffix("").parts)
+        for file in sorted((ROOT / "pipeline/datasets").rglob("[a-z0-9]*.py"))
     ),
     "pipeline.extras.demo",
     "pipeline.extras.demo.writing",  # the last one: it alone needs SciPy

@@ -17,7 +17,7 @@ import vibe_model
 from cache.windows import timed_windows, windows_of
 from pipeline.clips.detectors.blaze_pose import BlazePose
 from pipeline.clips.detectors.rtmpose import RTMPose
-from pipeline.datasets.checks import LabelRules
+from pipeline.datasets.shared.checks import LabelRules
 from pipeline.datasets.videos import OwnVideos
 from pipeline.errors import ConfigError
 from pipeline.extras.streams.world import Hmr2
@@ -47,7 +47,7 @@ CALLS = {
     ),
     "pipeline.clips.detectors.blaze_pose BlazePose": BlazePose,
     "pipeline.clips.detectors.rtmpose RTMPose": RTMPose,
-    "pipeline.datasets.checks LabelRules": LabelRules,
+    "pipeline.datasets.shared.checks LabelRules": LabelRules,
     "pipeline.datasets.videos OwnVideos": OwnVideos,
     "pipeline.features.streams.blaze BlazeJoints": BlazeJoints,
     "pipeline.features.streams.network ResNet50": ResNet50,
@@ -77,7 +77,7 @@ CALLS = {
 # parts of what is called above, and records that the code makes itself
 INNER = """
 cache.format.layout Column
-pipeline.datasets.detected.people Rules
+pipeline.datasets.shared.clips.people Rules
 pipeline.features.networks network_on_device
 pipeline.features.networks resnet50_on_device
 pipeline.features.networks.arithmetic torch_flags

@@ -11,7 +11,7 @@ from typing import Final
 
 import cache
 from pipeline.datasets.base import Dataset
-from pipeline.datasets.labels.smpl import SMPLX_MIRRORS
+from pipeline.datasets.shared.smpl import SMPLX_MIRRORS
 from pipeline.plug_ins import ClassRegistry, PlugInError
 from pipeline.table import OWN
 

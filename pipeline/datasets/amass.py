@@ -33,9 +33,9 @@ import numpy as np
 from pipeline.accounting import VideoAccount
 from pipeline.cli.text import count
 from pipeline.datasets.base import Dataset, Mistake, Origin, Release, ReleasePart
-from pipeline.datasets.checks import LabelRules, other_unit
 from pipeline.datasets.labels.motions import ENDINGS, SMPL_JOINTS, Motion
-from pipeline.datasets.labels.smpl import (
+from pipeline.datasets.shared.checks import LabelRules, other_unit
+from pipeline.datasets.shared.smpl import (
     SMPLX_NAMES,
     SMPLX_UNMIRRORED,
     is_smplx,

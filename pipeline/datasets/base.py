@@ -27,7 +27,7 @@ import numpy as np
 
 import cache
 from pipeline.accounting import Accounting, Totals, VideoAccount
-from pipeline.datasets.checks import LabelRules
+from pipeline.datasets.shared.checks import LabelRules
 from pipeline.errors import MissingAssets, PipelineError, RawDataError, note_fault
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import caching

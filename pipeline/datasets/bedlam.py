@@ -33,15 +33,16 @@ import numpy as np
 
 from pipeline.accounting import VideoAccount
 from pipeline.datasets.base import Dataset, ImageFolders, Mistake, Origin, Release, ReleasePart
-from pipeline.datasets.checks import LabelRules, finite_joints, finite_rows
 from pipeline.datasets.labels.bedlam import (
     AGAIN,
     SKIPPED,
     UNNAMED,
     SceneLabels,
 )
-from pipeline.datasets.labels.numbering import frame_mismatch, require_numbers, require_rate
-from pipeline.datasets.labels.smpl import (
+from pipeline.datasets.shared.checks import LabelRules, finite_joints, finite_rows
+from pipeline.datasets.shared.images import require_size
+from pipeline.datasets.shared.numbering import frame_mismatch, require_numbers, require_rate
+from pipeline.datasets.shared.smpl import (
     EXTRINSICS,
     INTRINSICS,
     SMPLX_NAMES,
@@ -52,7 +53,6 @@ from pipeline.datasets.labels.smpl import (
     smplx_columns,
     smplx_labels,
 )
-from pipeline.datasets.pixels import require_size
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import FileState
 from pipeline.files.formats.names import shown_names

@@ -25,9 +25,9 @@ import numpy as np
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.datasets.base import Dataset, ImageFolders, Origin, Release, ReleasePart
-from pipeline.datasets.checks import LabelRules, finite_joints, finite_rows, require_labels
-from pipeline.datasets.labels.smpl import EXTRINSICS, UP, smpl_labels
-from pipeline.datasets.pixels import frames_there, require_size
+from pipeline.datasets.shared.checks import LabelRules, finite_joints, finite_rows, require_labels
+from pipeline.datasets.shared.images import frames_there, require_size
+from pipeline.datasets.shared.smpl import EXTRINSICS, UP, smpl_labels
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import StoredArrays
 from pipeline.files.formats.names import shown

@@ -35,10 +35,10 @@ from pipeline.accounting import Totals, VideoAccount
 from pipeline.clips.labels.label_files import ClipLabels
 from pipeline.clips.listing import list_clips
 from pipeline.datasets.base import Mistake, Origin, Release, ReleasePart
-from pipeline.datasets.checks import finite_joints
-from pipeline.datasets.detected.clip import ClipDataset, clip_tracks
-from pipeline.datasets.detected.people import ANY_CLIP
 from pipeline.datasets.labels.fits import FILE, FitStore, picture_name
+from pipeline.datasets.shared.checks import finite_joints
+from pipeline.datasets.shared.clips.clip import ClipDataset, clip_tracks
+from pipeline.datasets.shared.clips.people import ANY_CLIP
 from pipeline.errors import RawDataError
 from pipeline.files.formats import tfrecords
 from pipeline.files.formats.arrays import reading

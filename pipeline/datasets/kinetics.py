@@ -9,7 +9,7 @@ Kay et al.: The Kinetics Human Action Video Dataset, 2017.
         `pipeline.clips.labels.label_files`
 
 `videos` lists clips and keypoints; `read` is that of all clips with a detector's labels
-(`detected.clip`).
+(`shared.clips.clip`).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from pipeline.clips.labels.joint_orders import StatedOrder
 from pipeline.clips.labels.label_files import ClipLabels
 from pipeline.clips.listing import list_clips
 from pipeline.datasets.base import Mistake, Release, ReleasePart
-from pipeline.datasets.detected.by_clip import stated_order
-from pipeline.datasets.detected.clip import ClipDataset, clip_tracks
-from pipeline.datasets.detected.people import Rules
+from pipeline.datasets.shared.clips.by_clip import stated_order
+from pipeline.datasets.shared.clips.clip import ClipDataset, clip_tracks
+from pipeline.datasets.shared.clips.people import Rules
 from pipeline.errors import RawDataError
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import RawVideo, RawVideos, VideoTexts

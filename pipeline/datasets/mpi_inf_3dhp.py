@@ -34,7 +34,6 @@ import numpy as np
 import cache
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.datasets.base import Dataset, ImageFolders, Mistake, Origin, Release, ReleasePart
-from pipeline.datasets.checks import LabelRules, finite_rows
 from pipeline.datasets.labels import neural_annot
 from pipeline.datasets.labels.mpi_inf_3dhp import (
     CAMERAS,
@@ -43,8 +42,8 @@ from pipeline.datasets.labels.mpi_inf_3dhp import (
     Calibration,
     LabelledPerson,
 )
-from pipeline.datasets.labels.smpl import EXTRINSICS, fit_labels
-from pipeline.datasets.pixels import (
+from pipeline.datasets.shared.checks import LabelRules, finite_rows
+from pipeline.datasets.shared.images import (
     frames_there,
     inputs,
     lost_frames,
@@ -52,6 +51,7 @@ from pipeline.datasets.pixels import (
     require_released_size,
     require_size,
 )
+from pipeline.datasets.shared.smpl import EXTRINSICS, fit_labels
 from pipeline.errors import RawDataError
 from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.pictures import Pictures

@@ -23,15 +23,15 @@ import numpy as np
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.datasets.base import Dataset, ImageFolders, Release, ReleasePart
-from pipeline.datasets.checks import LabelRules, finite_joints, require_labels
-from pipeline.datasets.in_pixels import require_pixels
-from pipeline.datasets.pixels import (
+from pipeline.datasets.shared.checks import LabelRules, finite_joints, require_labels
+from pipeline.datasets.shared.images import (
     RESIZED,
     SAME_SIZE,
     frames_there,
     require_size,
     require_source_pixels,
 )
+from pipeline.datasets.shared.in_pixels import require_pixels
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import StoredArrays, load_mat, numbers
 from pipeline.files.pixels.pictures import Pictures

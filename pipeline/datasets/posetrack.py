@@ -28,7 +28,6 @@ from numpy.typing import ArrayLike
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.cli.text import count
 from pipeline.datasets.base import Dataset, ImageFolders, Mistake, Origin, Release, ReleasePart
-from pipeline.datasets.labels.numbering import require_numbers, require_rate
 from pipeline.datasets.labels.posetrack import (
     DOWNLOAD_ADVICE,
     IMAGE_ARCHIVES,
@@ -37,7 +36,8 @@ from pipeline.datasets.labels.posetrack import (
     AnnotatedPeople,
     StoredLabels,
 )
-from pipeline.datasets.pixels import RESIZED, no_pictures, require_size, require_visible
+from pipeline.datasets.shared.images import RESIZED, no_pictures, require_size, require_visible
+from pipeline.datasets.shared.numbering import require_numbers, require_rate
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import reading
 from pipeline.files.formats.names import shown

@@ -30,9 +30,9 @@ import numpy as np
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.cli.text import count
 from pipeline.datasets.base import Dataset, ImageFolders, Mistake, Origin, Release, ReleasePart
-from pipeline.datasets.checks import LabelRules, finite_rows
-from pipeline.datasets.labels.smpl import EXTRINSICS, smpl_labels
-from pipeline.datasets.pixels import frames_there, require_size
+from pipeline.datasets.shared.checks import LabelRules, finite_rows
+from pipeline.datasets.shared.images import frames_there, require_size
+from pipeline.datasets.shared.smpl import EXTRINSICS, smpl_labels
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats.arrays import StoredArrays, numbers
 from pipeline.files.formats.names import shown

@@ -29,9 +29,9 @@ from pipeline.clips.labels.label_files import ClipLabels
 from pipeline.clips.listing import ENDINGS, describe_others, list_clips
 from pipeline.clips.tracks.cleaning import Cleaning
 from pipeline.datasets.base import Release
-from pipeline.datasets.detected.by_clip import stated_order, value_of_clip
-from pipeline.datasets.detected.clip import ClipDataset, clip_tracks
-from pipeline.datasets.detected.people import Rules
+from pipeline.datasets.shared.clips.by_clip import stated_order, value_of_clip
+from pipeline.datasets.shared.clips.clip import ClipDataset, clip_tracks
+from pipeline.datasets.shared.clips.people import Rules
 from pipeline.errors import ConfigError, RawDataError, require_options
 from pipeline.files.pixels.video import MAX_FPS
 from pipeline.files.raw import RawVideo, RawVideos

@@ -1,7 +1,7 @@
 """SMPL-X: shape, expression and pose -> vertices and joints, in float64.  raw -> [tracks]
 
 As in `pipeline.people.body`, the arrays come from `smpl_files`, and smplx poses them. Axes and
-units are SMPL's; `pipeline.datasets.labels.smpl` names the 55 joints.
+units are SMPL's; `pipeline.datasets.shared.smpl` names the 55 joints.
 """
 
 from __future__ import annotations

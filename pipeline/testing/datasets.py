@@ -21,7 +21,7 @@ import pytest
 import cache
 from pipeline.accounting import VideoAccount
 from pipeline.datasets.base import Dataset, Origin, Release
-from pipeline.datasets.checks import LabelRules
+from pipeline.datasets.shared.checks import LabelRules
 from pipeline.errors import RawDataError, describe_error, reading_refused
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.pictures import OTHER_SIZE, Pictures

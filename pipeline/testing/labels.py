@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from pipeline.datasets.base import Dataset
-from pipeline.datasets.labels.smpl import EXTRINSICS, UP
+from pipeline.datasets.shared.smpl import EXTRINSICS, UP
 from pipeline.people.cameras import project
 from pipeline.people.skeletons import Array, add_confidence, convert
 from pipeline.people.track import Track, column_problems, other_units

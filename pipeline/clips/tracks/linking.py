@@ -1,6 +1,6 @@
 """Link detections to persons over time.  raw -> [tracks] -> features -> windows
 
-Readers of detections (`datasets.detected.people`) call `link`, which makes persons of the
+Readers of detections (`datasets.shared.clips.people`) call `link`, which makes persons of the
 detections in a clip's frames, then `cleaning.clean`, which selects the frames of one person.
 
 Each person moves at a constant velocity that changes at random (a Kalman filter on the

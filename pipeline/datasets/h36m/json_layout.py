@@ -37,11 +37,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from pipeline.accounting import VideoAccount
-from pipeline.datasets.checks import finite_joints, require_labels
 from pipeline.datasets.labels.h36m import CAMERAS, JSON_AGAIN, LEVELS, Camera, load_fits
-from pipeline.datasets.labels.numbering import require_numbers, require_rate
-from pipeline.datasets.labels.smpl import fit_labels
-from pipeline.datasets.pixels import SAME_SIZE, no_pictures, require_size
+from pipeline.datasets.shared.checks import finite_joints, require_labels
+from pipeline.datasets.shared.images import SAME_SIZE, no_pictures, require_size
+from pipeline.datasets.shared.numbering import require_numbers, require_rate
+from pipeline.datasets.shared.smpl import fit_labels
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import StoredArrays, load_json, numbers
 from pipeline.files.formats.sequences import SequenceKeys, load_sequence

@@ -34,7 +34,6 @@ import numpy as np
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.datasets.base import Dataset, ImageFolders, Mistake, Origin, Release, ReleasePart
-from pipeline.datasets.checks import LabelRules
 from pipeline.datasets.h36m import json_layout, release_layout
 from pipeline.datasets.h36m.json_layout import (
     CAMERA,
@@ -53,7 +52,8 @@ from pipeline.datasets.h36m.release_layout import (
     POSES_3D,
     VIDEOS,
 )
-from pipeline.datasets.labels.smpl import EXTRINSICS, UP
+from pipeline.datasets.shared.checks import LabelRules
+from pipeline.datasets.shared.smpl import EXTRINSICS, UP
 from pipeline.errors import RawDataError
 from pipeline.files.raw import RawVideo
 from pipeline.people.boxes import tight_boxes

@@ -21,7 +21,6 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from pipeline.accounting import VideoAccount
-from pipeline.datasets.checks import finite_joints, finite_rows
 from pipeline.datasets.h36m.json_layout import (
     CAMERA,
     FITS,
@@ -34,14 +33,15 @@ from pipeline.datasets.h36m.json_layout import (
     needed_files,
 )
 from pipeline.datasets.labels.h36m import load_cdf, load_metadata
-from pipeline.datasets.labels.numbering import LEAST_SHARE, frame_mismatch
-from pipeline.datasets.pixels import (
+from pipeline.datasets.shared.checks import finite_joints, finite_rows
+from pipeline.datasets.shared.images import (
     frames_there,
     inputs,
     lost_frames,
     pictures_or_video,
     require_released_size,
 )
+from pipeline.datasets.shared.numbering import LEAST_SHARE, frame_mismatch
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import numbers
 from pipeline.files.pixels.frames import Video

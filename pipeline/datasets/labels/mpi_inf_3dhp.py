@@ -28,7 +28,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from pipeline.datasets.checks import require_labels
+from pipeline.datasets.shared.checks import require_labels
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import FileState, StoredArrays, load_mat, numbers
 from pipeline.files.formats.hdf5 import load_hdf5

@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Final, NamedTuple
 import numpy as np
 
 from pipeline.accounting import VideoAccount
-from pipeline.datasets.checks import finite_joints
+from pipeline.datasets.shared.checks import finite_joints
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import load_json, number_rows, records, whole_number
 from pipeline.files.formats.names import kind, shown

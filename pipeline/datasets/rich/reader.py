@@ -32,10 +32,6 @@ from pipeline.datasets.base import (
     Release,
     ReleasePart,
 )
-from pipeline.datasets.checks import LabelRules
-from pipeline.datasets.labels.numbering import require_numbers, require_rate
-from pipeline.datasets.labels.smpl import EXTRINSICS
-from pipeline.datasets.pixels import no_pictures, require_size
 from pipeline.datasets.rich.labels import (
     N_SHARED,
     UNPACK,
@@ -43,6 +39,10 @@ from pipeline.datasets.rich.labels import (
     read_camera,
     see_body,
 )
+from pipeline.datasets.shared.checks import LabelRules
+from pipeline.datasets.shared.images import no_pictures, require_size
+from pipeline.datasets.shared.numbering import require_numbers, require_rate
+from pipeline.datasets.shared.smpl import EXTRINSICS
 from pipeline.errors import RawDataError
 from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.raw import RawVideo

@@ -28,7 +28,7 @@ import cache
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
 from pipeline.datasets.bedlam import Bedlam
-from pipeline.datasets.labels.smpl import load_smplx_rest_joints
+from pipeline.datasets.shared.smpl import load_smplx_rest_joints
 from pipeline.errors import PipelineError
 from pipeline.extras.exchange.bodies.estimate import N_BODY
 from pipeline.extras.exchange.formats import Exported, new_folder

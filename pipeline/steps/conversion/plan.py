@@ -17,7 +17,7 @@ import cache
 from cache import fingerprint
 from pipeline.cli.text import count
 from pipeline.datasets.conversion_record import LEAVE_OUT, ConversionRecord, committed_split
-from pipeline.datasets.detected.by_clip import check_patterns
+from pipeline.datasets.shared.clips.by_clip import check_patterns
 from pipeline.files.raw import RawVideo, changes
 from pipeline.processes.software import staging_plan
 from pipeline.steps.conversion.comparison import Comparison, compare, named

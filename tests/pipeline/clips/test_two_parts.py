@@ -18,7 +18,7 @@ from pipeline.clips.decoders import ClipDecoding
 from pipeline.clips.detectors.rtmpose import RTMPose
 from pipeline.clips.detectors.two_parts import Boxes, Networks, TwoPartDetector, _find_people
 from pipeline.clips.labels.detections import read_results
-from pipeline.datasets.detected.clip import _pixel_camera
+from pipeline.datasets.shared.clips.clip import _pixel_camera
 from pipeline.errors import ConfigError
 from pipeline.people.homography import transfer
 from tests.pipeline.clips.bright import detect_clips

@@ -17,7 +17,7 @@ import cache
 from pipeline import datasets
 from pipeline.accounting import Accounting
 from pipeline.datasets import RELEASES
-from pipeline.datasets.labels.smpl import EXTRINSICS
+from pipeline.datasets.shared.smpl import EXTRINSICS
 from pipeline.datasets.threedpw import ThreeDPW
 from pipeline.errors import PipelineError
 from pipeline.extras.demo import body as procedural_body

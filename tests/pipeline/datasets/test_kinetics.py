@@ -28,7 +28,7 @@ def write_alphapose(raw, results, clip=CLIP):
 
 def read(raw, split="train"):
     tracks, account = read_one(KINETICS, raw, split)
-    # Most tests have keypoints of a clip's first frames alone, which is noted (test_pixels.py).
+    # Most tests have keypoints of a clip's first frames alone, which is noted (test_images.py).
     account["notes"] = [
         note for note in account["notes"] if not note.startswith("labels of the frames 0 to")
     ]

@@ -13,8 +13,8 @@ import cache
 from cache import ExtraColumn
 from pipeline.accounting import Accounting
 from pipeline.datasets.base import Dataset, Origin
-from pipeline.datasets.checks import LabelRules
-from pipeline.datasets.labels.smpl import EXTRINSICS, UP
+from pipeline.datasets.shared.checks import LabelRules
+from pipeline.datasets.shared.smpl import EXTRINSICS, UP
 from pipeline.errors import MissingAssets, RawDataError
 from pipeline.extras.demo.files import jpeg
 from pipeline.files.pixels.pictures import Pictures

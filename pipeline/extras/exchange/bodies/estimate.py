@@ -17,7 +17,7 @@ from typing import Final, Self
 import numpy as np
 
 from pipeline.clips.labels.sam_3d_body import TOOL, number_of
-from pipeline.datasets.labels.smpl import load_smplx_rest_joints
+from pipeline.datasets.shared.smpl import load_smplx_rest_joints
 from pipeline.files.formats.arrays import load_npz, numbers
 from pipeline.files.raw.files import whole_file_digest
 from pipeline.people.body import Body

@@ -25,7 +25,7 @@ import cache
 from pipeline.cli.text import count
 from pipeline.clips.labels.sam_3d_body import TOOL
 from pipeline.datasets.conversion_record import committed_split
-from pipeline.datasets.labels.smpl import EXTRINSICS, INTRINSICS, UP, smplx_columns, smplx_labels
+from pipeline.datasets.shared.smpl import EXTRINSICS, INTRINSICS, UP, smplx_columns, smplx_labels
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
 from pipeline.extras.exchange.bodies.estimate import BodyEstimate, BodyModels
 from pipeline.extras.exchange.bodies.matching import Keypoints, TrackMatch, match_people

@@ -10,7 +10,7 @@ from pipeline.clips.files import MADE_BY
 from pipeline.clips.labels.detections import Detections
 from pipeline.clips.labels.people_table import ByFrame
 from pipeline.clips.tracks.sides import put_sides_right
-from pipeline.datasets.detected.people import Rules, people
+from pipeline.datasets.shared.clips.people import Rules, people
 from pipeline.errors import RawDataError
 from pipeline.people.skeletons import convert, opposite_joints
 from tests.pipeline.datasets.by_hand import coco, write_coco, write_video

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.spatial.transform import Rotation
 
 import cache
-from pipeline.datasets.labels.smpl import EXTRINSICS
+from pipeline.datasets.shared.smpl import EXTRINSICS
 from pipeline.errors import ConfigError, MissingAssets
 from pipeline.extras.demo.writing import write_body
 from pipeline.extras.streams.world import POINTS

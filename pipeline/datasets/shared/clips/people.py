@@ -33,7 +33,7 @@ from pipeline.clips.tracks.identities import used_identities
 from pipeline.clips.tracks.linking import SECOND, link, split_at_gaps
 from pipeline.clips.tracks.sides import put_sides_right
 from pipeline.clips.tracks.switches import find_switches
-from pipeline.datasets.checks import finite_joints
+from pipeline.datasets.shared.checks import finite_joints
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.grades import grade
 from pipeline.grades.words import Word

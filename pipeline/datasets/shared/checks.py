@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 import cache
 from pipeline.accounting import DEGENERATE_BOX, VideoAccount
-from pipeline.datasets.pixels import require_frames, require_source_pixels
+from pipeline.datasets.shared.images import require_frames, require_source_pixels
 from pipeline.errors import RawDataError, refuse, require_options
 from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.pictures import Pictures

@@ -33,16 +33,16 @@ from pipeline.clips.labels.label_files import own_labels
 from pipeline.clips.labels.people_table import ByFrame
 from pipeline.clips.tracks.linking import SECOND
 from pipeline.datasets.base import Dataset, Origin
-from pipeline.datasets.checks import LabelRules
-from pipeline.datasets.detected.people import (
+from pipeline.datasets.shared.checks import LabelRules
+from pipeline.datasets.shared.clips.people import (
     MIN_CONFIDENCE,
     PersonTrack,
     Rules,
     bridge_gaps,
     people,
 )
-from pipeline.datasets.in_pixels import DETECTED_OUTSIDE, STRAY_JOINTS, require_pixels
-from pipeline.datasets.pixels import require_frames
+from pipeline.datasets.shared.images import require_frames
+from pipeline.datasets.shared.in_pixels import DETECTED_OUTSIDE, STRAY_JOINTS, require_pixels
 from pipeline.errors import RawDataError, refuse
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.cuts import cuts_of

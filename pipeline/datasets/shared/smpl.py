@@ -28,7 +28,7 @@ from numpy.typing import ArrayLike
 import cache
 from cache.read.labels import MIRRORED_SMPL
 from pipeline.accounting import VideoAccount
-from pipeline.datasets.checks import finite_rows
+from pipeline.datasets.shared.checks import finite_rows
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import (
     StoredArrays,

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from pipeline.accounting import VideoAccount
-from pipeline.datasets.in_pixels import DETECTED_OUTSIDE, require_pixels
-from pipeline.datasets.pixels import (
+from pipeline.datasets.shared.images import (
     frames_there,
     inputs,
     pictures_or_video,
     require_frames,
 )
+from pipeline.datasets.shared.in_pixels import DETECTED_OUTSIDE, require_pixels
 from pipeline.errors import RawDataError, reading_refused
 from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.pictures import Pictures

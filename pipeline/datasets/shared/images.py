@@ -22,14 +22,14 @@ from typing import Final
 import numpy as np
 
 from pipeline.accounting import VideoAccount
-from pipeline.datasets.in_pixels import (
+from pipeline.datasets.shared.in_pixels import (
     DETECTED_OUTSIDE,
     SAME_VIDEO,
     STRAY_JOINTS,
     far_outside,
     require_pixels,
 )
-from pipeline.datasets.labels.numbering import (
+from pipeline.datasets.shared.numbering import (
     frame_mismatch,
     number_from_0_or_1,
     require_numbers,

@@ -1,1 +1,0 @@
-"""Tracks of people whom a detector found in clips.  [raw -> tracks] -> features -> windows"""
