@@ -20,7 +20,6 @@ import cache
 from pipeline import datasets
 from pipeline.cli.console import IDLE, plain
 from pipeline.cli.text import command, count, from_here
-from pipeline.datasets.conversion_record import ConversionRecord
 from pipeline.errors import ConfigError
 from pipeline.features.spec import StreamSpec
 from pipeline.plug_ins import PlugInError
@@ -31,6 +30,7 @@ from pipeline.steps.conversion.convert import (
     run_conversion,
 )
 from pipeline.steps.conversion.plan import plan_conversion
+from pipeline.steps.conversion_record import ConversionRecord
 from pipeline.steps.detection.plan import DetectionWork, plan_unlabelled
 from pipeline.steps.detection.run import run_detection
 from pipeline.steps.extraction.plan import plan_streams

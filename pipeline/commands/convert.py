@@ -10,7 +10,6 @@ from typing import Final
 from pipeline.cli.command_line import Command
 from pipeline.cli.console import err
 from pipeline.cli.progress import bar
-from pipeline.datasets.conversion_record import DROP, committed_split
 from pipeline.errors import PipelineError
 from pipeline.settings.arguments import (
     cache_option,
@@ -24,6 +23,7 @@ from pipeline.settings.folders import BODY
 from pipeline.steps.conversion.convert import run_conversion
 from pipeline.steps.conversion.keep import MayGo
 from pipeline.steps.conversion.plan import plan_conversion
+from pipeline.steps.conversion_record import DROP, committed_split
 from pipeline.steps.recipe import Recipe
 from pipeline.steps.uncommitted import describe_kept
 

@@ -15,7 +15,6 @@ from pipeline.cli.command_line import Command
 from pipeline.cli.console import err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
-from pipeline.datasets.conversion_record import ConversionRecord
 from pipeline.errors import PipelineError
 from pipeline.features.committed import fill_command
 from pipeline.files.raw.files import is_litter
@@ -27,6 +26,7 @@ from pipeline.settings.arguments import (
 from pipeline.settings.file import ROOT
 from pipeline.settings.new_cache import is_new_cache
 from pipeline.steps.conversion.refusals import refuse_mixed_cache
+from pipeline.steps.conversion_record import ConversionRecord
 from pipeline.steps.uncommitted import describe_kept
 
 

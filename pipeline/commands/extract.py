@@ -17,7 +17,6 @@ from pipeline.cli.command_line import Command
 from pipeline.cli.console import err, out
 from pipeline.cli.progress import bar
 from pipeline.commands.convert import kept
-from pipeline.datasets.conversion_record import ConversionRecord
 from pipeline.errors import PipelineError
 from pipeline.features import streams
 from pipeline.features.committed import advise_continuing
@@ -33,6 +32,7 @@ from pipeline.settings.arguments import (
 )
 from pipeline.settings.file import PATH, SettingsFile
 from pipeline.settings.sections import Settings, kind_of, stream_of
+from pipeline.steps.conversion_record import ConversionRecord
 from pipeline.steps.extraction.plan import plan_extraction
 
 

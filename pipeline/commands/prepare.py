@@ -27,7 +27,6 @@ from pipeline.cli.text import FEW, command, count, few, from_here, size
 from pipeline.clips import detectors
 from pipeline.commands.extract import RequestedStreams
 from pipeline.commands.preparation import NO_DETECTOR, DetectorChoice, Preparation
-from pipeline.datasets.conversion_record import ConversionRecord, committed_split
 from pipeline.errors import PipelineError
 from pipeline.features.committed import stream_label
 from pipeline.features.spec import StreamSpec
@@ -40,6 +39,7 @@ from pipeline.settings.folders import BODY
 from pipeline.settings.sections import Settings
 from pipeline.steps.conversion.convert import run_conversion
 from pipeline.steps.conversion.plan import plan_conversion
+from pipeline.steps.conversion_record import ConversionRecord, committed_split
 from pipeline.steps.detection.plan import plan_unlabelled, usual_detector
 from pipeline.steps.detection.run import run_detection
 from pipeline.steps.extraction.plan import plan_streams

@@ -28,16 +28,17 @@ from pipeline.cli.console import DONE, ERROR, IDLE, WRONG, CommandResult, err, p
 from pipeline.cli.progress import Progress, bar
 from pipeline.cli.system_errors import error_text
 from pipeline.cli.text import FEW, count, few, size
-from pipeline.datasets.conversion_record import DROP, ConversionRecord
 from pipeline.errors import PipelineError
 from pipeline.features.committed import MissingRows, fill_command
-from pipeline.features.pixels import require_videos, videos_of
+from pipeline.features.pixels import videos_of
 from pipeline.files.raw import changes, texts_of
 from pipeline.people.estimates import files_of, recorded_estimates
 from pipeline.settings.arguments import cache_option, choose_splits
 from pipeline.settings.file import PATH
 from pipeline.steps.conversion.convert import convert
 from pipeline.steps.conversion.plan import ConversionWork, plan_conversion
+from pipeline.steps.conversion_record import DROP, ConversionRecord
+from pipeline.steps.raw_images import require_videos
 from pipeline.steps.recipe import Recipe
 
 # fields of the report of a check that the JSON document has

@@ -21,7 +21,6 @@ from cache import Split
 from pipeline import grades
 from pipeline.accounting import LEFT_OUT, Accounting, VideoAccount, VideoOutcome, is_error
 from pipeline.datasets.base import Dataset
-from pipeline.datasets.conversion_record import ConversionRecord
 from pipeline.datasets.releases.misplaced import videos_of
 from pipeline.errors import PipelineError, describe_error, did_you_mean
 from pipeline.files.pixels import sources
@@ -35,6 +34,7 @@ from pipeline.people.skeletons import Array
 from pipeline.people.track import FLAGS, Track
 from pipeline.steps.conversion.identity import reader_parts
 from pipeline.steps.conversion.reading import UNEXPECTED
+from pipeline.steps.conversion_record import ConversionRecord
 
 if TYPE_CHECKING:
     from pipeline.people.body import Body

@@ -28,12 +28,12 @@ from pipeline.accounting import VideoOutcome, VideoState
 from pipeline.cli.progress import Progress
 from pipeline.cli.system_errors import error_text
 from pipeline.cli.text import printable
-from pipeline.datasets.conversion_record import ConversionRecord
 from pipeline.features.committed import is_current, is_untrained
 from pipeline.files.pixels import sources
 from pipeline.grades import video_grades
 from pipeline.grades.words import MEASURES, Grade
 from pipeline.processes.software import package_version
+from pipeline.steps.conversion_record import ConversionRecord
 
 # counts of person-frames in a video's account; unknown for a video of another program
 COUNTS: Final = ("tracks_kept", "found", "kept")

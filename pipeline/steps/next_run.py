@@ -17,12 +17,12 @@ import cache
 from cache.write.parts import PartsWork, staged_by_parts
 from pipeline.clips.detectors import Detector
 from pipeline.clips.files import KEYPOINTS, keypoint_file, read_detection
-from pipeline.datasets.conversion_record import committed_split
 from pipeline.errors import PipelineError
 from pipeline.files.raw import texts_of
 from pipeline.files.raw.changes import what_differs
 from pipeline.files.raw.files import digest_or_problem
 from pipeline.steps.conversion.plan import ConversionWork, Reason, plan_conversion
+from pipeline.steps.conversion_record import committed_split
 from pipeline.steps.detection.plan import DetectionWork, plan_unlabelled, unlabelled_clips
 from pipeline.steps.extraction.plan import ExtractionWork, Why
 from pipeline.steps.recipe import Recipe

@@ -24,7 +24,6 @@ import cache
 from pipeline import datasets
 from pipeline.clips.detectors import Detector
 from pipeline.datasets.base import Dataset
-from pipeline.datasets.conversion_record import LEAVE_OUT, ConversionRecord
 from pipeline.errors import MissingAssets, PipelineError
 from pipeline.features.spec import StreamSpec
 from pipeline.files.raw import is_stand_in
@@ -35,6 +34,7 @@ from pipeline.settings.sections import Settings
 from pipeline.steps.conversion.keep import NOTHING, MayGo
 from pipeline.steps.conversion.listing import OtherSplits
 from pipeline.steps.conversion.selection import ALL_ROWS, RowSelection
+from pipeline.steps.conversion_record import LEAVE_OUT, ConversionRecord
 
 
 @dataclass(frozen=True, slots=True)

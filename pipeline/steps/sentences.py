@@ -22,10 +22,10 @@ from pipeline.accounting import (
 from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, plain
 from pipeline.cli.text import FEW, command, count, few, first_few
 from pipeline.clips.listing import describe_others
-from pipeline.datasets.conversion_record import ConversionRecord
 from pipeline.features.committed import IMPORTED, is_current
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.steps.conversion.keep import Kind, RowsBefore, reasons_of_kind
+from pipeline.steps.conversion_record import ConversionRecord
 from pipeline.steps.extraction.plan import Why
 from pipeline.steps.next_run import NextRun, named_videos
 from pipeline.steps.report import Report

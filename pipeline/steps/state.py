@@ -17,12 +17,12 @@ from cache.format.folders import unmounted_streams
 from cache.write.parts import staged_by_parts
 from pipeline.accounting import VideoAccount, VideoOutcome, VideoState, is_error
 from pipeline.cli.system_errors import error_text
-from pipeline.datasets.conversion_record import MOUNT, ConversionRecord
 from pipeline.errors import PipelineError
 from pipeline.features.committed import is_untrained, stream_label, weights_of
 from pipeline.people.estimates import estimates_of
 from pipeline.steps.conversion.keep import Kind, RowsBefore, reasons_of_kind
 from pipeline.steps.conversion.plan import plan_conversion
+from pipeline.steps.conversion_record import MOUNT, ConversionRecord
 from pipeline.steps.next_run import NextRun
 from pipeline.steps.recipe import Recipe
 from pipeline.steps.sentences import lost_videos, problems_of

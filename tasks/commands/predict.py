@@ -27,11 +27,11 @@ from pipeline.cli.text import FEW, count, few, from_here
 from pipeline.clips import detectors
 from pipeline.commands import prepare
 from pipeline.commands.preparation import DetectorChoice, Preparation
-from pipeline.datasets.conversion_record import committed_split
 from pipeline.datasets.videos import OwnVideos
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.settings import sections
 from pipeline.settings.file import PATH, ROOT, settings_file
+from pipeline.steps.conversion_record import committed_split
 from pipeline.steps.recipe import Recipe
 from tasks.base import DEMO_DATA, fact, plain, say, warn
 from tasks.clip_links import clips_folder

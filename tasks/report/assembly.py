@@ -21,10 +21,10 @@ from typing import Any, Final
 import cache
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
-from pipeline.datasets.conversion_record import ConversionRecord
 from pipeline.errors import PipelineError
 from pipeline.processes.software import version
 from pipeline.show.page import templates, write
+from pipeline.steps.conversion_record import ConversionRecord
 from tasks.report import DEMO, PageSection
 from tasks.report.bodies import bodies_section
 from tasks.report.curves import curves_section

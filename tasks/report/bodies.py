@@ -28,12 +28,12 @@ from numpy.typing import ArrayLike, NDArray
 import cache
 from pipeline.cli.system_errors import error_text
 from pipeline.errors import PipelineError
-from pipeline.features.pixels import raw_folder
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.frames import Image
 from pipeline.people.boxes import crop_person
 from pipeline.people.skeletons import Float32s, Ints
 from pipeline.show.bodies import COLOURS, DISTANCE_M, Colour, LabelledBodies, SeenBody
+from pipeline.steps.raw_images import raw_folder
 from tasks.report import PageSection
 from tasks.report.data import UNREADABLE, OpenedCache
 from tasks.report.runs import TrainingRun

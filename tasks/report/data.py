@@ -20,9 +20,9 @@ from pipeline.accounting import SAMPLED, reason
 from pipeline.cli.system_errors import error_text
 from pipeline.cli.text import command, count, from_here
 from pipeline.commands import leaks
-from pipeline.datasets.conversion_record import ConversionRecord
 from pipeline.features.committed import MissingRows, is_untrained, stream_label
 from pipeline.people.estimates import estimates_of
+from pipeline.steps.conversion_record import ConversionRecord
 from tasks.report import DEMO, UNTRAINED, PageSection
 
 UNREADABLE: Final = (cache.CacheError, OSError)  # errors that remove only a split from a section

@@ -18,10 +18,10 @@ import cache
 from pipeline.features import streams
 from pipeline.features.committed import IMPORTED
 from pipeline.features.inputs import column, crop_labels, find_crops, label_batch
-from pipeline.features.pixels import pixels
 from pipeline.features.streams import compute_batch, compute_labels, compute_row, load
 from pipeline.features.streams.base import Machine
 from pipeline.people.boxes import crop_person
+from pipeline.steps.raw_images import pixels
 
 # Relative difference that no sound row reaches. Rows differ by up to 0.0004 (float16, batches of
 # other rows), successive frames of demo data by at least 0.05.

@@ -25,13 +25,13 @@ from typing import Any, Final, NamedTuple
 import cache
 from pipeline.cli.progress import Progress
 from pipeline.errors import PipelineError
-from pipeline.features.pixels import raw_folder
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.frames import FrameSource
 from pipeline.files.places import file_name
 from pipeline.show.clip import DEMO_MARK, rate_of
 from pipeline.show.video_file import DEFAULT_FPS
+from pipeline.steps.raw_images import raw_folder
 from vibe_model.files import write_json
 from vibe_model.prediction.job import PredictionJob
 from vibe_model.prediction.motions import write_motion

@@ -30,7 +30,6 @@ from pipeline.errors import PipelineError, RawDataError
 from pipeline.extras.bodies.body import PARAMETERS
 from pipeline.extras.bodies.body_file import FILE, BodyArrays, body_file
 from pipeline.extras.bodies.fitting import BONES, FittedBodies, Fitter
-from pipeline.features.pixels import raw_folder
 from pipeline.files.formats.arrays import load_npz
 from pipeline.files.pixels import sources
 from pipeline.files.places import file_name
@@ -41,6 +40,7 @@ from pipeline.show.bodies import BodyPainter, SeenBody, fit_weak_perspective
 from pipeline.show.canvas import Canvas
 from pipeline.show.clip import DEMO_MARK, PEOPLE, frames_of, rate_of
 from pipeline.show.video_file import SUFFIX, video_writer
+from pipeline.steps.raw_images import raw_folder
 
 VERSION: Final = 1  # raised whenever the same joints would give other bodies
 # Raised whenever bodies.json has other keys, or the limits of grades change: 2 has grades and the

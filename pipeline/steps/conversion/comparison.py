@@ -17,7 +17,6 @@ from typing import Final, NamedTuple
 
 import cache
 from pipeline.accounting import LEFT_OUT, VideoAccount
-from pipeline.datasets.conversion_record import ConversionRecord
 from pipeline.files.raw import RawVideo, RawVideos, changes, texts_of
 from pipeline.steps.conversion.keep import (
     InOtherSplit,
@@ -31,6 +30,7 @@ from pipeline.steps.conversion.keep import (
     reasons_of_kind,
 )
 from pipeline.steps.conversion.listing import OtherSplits, renamed_videos
+from pipeline.steps.conversion_record import ConversionRecord
 
 NEVER_SEEN: Final = changes.Seen(None, "")
 

@@ -32,14 +32,6 @@ from pipeline.cli.console import IDLE, out, plain
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import FEW, command, count, few, from_here
 from pipeline.clips.labels.label_files import labels_of
-from pipeline.datasets.conversion_record import (
-    DROP,
-    EARLIER_READER,
-    LEAVE_OUT,
-    LET_GO,
-    ConversionRecord,
-    committed_split,
-)
 from pipeline.errors import PipelineError
 from pipeline.files.raw import changes
 from pipeline.processes.settings import NO_CLUSTER, Dask
@@ -61,6 +53,14 @@ from pipeline.steps.conversion.parts import read_on_cluster, read_part, read_spo
 from pipeline.steps.conversion.plan import ConversionWork, Item
 from pipeline.steps.conversion.reading import UNEXPECTED, ReadVideo, attach_clips
 from pipeline.steps.conversion.rereading import describe_now, refuse_other_tracks
+from pipeline.steps.conversion_record import (
+    DROP,
+    EARLIER_READER,
+    LEAVE_OUT,
+    LET_GO,
+    ConversionRecord,
+    committed_split,
+)
 from pipeline.steps.report import Report
 
 

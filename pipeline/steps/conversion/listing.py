@@ -24,7 +24,6 @@ import cache
 from cache.format.track_tables import VideosByName
 from pipeline.cli.text import command, count
 from pipeline.datasets.base import Dataset
-from pipeline.datasets.conversion_record import MOUNT, ConversionRecord, committed_split
 from pipeline.datasets.releases.misplaced import videos_of
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.pixels.frames import Video
@@ -32,6 +31,7 @@ from pipeline.files.pixels.sources import file_part
 from pipeline.files.raw import RawVideo, changes, files, texts_of
 from pipeline.files.raw.files import VIDEOS
 from pipeline.files.raw.video_names import VideoNames
+from pipeline.steps.conversion_record import MOUNT, ConversionRecord, committed_split
 
 
 @dataclass(frozen=True)

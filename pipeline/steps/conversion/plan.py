@@ -16,7 +16,6 @@ from typing import Any, Final, NamedTuple
 import cache
 from cache import fingerprint
 from pipeline.cli.text import count
-from pipeline.datasets.conversion_record import LEAVE_OUT, ConversionRecord, committed_split
 from pipeline.datasets.shared.clips.by_clip import check_patterns
 from pipeline.files.raw import RawVideo, changes
 from pipeline.processes.software import staging_plan
@@ -25,6 +24,7 @@ from pipeline.steps.conversion.identity import Difference, find_differences, rea
 from pipeline.steps.conversion.keep import Kind, RowsBefore, reasons_of_kind
 from pipeline.steps.conversion.listing import list_videos
 from pipeline.steps.conversion.refusals import refuse_loss, refuse_mixed_cache, refuse_other_folder
+from pipeline.steps.conversion_record import LEAVE_OUT, ConversionRecord, committed_split
 from pipeline.steps.recipe import Recipe
 
 UNFINISHED: Final = "a killed run left something to finish or to remove"

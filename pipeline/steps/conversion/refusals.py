@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import cache
 from pipeline.cli.text import count, from_here
-from pipeline.datasets.conversion_record import LET_GO, ConversionRecord
 from pipeline.errors import PipelineError, StandInMixed
+from pipeline.steps.conversion_record import LET_GO, ConversionRecord
 
 _KINDS: Final = {False: "real data", True: "demo data"}  # by `stand_in`
 

@@ -27,13 +27,13 @@ from numpy.typing import NDArray
 import cache
 from pipeline import datasets
 from pipeline.accounting import ABOVE_MAX_FPS, LEFT_OUT, OTHER_TRACK, VideoAccount
-from pipeline.datasets.conversion_record import LEAVE_OUT, ConversionRecord
 from pipeline.errors import ConfigError
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.video_names import VideoNames
 from pipeline.people.skeletons import Array, Doubles, Ints
 from pipeline.people.track import Track, free_name
+from pipeline.steps.conversion_record import LEAVE_OUT, ConversionRecord
 
 SAME_RATE: Final = 0.99  # 30.02 frames a second, as phones film, are no more than 30
 TIME_ERROR: Final = 0.005  # s: 2 ms at both ends of a clip, by phones; and containers round

@@ -28,14 +28,7 @@ from pipeline.cli.text import count
 from pipeline.errors import ConfigError
 from pipeline.features.engine import run
 from pipeline.features.engine.shards import Counts
-from pipeline.features.pixels import (
-    Pixels,
-    find_lost,
-    pixels,
-    raw_folder,
-    require_videos,
-    videos_of,
-)
+from pipeline.features.pixels import Pixels, find_lost, videos_of
 from pipeline.features.spec import Resources
 from pipeline.features.streams.base import Machine
 from pipeline.processes.cluster import run_parts
@@ -47,6 +40,7 @@ from pipeline.steps import sentences
 from pipeline.steps.extraction.plan import ExtractionWork
 from pipeline.steps.extraction.stream_extraction import CommittedStream, StreamState, StreamTask
 from pipeline.steps.extraction.stream_extraction import Extraction as Extraction
+from pipeline.steps.raw_images import pixels, raw_folder, require_videos
 from pipeline.steps.report import Report
 
 HERE: Final = Resources()  # the whole machine

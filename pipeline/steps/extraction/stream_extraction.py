@@ -28,7 +28,6 @@ from cache import Split
 from cache.write.parts import Part
 from pipeline.cli.console import err
 from pipeline.cli.text import FEW, command, count, few
-from pipeline.datasets.conversion_record import ConversionRecord
 from pipeline.errors import PipelineError
 from pipeline.features.committed import MissingRows
 from pipeline.features.engine.shards import Counts, StreamRun
@@ -39,6 +38,7 @@ from pipeline.processes.cluster import SAME_FILES
 from pipeline.processes.meter import Meter
 from pipeline.processes.software import version
 from pipeline.steps.conversion.identity import find_differences, report_other_work
+from pipeline.steps.conversion_record import ConversionRecord
 from pipeline.steps.extraction.plan import ExtractionWork
 
 

@@ -5,10 +5,10 @@ import json
 import pytest
 
 import cache
-from pipeline.datasets.conversion_record import ConversionRecord
 from pipeline.datasets.penn_action import PennAction
 from pipeline.features.spec import StreamSpec
 from pipeline.files.raw import changes
+from pipeline.steps.conversion_record import ConversionRecord
 from pipeline.steps.next_run import plan_runs
 from tests.packages import BROKEN, install
 

@@ -24,7 +24,6 @@ import numpy as np
 import cache
 from pipeline.cli.text import count
 from pipeline.clips.labels.sam_3d_body import TOOL
-from pipeline.datasets.conversion_record import committed_split
 from pipeline.datasets.shared.smpl import EXTRINSICS, INTRINSICS, UP, smplx_columns, smplx_labels
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
 from pipeline.extras.exchange.bodies.estimate import BodyEstimate, BodyModels
@@ -38,6 +37,7 @@ from pipeline.people.skeletons import JOINTS, Array, Doubles
 from pipeline.people.smpl_files import N_BETAS, N_POSE
 from pipeline.processes.software import staging_plan
 from pipeline.steps.conversion.refusals import refuse_mixed_cache
+from pipeline.steps.conversion_record import committed_split
 
 VERSION: Final = 7  # raised whenever the same files would give other labels; 7: one world a clip
 LABELS: Final = ("pose", "betas", "trans", "has_smpl", "valid")

@@ -27,7 +27,6 @@ import cache
 from pipeline import datasets
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.cli.progress import Progress, silent
-from pipeline.datasets.conversion_record import committed_split
 from pipeline.errors import PipelineError
 from pipeline.extras.exchange.array_files import StampedFile
 from pipeline.extras.exchange.matching import Match
@@ -40,6 +39,7 @@ from pipeline.people.skeletons import JOINTS, Skeleton, joint_names
 from pipeline.processes.software import staging_plan
 from pipeline.steps.conversion.identity import describe, report_other_work
 from pipeline.steps.conversion.refusals import refuse_mixed_cache
+from pipeline.steps.conversion_record import committed_split
 
 VERSION: Final = 1  # raised whenever the same file would give different tracks
 _WITHOUT_NECK: Final = "common13"

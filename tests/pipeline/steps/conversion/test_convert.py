@@ -17,7 +17,6 @@ import cache
 from pipeline import datasets
 from pipeline.accounting import REASONS, VideoAccount
 from pipeline.cli.progress import silent
-from pipeline.datasets.conversion_record import ConversionRecord
 from pipeline.errors import MissingAssets, PipelineError
 from pipeline.files.raw import changes, files
 from pipeline.processes import show_done
@@ -25,6 +24,7 @@ from pipeline.settings.sections import load
 from pipeline.steps.conversion import convert
 from pipeline.steps.conversion.parts import read_spooled
 from pipeline.steps.conversion.plan import plan_conversion
+from pipeline.steps.conversion_record import ConversionRecord
 from tests.fixtures import planned
 from tests.packages import without
 from tests.pipeline.steps.conversion.test_kept import Lab, Lines

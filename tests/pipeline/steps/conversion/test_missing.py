@@ -11,12 +11,12 @@ from numpy.testing import assert_equal
 
 import cache
 from pipeline.cli.progress import silent
-from pipeline.datasets.conversion_record import DROP
 from pipeline.datasets.penn_action import PennAction
 from pipeline.errors import RawDataError
 from pipeline.settings.sections import load
 from pipeline.steps.conversion import convert
 from pipeline.steps.conversion.plan import Reason
+from pipeline.steps.conversion_record import DROP
 from pipeline.steps.sentences import problems_of
 
 CONVERT = "convert penn_action/train --raw RAW/penn_action --cache CACHE"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import cache
-from pipeline.datasets.conversion_record import DROP
+from pipeline.steps.conversion_record import DROP
 from tests.pipeline.datasets.label_files import edit_labels
 
 
