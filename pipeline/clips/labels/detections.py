@@ -25,8 +25,8 @@ import numpy as np
 from pipeline.cli.text import count
 from pipeline.clips.labels import sam_3d_body, text_files
 from pipeline.clips.labels.box_fit import check_people
-from pipeline.clips.labels.joint_orders import NOT_STATED, OrderedJoints, StatedOrder, order_joints
-from pipeline.clips.labels.label_content import LabelContent, Sizes
+from pipeline.clips.labels.joint_orders import OrderedJoints, order_joints
+from pipeline.clips.labels.label_content import NOT_STATED, LabelContent, Sizes, Stated
 from pipeline.clips.labels.label_values import DAMAGED, ONE_VIDEO, label_error
 from pipeline.clips.labels.people_formats import Source, format_of
 from pipeline.clips.labels.people_table import (
@@ -116,7 +116,7 @@ class Detections:
 
 
 def read_detections(
-    place: Path, video: str, sizes: Sizes, joints: StatedOrder = NOT_STATED
+    place: Path, video: str, sizes: Sizes, stated: Stated = NOT_STATED
 ) -> Detections | None:
     """Read the people of one video from a file or folder; None for an empty folder.
 
@@ -125,25 +125,25 @@ def read_detections(
         video: the clip's name without its ending; files in a folder may have it in their names.
         sizes: returns the sizes that the clip's images may have, for formats that store positions
             as shares of the image.
-        joints: what is stated about files that do not name them.
+        stated: what the user states about the clip's files.
 
     Raises:
         RawDataError: unknown format, several videos, or unknown joint order.
     """
     if not place.is_dir():
-        return read_results(place, sizes, joints)
+        return read_results(place, sizes, stated)
     persons = _trc_files(place)
     if persons:
-        return _read(Source(place, persons=persons), sizes, joints)
+        return _read(Source(place, stated, persons=persons), sizes)
     numbered = _numbered_files(place, video)
     results = [place / name for name in _result_names(video)]
     results = [file for file in results if file.is_file()]
     if numbered:
         used = dict(numbered).values()
         unused = [file.name for file in results[:1] if file not in used]
-        return _read(Source(place, frames=numbered), sizes, joints, unused)
+        return _read(Source(place, stated, frames=numbered), sizes, unused)
     if results:
-        return read_results(results[0], sizes, joints)
+        return read_results(results[0], sizes, stated)
     return None
 
 
@@ -154,14 +154,12 @@ def _trc_files(folder: Path) -> list[Path]:
     return [folder / name for name in in_px or files]
 
 
-def _read(
-    source: Source, sizes: Sizes | None, joints: StatedOrder, unused: Sequence[str] = ()
-) -> Detections:
+def _read(source: Source, sizes: Sizes | None, unused: Sequence[str] = ()) -> Detections:
     """Read a source. unused: names of files beside it, which a note says are not used."""
     people_format = format_of(source)
     content = people_format.read(source, sizes)
     content.notes.extend(f"{name} is not used: {people_format.name}'s files are" for name in unused)
-    return _assemble(source, content, people_format.orders, joints, sizes)
+    return _assemble(source, content, people_format.orders, sizes)
 
 
 def _result_names(video: str) -> list[str]:
@@ -169,32 +167,30 @@ def _result_names(video: str) -> list[str]:
     return [f"{video}{suffix}" for suffix in SUFFIXES] + [ALPHAPOSE]
 
 
-def read_results(
-    file: Path, sizes: Sizes | None = None, joints: StatedOrder = NOT_STATED
-) -> Detections:
+def read_results(file: Path, sizes: Sizes | None = None, stated: Stated = NOT_STATED) -> Detections:
     """Read a clip's people from one file, which is JSON, TRC or other text. Raises RawDataError.
 
     `sizes`: returns the sizes that the clip's images may have. People in a file that states another
-    image size are scaled to the first of them, with a note. joints: as of `read_detections`.
+    image size are scaled to the first of them, with a note. stated: as of `read_detections`.
     """
     if file.suffix.lower() in UNREAD:
         expected = f"{', '.join(SUFFIXES)}, or a folder of them"
         with reading(file, expected, do=DAMAGED):
             if sam_3d_body.is_of_tool(file):
-                return _read(Source(file), sizes, joints)
+                return _read(Source(file, stated), sizes)
             program = OtherProgram.from_file(file) or OtherProgram(f"a {file.suffix} file")
         found = f"{program.owner}, which is not read"
         raise label_error(file, FOLDER, expected, found, program.advice)
     with reading(file, "a file", do=DAMAGED), open_regular(file) as stream:
         start = stream.read(64).lstrip()[:1]
     if file.suffix.lower() == ".trc":
-        source = Source(file, persons=[file])
+        source = Source(file, stated, persons=[file])
     elif start in (b"[", b"{") or file.suffix.lower() == ".json":
-        source = Source(file, json=read_json(file, do=DAMAGED))
+        source = Source(file, stated, json=read_json(file, do=DAMAGED))
     else:
         first = next((text for _, text in text_files.lines_of(file)), "")
-        source = Source(file, text=first)
-    return _read(source, sizes, joints)
+        source = Source(file, stated, text=first)
+    return _read(source, sizes)
 
 
 def _numbered_files(folder: Path, video: str) -> list[tuple[int, Path]]:
@@ -268,7 +264,6 @@ def _assemble(
     source: Source,
     content: LabelContent,
     orders: Mapping[int, str],
-    joints: StatedOrder,
     sizes: Sizes | None,
 ) -> Detections:
     """Group people by frame, and order their joints. orders: those that the format fixes. Raises
@@ -291,7 +286,7 @@ def _assemble(
     are_boxes = points.shape[1] == len(CORNERS) and len(content.joints or ()) != len(CORNERS)
     ordered = OrderedJoints(CORNERS, points)
     if not are_boxes:
-        ordered = order_joints(place, points, content.joints, orders, joints)
+        ordered = order_joints(place, points, content.joints, orders, source.stated.joints)
     notes += ordered.notes
     n_frozen = 0 if are_boxes else people.count_frozen()
     if n_frozen > MOST_FROZEN * len(points):

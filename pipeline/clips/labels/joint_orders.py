@@ -49,9 +49,6 @@ class StatedOrder(NamedTuple):
     setting: str = "COCO's JSON with the joints' names"  # what can state it
 
 
-NOT_STATED: Final = StatedOrder()
-
-
 class OrderedJoints(NamedTuple):
     """Joints in a known order."""
 

@@ -10,11 +10,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from pipeline.accounting import DEGENERATE_BOX
+from pipeline.clips.labels.joint_orders import StatedOrder
 from pipeline.clips.labels.label_values import label_error, whole_number
 from pipeline.clips.labels.people_table import FoundPeople
 from pipeline.errors import RawDataError
@@ -34,6 +35,15 @@ CORNER_BOX: Final = "x y w h"
 CENTRE_BOX: Final = "cx cy w h"
 TWO_CORNERS: Final = "x y x y"
 UNSCALED: Final = np.ones(3)  # x, y and score of an image of the clip's size
+
+
+class Stated(NamedTuple):
+    """What the user states about a clip's files of people."""
+
+    joints: StatedOrder = StatedOrder()
+
+
+NOT_STATED: Final = Stated()
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from pipeline.clips.labels import keypoints_json, mmpose, sam_3d_body, text_files
 from pipeline.clips.labels.keypoints_json import has
-from pipeline.clips.labels.label_content import LabelContent
+from pipeline.clips.labels.label_content import NOT_STATED, LabelContent, Stated
 from pipeline.files.formats.large_json import StreamedList
 
 
@@ -19,6 +19,7 @@ class Source(NamedTuple):
     """A clip's file of people, or its folder of files: one of these is what was found in it."""
 
     place: Path
+    stated: Stated = NOT_STATED
     json: Any = None  # as of `read_json`
     text: Any = None  # the first line of other text that is not blank; "" without one
     frames: Sequence[tuple[int, Path]] = ()  # numbered files of single frames

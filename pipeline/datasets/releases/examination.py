@@ -24,7 +24,7 @@ from typing import Final, NamedTuple
 from pipeline.cli.text import count as count_of
 from pipeline.clips.files import KEYPOINTS
 from pipeline.clips.labels.detections import read_detections
-from pipeline.clips.labels.joint_orders import NOT_STATED
+from pipeline.clips.labels.label_content import NOT_STATED
 from pipeline.clips.labels.label_files import labels_of
 from pipeline.datasets.base import Dataset, Mistake, Release, ReleasePart, globs
 from pipeline.datasets.releases.downloads import has_gaps, incomplete_inputs
@@ -407,7 +407,7 @@ def _count_keypoints(
             clip = PurePath(video.files[0])
         stated = NOT_STATED
         if isinstance(dataset, ClipDataset):
-            stated = dataset.joint_order(video.name)
+            stated = dataset.stated(video.name)
         try:
             read_detections(labels, clip.stem, Video(raw, clip.as_posix()).sizes, stated)
         except RawDataError as error:

@@ -28,7 +28,8 @@ from pipeline.accounting import VideoAccount
 from pipeline.cli.text import count, first_few
 from pipeline.clips.files import KEYPOINTS, MADE_BY, read_info
 from pipeline.clips.labels.detections import UNREAD, Detections, read_detections, read_results
-from pipeline.clips.labels.joint_orders import NOT_STATED, StatedOrder
+from pipeline.clips.labels.joint_orders import StatedOrder
+from pipeline.clips.labels.label_content import Stated
 from pipeline.clips.labels.label_files import own_labels
 from pipeline.clips.labels.people_table import ByFrame
 from pipeline.clips.tracks.linking import SECOND
@@ -65,7 +66,11 @@ class ClipDataset(Dataset):
 
     def joint_order(self, clip: str) -> StatedOrder:
         """What the user states about files of a clip that do not name their joints."""
-        return NOT_STATED
+        return StatedOrder()
+
+    def stated(self, clip: str) -> Stated:
+        """What the user states about the label files of a clip."""
+        return Stated(self.joint_order(clip))
 
     def origin(self, video: str) -> Origin:
         """The recording is the published video: the stem of the clip's file name, in any folder.
@@ -112,8 +117,7 @@ def clip_tracks(
     open_clip = functools.cache(find_clip or (lambda: Video(raw, video.files[0].as_posix())))
     labels = None
     if path is not None:
-        stated = dataset.joint_order(video.name)
-        labels = _read_labels(path, video, open_clip, account, stated)
+        labels = _read_labels(path, video, open_clip, account, dataset.stated(video.name))
     clip = open_clip()
     clip.require_decodable()
     clip.require_whole()
@@ -163,7 +167,7 @@ def _read_labels(
     video: RawVideo,
     open_clip: Callable[[], Video],
     account: VideoAccount,
-    joints: StatedOrder,
+    stated: Stated,
 ) -> _ClipDetections | None:
     """Read the labels, and count their persons as found; None for an empty folder.
 
@@ -175,7 +179,7 @@ def _read_labels(
     stem = PurePath(video.name).name
     if video.files:
         stem = video.files[0].stem
-    detections = read_detections(place, stem, lambda: _labelled_sizes(info, open_clip()), joints)
+    detections = read_detections(place, stem, lambda: _labelled_sizes(info, open_clip()), stated)
     if detections is None:
         return None
     account.found = detections.n_persons + sum(detections.bad_boxes.values())
@@ -183,7 +187,7 @@ def _read_labels(
         account.drop(reason, n)
     account.notes.extend(detections.notes)
     if detections.is_order_assumed:
-        account.assume(f"the joint order {detections.skeleton}", setting=joints.setting)
+        account.assume(f"the joint order {detections.skeleton}", setting=stated.joints.setting)
     if not detections.n_persons:
         account.note(f"{place.name} has no person in any frame")
     return _ClipDetections(place, info, detections)

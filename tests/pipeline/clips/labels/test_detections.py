@@ -12,6 +12,7 @@ import pytest
 from pipeline.clips.labels import keypoints_json, mmpose, text_files
 from pipeline.clips.labels.detections import read_results
 from pipeline.clips.labels.joint_orders import StatedOrder
+from pipeline.clips.labels.label_content import Stated
 from pipeline.clips.labels.people_formats import FORMATS
 from pipeline.errors import RawDataError
 from pipeline.files.formats import large_json
@@ -91,8 +92,8 @@ def test_a_pose_lifters_right_leg_comes_first(tmp_path):
     xy = np.array(places.split(), float).reshape(17, 2)
     flat = np.column_stack([xy, np.full(17, 0.9)]).ravel().tolist()
     results = [{"image_id": t, "category_id": 1, "keypoints": flat, "score": 0.9} for t in EVERY]
-    stated = StatedOrder("h36m_lifters")
-    found = read_results(write(tmp_path / "k", {"": results}), joints=stated)
+    stated = Stated(StatedOrder("h36m_lifters"))
+    found = read_results(write(tmp_path / "k", {"": results}), stated=stated)
     names = joint_names(found.skeleton)
     for name, place in {
         "rknee": (44, 70), "rankle": (43, 90), "lknee": (56, 70), "lankle": (57, 90),

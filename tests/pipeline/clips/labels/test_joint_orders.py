@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from pipeline.clips.labels.detections import read_detections
 from pipeline.clips.labels.joint_orders import ORDER_NAMES, ORDERS, StatedOrder
+from pipeline.clips.labels.label_content import Stated
 from pipeline.errors import RawDataError
 from pipeline.extras.demo.motion import perform, random_betas
 from pipeline.people import skeletons
@@ -136,7 +137,8 @@ def read(tmp_path):
     def read(content, stated=None):
         file = tmp_path / "clip.json"
         file.write_text(json.dumps(content))
-        return read_detections(file, "clip", lambda: [(1280, 720)], StatedOrder(stated, SETTING))
+        stated_order = Stated(StatedOrder(stated, SETTING))
+        return read_detections(file, "clip", lambda: [(1280, 720)], stated_order)
 
     return read
 
