@@ -67,6 +67,17 @@ def import_on_use(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]
     return attribute
 
 
+def drop_neutral(options: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that an identity records: all but those of `added` with their neutral value.
+
+    added: Option of a later version -> the value with which results are those of the versions that
+    did not have it.
+    """
+    return {
+        name: value for name, value in options.items() if name not in added or value != added[name]
+    }
+
+
 @dataclass(frozen=True)
 class _Registration:
     """A name of a registry: where its record is, and whose it is."""

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 import cache
 from pipeline.errors import DataError
+from pipeline.plug_ins import drop_neutral
 from vibe_model.settings import RunConfig
 
 if TYPE_CHECKING:
@@ -70,13 +71,10 @@ def fingerprint(config: RunConfig, splits: Mapping[str, Split]) -> str:
     """16 hex digits that are equal for runs that must give the same numbers.
 
     They depend on the model's VERSION, on all settings that are not NEUTRAL, of those ADDED later
-    on the ones that are set, and on `RunConfig.inputs`.
+    on the ones that change something, and on `RunConfig.inputs`.
     """
-    settings = config.as_dict()
-    unset = {name for name in config.ADDED if settings.get(name) is None}
-    decisive = {
-        name: value for name, value in settings.items() if name not in config.NEUTRAL | unset
-    }
+    settings = drop_neutral(config.as_dict(), config.ADDED)
+    decisive = {name: value for name, value in settings.items() if name not in config.NEUTRAL}
     parts = {**config.VERSION, "settings": decisive, "inputs": config.inputs(splits)}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 

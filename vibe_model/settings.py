@@ -81,8 +81,9 @@ class RunConfig:
     # Settings that do not affect results, such as paths, and how often the state is saved. The
     # fingerprint does not have them.
     NEUTRAL: ClassVar[frozenset[str]]
-    # Settings of later versions: part of the fingerprint only if they are set.
-    ADDED: ClassVar[frozenset[str]] = frozenset({"seconds", "rate"})
+    # Settings of later versions -> the value with which they change nothing, as in JSON. With it,
+    # the fingerprint does not have them: runs of earlier versions keep their names.
+    ADDED: ClassVar[Mapping[str, Any]] = {"seconds": None, "rate": None}
     # Fields that no luigi.cfg sets, since they follow from others.
     FIXED: ClassVar[frozenset[str]] = frozenset({"threads", "max_non_finite"})
     # Columns that batches have beside the labels, as `Split.read` returns them: ("bbox",
@@ -214,8 +215,10 @@ class RunConfig:
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
-        """Inverse of `as_dict`. Raises ConfigError for unknown names."""
-        return cls(**raw)
+        """Inverse of `as_dict`, also of earlier versions, which lack settings of `ADDED`. Raises
+        ConfigError for unknown names.
+        """
+        return cls(**{**cls.ADDED, **raw})
 
     def as_dict(self) -> dict[str, Any]:
         """All settings as in JSON: paths as text, tuples as lists."""

@@ -25,6 +25,7 @@ RELEASES: Final = [name for name in WITH_DEMO_DATA if name not in OWN_CLIPS]
 
 _REGISTRY: Final[ClassRegistry[Dataset]] = ClassRegistry("dataset", ENTRY_POINTS, Dataset, "name")
 names = _REGISTRY.names
+find = _REGISTRY.find
 get = _REGISTRY.get
 load_all = _REGISTRY.load_all
 unknown = _REGISTRY.unknown

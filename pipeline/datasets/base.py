@@ -134,8 +134,8 @@ class Dataset(ABC):
     # options that state something of clips by their names, as "slow/*=240, a.mp4=120": what the
     # last conversion took holds until another value is named
     by_clip: ClassVar[tuple[str, ...]] = ()
-    # options that were added later: part of the identity only if they differ from the default
-    added: ClassVar[tuple[str, ...]] = ()
+    # options that were added later -> the value that changes nothing, which identities leave out
+    added: ClassVar[Mapping[str, Any]] = {}
 
     @property
     def genders(self) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 
@@ -105,7 +105,7 @@ class InstaVariety(ClipDataset):
         # authors' script, which writes 50 a file.
         totals={"train": Totals(videos=13_601)},
     )
-    added = ("fits",)
+    added: ClassVar[Mapping[str, Any]] = {"fits": False}
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         columns = super().columns(split, body=body)

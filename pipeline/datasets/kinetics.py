@@ -15,10 +15,10 @@ Kay et al.: The Kinetics Human Action Video Dataset, 2017.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.clips.files import KEYPOINTS
@@ -89,7 +89,7 @@ class Kinetics(ClipDataset):
         totals={"val": Totals(videos=19_906)},  # rows of the release's list
     )
     by_clip = ("joints",)
-    added = ("joints",)
+    added: ClassVar[Mapping[str, Any]] = {"joints": None}
 
     def __post_init__(self) -> None:
         self.joint_order("")  # raises ConfigError for an invalid option

@@ -15,10 +15,10 @@ import contextlib
 import hashlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BeforeValidator
 
@@ -124,16 +124,16 @@ class OwnVideos(ClipDataset):
         recording="video",
     )
     by_clip = ("fps", "joints")
-    added = (
-        "cuts",
-        "max_jitter",
-        "max_limb_spread",
-        "min_grade",
-        "fps",
-        "joints",
-        "put_sides_right",
-        "cut_at_switches",
-    )
+    added: ClassVar[Mapping[str, Any]] = {
+        "cuts": True,
+        "max_jitter": None,
+        "max_limb_spread": None,
+        "min_grade": None,
+        "fps": None,
+        "joints": None,
+        "put_sides_right": None,
+        "cut_at_switches": None,
+    }
 
     def __post_init__(self) -> None:
         require_options(self)

@@ -95,13 +95,13 @@ class ConversionRecord:
         """The reader, with the options of the conversion. Raises PipelineError if it is not
         installed.
         """
-        options = dict(self.reader["parameters"])
-        for option, value in options.items():
-            if isinstance(value, list):  # JSON has no tuples
-                options[option] = tuple(value)
         name = self.split.name.partition("/")[0]
         if name not in datasets.names():
             raise PipelineError(f"split of {datasets.missing_label(name)}")
+        options = {**datasets.find(name).added, **self.reader["parameters"]}
+        for option, value in options.items():
+            if isinstance(value, list):  # JSON has no tuples
+                options[option] = tuple(value)
         return datasets.get(name, **options)
 
     def raw_folder(self, given: Path | None) -> Path:

@@ -35,8 +35,11 @@ PRESETS = [*vibe.PRESETS.values(), *hmmr.PRESETS.values(), *part_dynamics.PRESET
         *(m() for m in (*vibe.MPOSER.presets.values(), *pr_vipe.PR_VIPE.presets.values())),
     ],
 )
-def test_presets_survive_json(config):
-    assert type(config).from_dict(json.loads(json.dumps(config.as_dict()))) == config
+def test_presets_survive_json_and_so_do_the_values_that_change_nothing(config):
+    settings = json.loads(json.dumps(config.as_dict()))
+    assert type(config).from_dict(settings) == config
+    neutral = settings | config.ADDED
+    assert type(config).from_dict(neutral).as_dict() == neutral
 
 
 def test_a_cache_in_an_object_store_stays_a_url():

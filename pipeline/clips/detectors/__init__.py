@@ -7,8 +7,8 @@ point's name is the detector's name, and its value is a `Detector` subclass.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, NamedTuple, Self
 
@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass as validated
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Image as Image
 from pipeline.people.skeletons import Float32s
-from pipeline.plug_ins import ClassRegistry
+from pipeline.plug_ins import ClassRegistry, drop_neutral
 from pipeline.processes import TIMEOUT
 from pipeline.processes.settings import Computing
 
@@ -48,8 +48,8 @@ class Detector(ABC):
 
     name: ClassVar[str]
     version: ClassVar[int] = 1  # raised by hand whenever the same images would give other people
-    # options that were added later: part of `identity` only if they differ from the default
-    added: ClassVar[tuple[str, ...]] = ()
+    # options that were added later -> the value that changes nothing, which `identity` leaves out
+    added: ClassVar[Mapping[str, Any]] = {}
     stand_in: ClassVar[bool] = False  # it is for demo data only, and finds no one in real images
 
     @property
@@ -78,11 +78,7 @@ class Detector(ABC):
         It is part of the fingerprint of keypoint files. Override it if an option names a file of
         weights: put the file's digest there, not its path. Raises MissingAssets for missing files.
         """
-        options = asdict(self)
-        for option in fields(self):
-            if option.name in self.added and options[option.name] == option.default:
-                del options[option.name]
-        return options
+        return drop_neutral(asdict(self), self.added)
 
     def terms(self) -> list[dict[str, str]]:
         """`sha256`, `licence` and `source` of each file of weights, to be recorded in results.

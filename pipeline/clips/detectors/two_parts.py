@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, NamedTuple, TypeVar
 
@@ -60,7 +60,7 @@ class Networks(NamedTuple):
 class FollowingDetector(Detector):
     """Base of detectors with the option `every`."""
 
-    added: ClassVar[tuple[str, ...]] = ("every",)
+    added: ClassVar[Mapping[str, Any]] = {"every": 1}
 
     every: int = 1  # find people in each N-th frame, and follow them in between
 

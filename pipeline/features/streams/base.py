@@ -28,6 +28,7 @@ from cache.arrays import Array, Bools, Floats
 from pipeline.errors import MissingAssets
 from pipeline.features.weights import WeightsSpec
 from pipeline.files.pixels.frames import Image
+from pipeline.plug_ins import drop_neutral
 
 MOST_CROPS: Final = 8192  # in a batch, 1.2 GB of pixels
 # A label that every row has besides the columns: its track's fps / step; NaN if fps is unknown.
@@ -123,8 +124,8 @@ class Stream(ABC):
     dtype: ClassVar[str] = "float32"  # or float16
     # whether its weights are trained here (`trained_by`); then other weights replace its rows
     is_trained: ClassVar[bool] = False
-    # names of options that were added later: part of the identity only if not the default
-    added: ClassVar[tuple[str, ...]] = ()
+    # options that were added later -> the value that changes nothing, which identities leave out
+    added: ClassVar[Mapping[str, Any]] = {}
     where: ClassVar[str] = ""  # for messages: where to get the file that an option names
 
     @property
@@ -226,17 +227,13 @@ class Stream(ABC):
         The key of the first option that is a path is "weights", unless an option has that name.
         Raises MissingAssets for a missing file.
         """
-        names = {f.name for f in fields(self)}
+        options = {option.name: getattr(self, option.name) for option in fields(self)}
         identity: dict[str, Any] = {"kind": self.kind, "version": self.version}
-        for option in fields(self):
-            name = option.name
-            value = getattr(self, name)
-            if name in self.added and value == option.default:
-                continue
+        for name, value in drop_neutral(options, self.added).items():
             if isinstance(value, Path):
                 if not value.is_file():
                     raise MissingAssets(f"{name}: file {value} not found. {self.where}")
-                if "weights" not in names | identity.keys():
+                if "weights" not in options.keys() | identity.keys():
                     name = "weights"
                 value = WeightsSpec("file", str(value))
             if isinstance(value, CropPolicy):
@@ -250,8 +247,9 @@ class Stream(ABC):
 
     @classmethod
     def from_identity(cls, identity: Mapping[str, Any]) -> Self | None:
-        """Make the stream with this identity. An option that it lacks has its default. None if the
-        identity has unknown options, if the path of its file is missing, and for several files.
+        """Make the stream with this identity. An option that it lacks has the value in `added`, or
+        its default. None if the identity has unknown options, if the path of its file is missing,
+        and for several files.
 
         An identity from a manifest has a file's digest, but no path. If there is one file, and its
         key is "weights", the caller may put its path there:
@@ -279,7 +277,7 @@ class Stream(ABC):
                 options[name] = Path(value["argument"])
             elif is_spec:
                 options[name] = option_type(**value)
-        return cls(**options)
+        return cls(**{**cls.added, **options})
 
 
 @dataclass(frozen=True, kw_only=True)

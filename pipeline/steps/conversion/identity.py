@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -25,6 +24,7 @@ from pipeline.cli.text import count
 from pipeline.datasets.base import Dataset
 from pipeline.files.raw import is_stand_in, refuse_mixture
 from pipeline.people import smpl_files
+from pipeline.plug_ins import drop_neutral
 from pipeline.steps.conversion.selection import ALL_ROWS, RowSelection
 
 _DIGEST: Final = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{20,}\b")
@@ -50,7 +50,7 @@ def reader_parts(
         "dataset": dataset.name,
         "split": split,
         "version": dataset.version,
-        "parameters": _identifying_options(dataset),
+        "parameters": drop_neutral(dataset.parameters(), dataset.added),
         "stand_in": is_stand_in(raw),
         "body": None,
     }
@@ -74,20 +74,6 @@ def reader_parts(
     # in the form that the manifest returns: a tuple becomes a list
     stored: dict[str, Any] = json.loads(json.dumps(parts))
     return stored
-
-
-def _identifying_options(dataset: Dataset) -> dict[str, Any]:
-    """The dataset's options for its identity, by name.
-
-    Options that were added to a dataset after its first version (`Dataset.added`) are left out
-    while they have their default. Otherwise a new option, such as `fps`, would make all earlier
-    conversions look different.
-    """
-    options = dataset.parameters()
-    for option in fields(dataset):
-        if option.name in dataset.added and getattr(dataset, option.name) == option.default:
-            options.pop(option.name, None)
-    return options
 
 
 class Difference(NamedTuple):

@@ -1,9 +1,12 @@
 """What decides whether two trainings are one run, and what a run lacks."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
+from pydantic.dataclasses import dataclass
 
 from pipeline.errors import DataError
 from tests.vibe_model.builders import MemorySplit
@@ -45,6 +48,30 @@ def test_a_setting_of_a_later_version_renames_no_run_until_it_is_set(kind, confi
     assert runs.fingerprint(config, splits) == name
     by_time = replace(config, seconds=config.seqlen / 25, rate=25)
     assert runs.fingerprint(by_time, splits) != name
+
+
+def later(kind, default):
+    """The settings of a later version, with a loss of weight 0 for earlier runs."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Later(kind):
+        ADDED: ClassVar[Mapping[str, Any]] = {**kind.ADDED, "bone_weight": 0.0}
+        bone_weight: float = default
+
+    return Later
+
+
+def test_a_changed_default_of_a_later_setting_renames_no_earlier_run(kind, config, splits):
+    name = runs.fingerprint(config, splits)
+    settings = config.as_dict()
+    for default in (0.0, 2.0):
+        version = later(type(config), default)
+        assert runs.fingerprint(version(**settings, bone_weight=0.0), splits) == name
+        assert version.from_dict(settings).bone_weight == 0.0
+        by_default = runs.fingerprint(version(**settings), splits)
+        assert (by_default == name) == (default == 0.0)
+    stated = later(type(config), 0.0)(**settings, bone_weight=2.0)
+    assert runs.fingerprint(stated, splits) == by_default
 
 
 @only_vibe

@@ -2,13 +2,17 @@
 
 import json
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 from numpy.testing import assert_equal
 
 import cache
-from pipeline import datasets
+from pipeline import datasets, table
+from pipeline.datasets.penn_action import PennAction
 from pipeline.errors import PipelineError
 from pipeline.steps.conversion import convert
 from tests.fixtures import planned, planned_again
@@ -73,6 +77,22 @@ def test_options_of_the_reader_are_those_of_the_conversion(embedded, tmp_path):
     assert (
         cache.open(root)["amass/train"].manifest["reader"]["parameters"]["resampling"] == "decimate"
     )
+
+
+@dataclass(frozen=True)
+class SmoothPenn(PennAction):
+    smooth: float = 0.5
+    added: ClassVar[Mapping[str, Any]] = {"smooth": 0.0}
+
+
+def test_an_option_that_did_not_exist_yet_has_the_value_that_changes_nothing_not_its_default(
+    penn, monkeypatch
+):
+    penn.convert()
+    monkeypatch.setitem(table.OWN[datasets.ENTRY_POINTS], "penn_action", f"{__name__}:SmoothPenn")
+    assert planned_again(penn.split).recipe.dataset == SmoothPenn(smooth=0.0)
+    assert planned_again(penn.split).up_to_date
+    assert not penn.plan(dataset=SmoothPenn()).up_to_date
 
 
 def test_the_body_of_the_conversion_is_used_again_and_asked_for_where_it_is_not_recorded(
