@@ -81,6 +81,8 @@ class VideoAccount:
     clip: dict[str, Any] = field(default_factory=dict)
     # what no file states and was assumed -> the setting that states it, "" if none does
     assumed: dict[str, str] = field(default_factory=dict)
+    # what its labels have and nobody reads: a kind, such as "joints not read" -> name -> how often
+    unread: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def assume(self, what: str, *, setting: str = "") -> None:
         """Count on something that no file states, such as "joints in COCO's order". A line for the
@@ -158,6 +160,7 @@ class VideoAccount:
         self.dropped = Counter({reason: self.found} if self.found else {})
         self.tracks_dropped = Counter()
         self.assumed = {}
+        self.unread = {}
 
     @property
     def rejection(self) -> str:
@@ -181,7 +184,7 @@ class VideoAccount:
             values[name] = dict(sorted(values[name].items()))
         values["notes"] = list(self.notes)
         # fields that were added later: a manifest of a dataset without them stays as it was
-        for name in ("subjects", "left_out", "clip", "assumed"):
+        for name in ("subjects", "left_out", "clip", "assumed", "unread"):
             if not values[name]:
                 del values[name]
         return values
@@ -438,6 +441,24 @@ def assumption_lines(accounts: Iterable[VideoAccount]) -> list[str]:
         n_videos = count(len(videos), "video")
         how = f": {setting} states it" if setting else ""
         lines.append(f"assumed {what} for {n_videos} ({first_few(videos)}){how}")
+    return lines
+
+
+def unread_lines(accounts: Iterable[VideoAccount]) -> list[str]:
+    """A line about each kind of what nobody reads (`VideoAccount.unread`): in how many videos, the
+    first of them, and the names, each with how often it is there.
+    """
+    videos = defaultdict[str, list[str]](list)
+    names = defaultdict[str, Counter[str]](Counter)
+    for account in accounts:
+        for kind, of_video in account.unread.items():
+            videos[kind].append(account.name)
+            names[kind].update(of_video)
+    lines = []
+    for kind, of_kind in sorted(videos.items()):
+        line = f"{kind} in {count(len(of_kind), 'video')} ({first_few(of_kind)})"
+        listed = first_few([f"{name} ({n:,})" for name, n in names[kind].most_common()])
+        lines.append(f"{line}: {listed}" if listed else line)
     return lines
 
 

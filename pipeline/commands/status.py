@@ -26,6 +26,7 @@ from pipeline.accounting import (
     describe_dropped,
     describe_no_rows,
     is_error,
+    unread_lines,
 )
 from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import (
@@ -273,6 +274,7 @@ def _add_notes(
         lines = assumption_lines(row.accounts)
         name = row.record.split.name
         result.add_lines((f"{name}: {line}" for line in lines), DOUBT)
+        result.add_lines((f"{name}: {line}" for line in unread_lines(row.accounts)), IDLE)
 
     folders: Iterable[str] = split_folders(opened.store)  # also those that are not committed
     if args.splits:

@@ -79,7 +79,8 @@ class InstaVariety(ClipDataset):
     # clip; wrong times; joint orders of videos' keypoints are assumed, not searched; bad boxes,
     # zeros, places in a list
     # 11: linking under a moving camera; left and right by time
-    version = 11
+    # 12: what files of people state is used, and what of them is not read is told
+    version = 12
     release = Release(
         page="https://github.com/akanazawa/human_dynamics",
         parts=(

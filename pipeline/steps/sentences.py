@@ -116,6 +116,7 @@ def conversion_report(
         flaws=few(document["damaged"], FEW, every),
         notes=[
             *document["assumed"],
+            *document["unread"],
             *notes_on_videos(work, totals),
             *few([f"note {remark}" for remark in remarks], FEW, every),
         ],

@@ -27,7 +27,7 @@ from pipeline.steps.next_run import NextRun
 from pipeline.steps.recipe import Recipe
 from pipeline.steps.sentences import lost_videos, problems_of
 
-_SHOWN: Final = ("dropped", "set_aside", "notes", "assumed")  # keys of accounts
+_SHOWN: Final = ("dropped", "set_aside", "notes", "assumed", "unread")  # keys of accounts
 _VIDEO_KEYS: Final = ("name", "found", "kept", "dropped", "set_aside", "message", "notes")
 
 

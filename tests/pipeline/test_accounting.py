@@ -2,7 +2,13 @@ from collections import Counter
 
 import pytest
 
-from pipeline.accounting import Accounting, Totals, VideoAccount, assumption_lines
+from pipeline.accounting import (
+    Accounting,
+    Totals,
+    VideoAccount,
+    assumption_lines,
+    unread_lines,
+)
 
 
 def test_found_equals_kept_plus_dropped_or_the_check_fails():
@@ -82,3 +88,20 @@ def test_what_was_assumed_is_told_in_one_line_for_all_videos_but_those_that_were
         "states it",
     ]
     assert "assumed" not in VideoAccount("i.mp4").as_dict()
+
+
+def test_what_nobody_reads_is_told_in_one_line_a_kind_for_all_videos_but_rejected_ones():
+    accounts = [VideoAccount(f"{name}.mp4") for name in "abcd"]
+    for account, names in zip(
+        accounts, ({"Hip": 3, "Neck": 3}, {"Hip": 40}, {"Hip": 9}), strict=False
+    ):
+        account.unread = {"joints not read": names}
+    accounts[2].reject("keypoints_outside", "most joints are outside the image")
+    accounts[1].unread["boxes alone: no joint"] = {}
+    stored = [VideoAccount.from_dict(account.as_dict()) for account in accounts]
+    assert stored == accounts
+    assert unread_lines(stored) == [
+        "boxes alone: no joint in 1 video (b.mp4)",
+        "joints not read in 2 videos (a.mp4, b.mp4): Hip (43), Neck (3)",
+    ]
+    assert "unread" not in accounts[3].as_dict()

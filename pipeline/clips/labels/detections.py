@@ -27,7 +27,7 @@ from pipeline.clips.labels import sam_3d_body, text_files
 from pipeline.clips.labels.box_fit import check_people
 from pipeline.clips.labels.joint_orders import OrderedJoints, order_joints
 from pipeline.clips.labels.label_content import NOT_STATED, LabelContent, Sizes, Stated
-from pipeline.clips.labels.label_values import DAMAGED, ONE_VIDEO, label_error
+from pipeline.clips.labels.label_values import DAMAGED, ONE_VIDEO, countable_names, label_error
 from pipeline.clips.labels.people_formats import Source, format_of
 from pipeline.clips.labels.people_table import (
     ByFrame,
@@ -95,6 +95,8 @@ class Detections:
     camera: Mapping[int, Doubles] = field(default_factory=dict)
     # reason of the accounting -> people who are left out because they have a bad box alone
     bad_boxes: Mapping[str, int] = field(default_factory=dict)
+    # what the file has and nobody reads: a kind, such as "joints not read" -> name -> how often
+    unread: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @property
     def n_persons(self) -> int:
@@ -288,6 +290,8 @@ def _assemble(
     if not are_boxes:
         ordered = order_joints(place, points, content.joints, orders, source.stated.joints)
     notes += ordered.notes
+    if len(points) and ordered.unread:
+        content.unread["joints not read"].update(dict.fromkeys(ordered.unread, len(points)))
     n_frozen = 0 if are_boxes else people.count_frozen()
     if n_frozen > MOST_FROZEN * len(points):
         share = f"{n_frozen / len(points):.0%}"
@@ -312,6 +316,7 @@ def _assemble(
         in_pixels=content.in_pixels,
         camera=content.camera,
         bad_boxes=content.bad_boxes,
+        unread={what: countable_names(n_by_name) for what, n_by_name in content.unread.items()},
     )
 
 

@@ -56,6 +56,7 @@ class OrderedJoints(NamedTuple):
     points: Doubles  # (N, J, 3)
     notes: Sequence[str] = ()  # what is unusual
     is_assumed: bool = False  # nothing says that it is this order
+    unread: Sequence[str] = ()  # names in the file that are not known here
 
 
 def order_joints(
@@ -94,21 +95,24 @@ def order_joints(
 def _joints_by_name(place: Path, points: Doubles, names: Sequence[str]) -> OrderedJoints:
     """The joints that a file names, as far as they are known here."""
     column_of: dict[str, int] = {}
+    unread = []
     for column, name in enumerate(names):
         joint = _joint_called(name)
-        if joint is not None:
+        if joint is None:
+            unread.append(name)
+        else:
             column_of.setdefault(joint, column)
     if len(column_of) < FEWEST:
         expected = f"{FEWEST} or more of {', '.join(JOINT_OF_SPELLING)}"
         actual = f"{len(column_of)} among {shown_names(names)}"
         raise _order_error(place, expected, actual, "Give the joints these names.")
-    skeleton = tuple(column_of)
+    skeleton: Skeleton = tuple(column_of)
     columns = [*column_of.values()]
     if len(points) and columns != [*range(points.shape[1])]:
         points = points[:, columns]
     if skeleton == joint_names("coco"):
-        return OrderedJoints("coco", points)
-    return OrderedJoints(skeleton, points)
+        skeleton = "coco"
+    return OrderedJoints(skeleton, points, unread=unread)
 
 
 def _note_if_upside_down(skeleton: Skeleton, keypoints: Doubles) -> Sequence[str]:

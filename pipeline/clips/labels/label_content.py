@@ -6,7 +6,7 @@ each frame. A `LabelFormat` says how a format counts frames and pixels, and how 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +58,8 @@ class LabelContent:
     bad_boxes: Counter[str] = field(default_factory=Counter)  # people who are left out, by reason
     first_bad_box: RawDataError | None = None
     notes: list[str] = field(default_factory=list)  # messages about what was changed
+    # what the file has and nobody reads: a kind, such as "joints not read" -> name -> how often
+    unread: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     in_pixels: str = ""  # advice how its tool writes pixels instead of shares of the image
     # frame -> (3, 3) homography from the previous frame to it
     camera: dict[int, Doubles] = field(default_factory=dict)

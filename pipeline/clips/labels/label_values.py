@@ -23,6 +23,7 @@ EXPORT: Final = (
     "joint in pixels."
 )
 MOST_NOTES: Final = 5  # of categories that are left out
+MOST_NAMES: Final = 100  # of joints, keys or classes that are not read; others are counted together
 ONE_VIDEO: Final = "Have the files of one video, and of one run of the detector, in a folder."
 OTHER_TOOL: Final = (
     "docs/datasets/videos.md has the formats that are read (AlphaPose's without --format). "
@@ -45,6 +46,19 @@ def left_out_notes(noun: str, n_by_name: Counter[str], why: str) -> list[str]:
         others = f"others ({len(n_by_name) - len(listed):,})"
         notes.append(f"{count(n_others, noun)} of {others} left out: {why}")
     return notes
+
+
+def countable_names(n_by_name: Counter[str]) -> dict[str, int]:
+    """Names in a file -> how often each is there, of the commonest MOST_NAMES ones: each as
+    messages show it, without quotes. All others are one, "others".
+    """
+    names = Counter[str]()
+    for name, n in n_by_name.most_common(MOST_NAMES):
+        names[shown(name).strip("'")] += n
+    n_others = n_by_name.total() - names.total()
+    if n_others:
+        names["others"] += n_others
+    return dict(names)
 
 
 def records(file: Path, key: str, value: object) -> list[dict[str, Any]] | StreamedList:

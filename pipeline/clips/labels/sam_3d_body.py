@@ -62,6 +62,8 @@ NAMES: Final = (
     *("left_acromion", "right_acromion", "op_neck"),
 )
 
+_KNOWN: Final = [column for column, name in enumerate(NAMES) if name in JOINT_OF_SPELLING]
+
 
 class SamPerson(NamedTuple):
     """One person in one image."""
@@ -173,10 +175,11 @@ def sam_content(place: Path, files: Sequence[tuple[int, Path]]) -> LabelContent:
     people = FoundPeople()
     for frame, file in pages:
         for person in read_people(file, load(file), frame):
-            points = np.column_stack([person.points, np.ones(len(NAMES))])
+            points = np.column_stack([person.points, np.ones(len(NAMES))])[_KNOWN]
             people.add(FoundPerson(person.frame, points, box=person.box))
     frames = [frame for frame, _ in files] or None
-    return LabelContent(people, frames, joints=NAMES, box_form=TWO_CORNERS)
+    joints = [NAMES[column] for column in _KNOWN]
+    return LabelContent(people, frames, joints, box_form=TWO_CORNERS)
 
 
 def spin49_joints(joints: Doubles) -> Doubles:

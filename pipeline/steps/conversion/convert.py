@@ -27,7 +27,14 @@ from typing import Any
 
 import cache
 from cache.write.parts import Part
-from pipeline.accounting import UNSETTLED, Accounting, VideoAccount, assumption_lines, is_error
+from pipeline.accounting import (
+    UNSETTLED,
+    Accounting,
+    VideoAccount,
+    assumption_lines,
+    is_error,
+    unread_lines,
+)
 from pipeline.cli.console import IDLE, out, plain
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import FEW, command, count, few, from_here
@@ -379,6 +386,7 @@ def _report(
         "kept": {kind: reasons_of_kind(stays, kind) for kind in Kind},
         "rejected": {account.name: account.rejection for account in rejected},
         "assumed": assumption_lines(accounts),
+        "unread": unread_lines(accounts),
         "damaged": [*sentences.damage_lines(appended)],
         "notes": notes,
     }

@@ -186,6 +186,7 @@ def _read_labels(
     for reason, n in detections.bad_boxes.items():
         account.drop(reason, n)
     account.notes.extend(detections.notes)
+    account.unread = {kind: dict(names) for kind, names in detections.unread.items()}
     if detections.is_order_assumed:
         account.assume(f"the joint order {detections.skeleton}", setting=stated.joints.setting)
     if not detections.n_persons:

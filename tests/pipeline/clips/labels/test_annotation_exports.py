@@ -132,6 +132,8 @@ def test_frames_of_sports2d_are_counted_by_time(tmp_path, rate):
     np.testing.assert_allclose(detections.keypoints[0][0, ankle], [*joint_px(40, j), 1])
     assert detections.keypoints[2][0, nose].tolist() == [0, 0, 0]  # missing
     assert "joints of TRC files have no confidence: 1 where there is a joint" in detections.notes
+    # the only line about a tool with more joints than are read
+    assert detections.unread == {"joints not read": dict.fromkeys(("Hip", "Neck", "Head"), 14)}
 
 
 def test_one_file_of_sports2d_is_a_clips_file(tmp_path):
