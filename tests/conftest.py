@@ -62,7 +62,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--rewrite-golden",
         action="store_true",
-        help="write tests/golden/*.txt from what is printed now",
+        help="write what differs in tests/golden from what is printed and made now",
     )
 
 
@@ -83,6 +83,23 @@ def golden(request, capsys, tmp_path):
         return recorded(name, made, rewrite=request.config.getoption("--rewrite-golden"))
 
     return opened
+
+
+@pytest.fixture
+def record(request):
+    """`record("datasets/penn_action", "options")`: that part of tests/golden/datasets/penn_action.json."""
+    from tests.golden import Record
+
+    rewrite = request.config.getoption("--rewrite-golden")
+    return lambda name, part: Record(name, part, rewrite=rewrite)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print what passing tests have compared: `record_property("compared", text)`."""
+    for report in terminalreporter.getreports("passed"):
+        texts = [text for name, text in report.user_properties if name == "compared"]
+        if report.when == "call" and texts:
+            terminalreporter.write_line(f"{report.nodeid}: {'; '.join(texts)}")
 
 
 @pytest.hookimpl(optionalhook=True)

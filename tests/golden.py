@@ -1,9 +1,10 @@
-"""Printed output as files: tests/golden/COMMAND.txt holds what a command prints, case by case, with
-its exit codes.
+"""Records: tests/golden/COMMAND.txt holds what a command prints, case by case, with its exit codes;
+tests/golden/KIND/NAME.json what one dataset, stream, detector or model gives.
 
-`pytest --rewrite-golden` writes the files; what has changed is reviewed in the diff.
+`pytest --rewrite-golden FILE` writes what differs; what has changed is reviewed in the diff.
 """
 
+import json
 import re
 import shlex
 import socket
@@ -87,3 +88,39 @@ def recorded(name, made, *, rewrite):
     assert made.text.splitlines() == expected.splitlines(), (
         f"{file}: pytest --rewrite-golden, then look at the diff"
     )
+
+
+class Record:
+    """A part of tests/golden/NAME.json, NAME being as "datasets/penn_action"."""
+
+    def __init__(self, name, part, *, rewrite):
+        self.file, self.part, self.rewrite = FOLDER / f"{name}.json", part, rewrite
+
+    @property
+    def value(self):
+        """What is recorded; None if nothing is."""
+        return self._parts().get(self.part)
+
+    def write(self, value):
+        """Record it beside the other parts of the file."""
+        self.file.parent.mkdir(exist_ok=True)
+        text = json.dumps({**self._parts(), self.part: value}, indent=1)
+        lists = re.compile(r"\[[^{}]*?\](?=,?\n *[\"}])")
+        self.file.write_text(lists.sub(_in_a_line, text) + "\n")
+
+    def check(self, made):
+        """Assert that JSON values are those of the record."""
+        made = json.loads(json.dumps(made))
+        if self.rewrite and made != self.value:
+            self.write(made)
+        assert made == self.value, f"{self}"
+
+    def _parts(self):
+        return json.loads(self.file.read_text()) if self.file.is_file() else {}
+
+    def __str__(self):
+        return f"{self.part} in {self.file}: pytest --rewrite-golden, then look at the diff"
+
+
+def _in_a_line(found):
+    return re.sub(r"\n *", "", re.sub(r",\n *", ", ", found[0]))

@@ -78,6 +78,15 @@ def test_what_could_be_registered_is(group):
     assert missing == [], f"add them to pipeline/table.py, {group}"
 
 
+@pytest.mark.parametrize("kind", ["datasets", "streams", "detectors"])
+def test_what_is_registered_has_a_record_and_nothing_else_has(kind):
+    recorded = {file.stem for file in (ROOT / "tests/golden" / kind).glob("*.json")}
+    ours = {*table.OWN[f"vibe_pipeline.{kind}"]}
+    assert ours == recorded, (
+        "pytest --rewrite-golden tests/test_options.py; delete records of others"
+    )
+
+
 def is_named_class(value, kind):
     if not isinstance(value, type) or not issubclass(value, kind):
         return False

@@ -1,4 +1,5 @@
-"""A new option has nothing computed again until it changes something: tests/golden/options.json.
+"""A new option has nothing computed again until it changes something: `options` of the
+records tests/golden/KIND/NAME.json.
 
 What was made before it existed does not record it, and counts as made with the value in `added`.
 """
@@ -8,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
+import pytest
+
 from pipeline import datasets
 from pipeline.clips import detectors
 from pipeline.clips.detectors import Detector
@@ -16,9 +19,7 @@ from pipeline.features import streams
 from pipeline.features.streams.base import NumberStream
 from pipeline.features.weights import WeightsSpec
 from pipeline.steps.conversion.identity import reader_parts
-from tests.golden import FOLDER
 
-RECORDS = FOLDER / "options.json"
 UNTRAINED = WeightsSpec("untrained", "0")
 
 
@@ -30,39 +31,33 @@ def record_of(kind):
     return {"version": kind.version, "always_recorded": always, "added": neutral}
 
 
-def every_record():
-    """Our datasets, streams and detectors."""
-    kinds = {f"dataset {name}": type(datasets.get(name)) for name in datasets.names()}
-    kinds |= {f"stream {name}": streams.find(name) for name in streams.names()}
-    kinds |= {f"detector {name}": detectors.find(name) for name in detectors.names()}
-    for name, kind in kinds.items():
+def kinds():
+    """Our datasets, streams and detectors, by the names of their records."""
+    found = {f"datasets/{name}": type(datasets.get(name)) for name in datasets.names()}
+    found |= {f"streams/{name}": streams.find(name) for name in streams.names()}
+    found |= {f"detectors/{name}": detectors.find(name) for name in detectors.names()}
+    for name, kind in found.items():
         if kind.__module__.startswith(("pipeline.", "vibe_model.")):
-            yield name, record_of(kind)
+            yield name, kind
 
 
+@pytest.mark.parametrize(("name", "kind"), [*kinds()], ids=lambda value: str(value))
 def test_an_option_that_older_data_do_not_record_is_listed_with_one_value_within_a_version(
-    request,
+    name, kind, record
 ):
-    before = json.loads(RECORDS.read_text()) if RECORDS.exists() else {}
-    now = dict(every_record())
-    for name, record in now.items():
-        earlier = before.get(name, record)
-        if earlier["version"] != record["version"]:
-            continue
-        new = {*record["always_recorded"]} - {*earlier["always_recorded"]}
+    recorded = record(name, "options")
+    now = record_of(kind)
+    earlier = recorded.value or now
+    if earlier["version"] == now["version"]:
+        new = {*now["always_recorded"]} - {*earlier["always_recorded"]}
         assert not new, f"{name}: list the new options {new} in `added`, or raise its version"
-        for option in record["added"].keys() & earlier["added"].keys():
+        for option in now["added"].keys() & earlier["added"].keys():
             was = earlier["added"][option]
-            value = record["added"][option]
+            value = now["added"][option]
             assert was == value, (
                 f"{name}: raise the version: older data without {option} would count as {value}"
             )
-    if request.config.getoption("--rewrite-golden"):
-        lines = [f"{json.dumps(name)}: {json.dumps(record)}" for name, record in now.items()]
-        RECORDS.write_text("{\n" + ",\n".join(lines) + "\n}\n")
-    assert now == json.loads(RECORDS.read_text()), (
-        f"{RECORDS}: pytest --rewrite-golden, then look at the diff"
-    )
+    recorded.check(now)
 
 
 class Clips(Dataset):

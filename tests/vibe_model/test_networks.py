@@ -1,5 +1,8 @@
-"""The networks as published: tests/golden/networks.txt has the name and the shape of every tensor."""
+"""The networks as published: `networks` of the records tests/golden/models/NAME.json has the name
+and the shape of every tensor.
+"""
 
+import pytest
 import torch
 
 from tests.vibe_model.builders import TinyBody
@@ -10,15 +13,23 @@ from vibe_model.part_dynamics.generator import PartDynamics
 from vibe_model.part_dynamics.pr_vipe.network import PrVIPE
 from vibe_model.vibe.mposer import MPoser
 
+NETWORKS = {
+    "vibe": lambda body: [VIBE(body), MotionDiscriminator()],
+    "mposer": lambda body: [MPoser()],
+    "hmmr": lambda body: [HMMR(body), PoseDiscriminator()],
+    "part_dynamics": lambda body: [PartDynamics(body), PartDynamics(body, regions=1)],
+    "pose_embedding": lambda body: [PrVIPE()],
+}
 
-def test_every_tensor_has_the_published_name_and_shape(golden):
+
+@pytest.mark.parametrize("model", NETWORKS)
+def test_every_tensor_has_the_published_name_and_shape(model, record):
     body = TinyBody()
+    made = {}
     with torch.device("meta"):  # hundreds of millions of numbers that are not needed
-        networks = [VIBE(body), MotionDiscriminator(), MPoser(), HMMR(body), PoseDiscriminator()]
-        networks += [PartDynamics(body), PartDynamics(body, regions=1), PrVIPE()]
-    with golden("networks", None, {}) as show:
-        for network in networks:
-            n_numbers = sum(parameter.numel() for parameter in network.parameters())
-            show.add(f"# {type(network).__name__}: {n_numbers:,} parameters\n")
-            for name, tensor in network.state_dict().items():
-                show.add(f"{name} {tuple(tensor.shape)}\n")
+        networks = NETWORKS[model](body)
+    for network in networks:
+        n_numbers = sum(parameter.numel() for parameter in network.parameters())
+        tensors = {name: [*tensor.shape] for name, tensor in network.state_dict().items()}
+        made[f"{type(network).__name__}: {n_numbers:,} parameters"] = tensors
+    record(f"models/{model}", "networks").check(made)
