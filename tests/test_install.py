@@ -118,14 +118,15 @@ def test_init_for_real_data_changes_what_says_so_and_takes_folders_from_where_it
         ("paths", "cache"): "data/cache",
         ("paths", "runs"): "runs",
         ("paths", "new_cache"): "once",
-        ("data", "datasets"): " ".join(datasets.RELEASES),
+        ("data", "datasets"): " ".join(datasets.RELEASES),  # all, as no folder is there yet
         ("embedded", "enabled"): "false",
         ("resnet50", "weights"): "spin:data/model_checkpoint.pt",
     }
     assert settings.load(tmp_path / "luigi.cfg").embedded.enabled is False
     assert "demo data" not in (tmp_path / "luigi.cfg").read_text().partition("[paths]")[0]
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "downloads").mkdir()
+    for name in ("amass", "3dpw", "unzipped"):
+        (tmp_path / "downloads" / name).mkdir(parents=True)
     (tmp_path / "net.pt").touch()
     words = ["--raw", "work/../downloads", "--body", "/smpl", "--weights", "spin:net.pt"]
     assert main(["init", "work", "--real", *words]) == 1
@@ -133,6 +134,7 @@ def test_init_for_real_data_changes_what_says_so_and_takes_folders_from_where_it
     assert missing == ["error: --body /smpl: there is no such file or folder"]
     loaded = settings.load(tmp_path / "work" / "luigi.cfg")
     assert (loaded.paths.raw, loaded.paths.body) == (tmp_path / "downloads", Path("/smpl"))
+    assert loaded.data.datasets == ("3dpw", "amass"), "those whose folder it finds"
     assert str(loaded.stream.stream.weights) == f"spin:{tmp_path / 'net.pt'}"
     for model in models:
         assert ModelSections(loaded).model(find(model)).pretrained == tmp_path / "net.pt"

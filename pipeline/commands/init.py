@@ -16,6 +16,7 @@ from pipeline.cli.command_line import Command
 from pipeline.cli.console import err, out, plain
 from pipeline.errors import PipelineError
 from pipeline.features.weights import WeightsSpec
+from pipeline.files.raw.files import is_folder_there
 from pipeline.settings.file import PATH
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
@@ -23,7 +24,6 @@ _REAL: Final = {  # values in the template for real data
     "raw": "data/raw",
     "body": "data/body",
     "weights": "spin:data/model_checkpoint.pt",
-    "datasets": " ".join(datasets.RELEASES),
 }
 
 
@@ -59,10 +59,14 @@ def _run(args: argparse.Namespace) -> int:
     options = {key: getattr(args, key) for key in ("raw", "body", "weights")}
     named = {key: _absolute(value) for key, value in options.items() if value is not None}
     template = "luigi.cfg"
-    values = {"datasets": " ".join(datasets.WITH_DEMO_DATA)}
+    values: dict[str, str] = {}
+    found: list[str] = []
     if args.real:
         template = "real.cfg"
         values = {**_REAL, **named}
+        raw = args.folder / values["raw"]
+        found = [name for name in datasets.names() if is_folder_there(raw / name)]
+        values["datasets"] = " ".join(found or datasets.RELEASES)
         weights = WeightsSpec.parse(values["weights"])
         values["start"] = weights.argument if weights.kind == "spin" else "none"
     elif named:
@@ -84,6 +88,9 @@ def _run(args: argparse.Namespace) -> int:
     for task in ("Data", "EvaluateVIBE"):
         steps.append(f"{tool('luigi')} --module tasks {task}")
     out.print(plain(f"settings   {file}"))
+    if args.real:
+        listed = values["datasets"] if found else f"all releases: no folder of a dataset in {raw}"
+        out.print(plain(f"datasets   {listed}"))
     heading = "next"
     for step in steps:
         out.print(plain(f"{heading:<10} {step}"))

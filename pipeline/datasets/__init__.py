@@ -7,6 +7,7 @@ name is the dataset's name, and its value is a `Dataset` subclass.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import cache
@@ -18,8 +19,11 @@ from pipeline.table import OWN
 ENTRY_POINTS: Final = "vibe_pipeline.datasets"
 
 OWN_CLIPS: Final = ("videos",)  # datasets of the user's own clips, not published ones
-_WITHOUT_DEMO_DATA: Final = ("bedlam2",)  # its layout is that of bedlam
-WITH_DEMO_DATA: Final = [name for name in OWN[ENTRY_POINTS] if name not in _WITHOUT_DEMO_DATA]
+# dataset -> the file or folder of its reader in this folder, and of its demo layout
+MODULES: Final = {name: re.split("[.:]", path)[2] for name, path in OWN[ENTRY_POINTS].items()}
+_FIRST: Final = {module: name for name, module in reversed(MODULES.items())}
+# the first of a file's datasets: the others, as bedlam2, have the same layout
+WITH_DEMO_DATA: Final = [name for name, module in MODULES.items() if _FIRST[module] == name]
 # published datasets; demo data imitate the layout of each
 RELEASES: Final = [name for name in WITH_DEMO_DATA if name not in OWN_CLIPS]
 

@@ -40,7 +40,8 @@ class Paths:
 class DataSettings:
     """[data]: the datasets to prepare."""
 
-    datasets: tuple[str, ...]  # Datasets to prepare, each with all its splits
+    # Datasets to prepare, each with all its splits; demo: all that have demo data
+    datasets: tuple[str, ...]
 
 
 @dataclass(frozen=True, config=STRICT)

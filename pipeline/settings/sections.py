@@ -44,7 +44,7 @@ from pipeline.settings.schema import (
 T = TypeVar("T")
 
 KIND: Final = "kind"  # key of a stream's section that names its class; default: the section's name
-DEMO: Final = "demo"  # detector for demo data only
+DEMO: Final = "demo"  # detector for demo data only; in [data], all datasets that have these
 FILE: Final = Path("luigi.cfg")  # optional
 # resnet50.j2: unless it has a section, the second jittered copy of resnet50
 _COPY: Final = re.compile(r"(.+)\.j([1-9]\d*)")
@@ -393,19 +393,23 @@ def _raise_or_warn(message: str, *, warn: bool) -> None:
 def _check_datasets(
     source: SettingsFile, enabled: tuple[str, ...], tolerant: bool
 ) -> tuple[str, ...]:
-    """Return the datasets of [data] that exist. Raises ConfigError for an unknown one (`tolerant`:
-    prints a warning, unless a similar name exists), for a repeated one, and if there are none.
+    """Return the datasets of [data] that exist, those with demo data in place of the word `demo`.
+    Raises ConfigError for an unknown one (`tolerant`: prints a warning, unless a similar name
+    exists), for a repeated one, and if there are none.
     """
     line = source.where("data", "datasets")
     names = datasets.names()
+    listed: list[str] = []
     for name in enabled:
+        listed += datasets.WITH_DEMO_DATA if name == DEMO else [name]
+    for name in listed:
         if name not in names:
             similar = did_you_mean(name, names)
             _raise_or_warn(f"{line}: {datasets.unknown(name)}", warn=tolerant and not similar)
-    if not enabled or len(set(enabled)) < len(enabled):
-        expected = f"one or more of {', '.join(names)}, each once"
-        raise ConfigError(f"{line}: expected {expected}, found {' '.join(enabled) or 'none'}")
-    return tuple(name for name in enabled if name in names)
+    if not listed or len(set(listed)) < len(listed):
+        expected = f"one or more of {', '.join((DEMO, *names))}, each once"
+        raise ConfigError(f"{line}: expected {expected}, found {' '.join(listed) or 'none'}")
+    return tuple(name for name in listed if name in names)
 
 
 def _check_folders(paths: Paths, source: SettingsFile) -> None:

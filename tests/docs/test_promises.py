@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from cache.format.layout import COLUMNS
-from pipeline import datasets
+from pipeline import datasets, table
 from pipeline.datasets import RELEASES, mpi_inf_3dhp
+from pipeline.datasets.base import Dataset
 from tests.docs.markdown import ROOT, document, tables
 
 README, PROMISES = (ROOT / "README.md").read_text(), document("promises.md")
@@ -89,6 +90,14 @@ def test_a_row_takes_as_much_space_as_the_readme_says():
         "joints and SMPL"
     )
     assert expected in " ".join(README.split())
+
+
+def test_the_table_of_leaks_has_each_dataset_that_names_people_or_recordings():
+    rows = [row for row in tables(document("datasets.md"), "dataset") if "person" in row]
+    words = re.findall(r"\w+", " ".join(row["dataset"] for row in rows))
+    readers = [datasets.get(name) for name in table.OWN[datasets.ENTRY_POINTS]]
+    knowing = {reader.name for reader in readers if type(reader).origin is not Dataset.origin}
+    assert {*words} & {reader.name for reader in readers} == knowing
 
 
 def test_the_sizes_of_the_releases_are_those_that_doctor_and_status_know():

@@ -9,6 +9,7 @@ import pytest
 from cache import CropPolicy, Jitter
 from pipeline.__main__ import main as pipeline
 from pipeline.errors import ConfigError
+from pipeline.extras.demo.writing import LAYOUTS
 from pipeline.features import streams
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.network import ResNet50
@@ -30,6 +31,19 @@ def test_rows_of_real_data_stay_also_where_demo_data_are_enabled(tmp_path):
     assert not drops()
     (folder / "STAND_IN.json").write_text("{}")
     assert drops()
+
+
+def test_demo_stands_for_the_datasets_with_demo_data_beside_others_and_none_is_there_twice(
+    tmp_path,
+):
+    def listed(names):
+        return load(tmp_path, GOOD.replace("penn_action amass", names)).data.datasets
+
+    demo = listed("demo")
+    assert demo == tuple(LAYOUTS)
+    assert listed("bedlam2 demo") == ("bedlam2", *demo)
+    with pytest.raises(ConfigError, match=r"each once, found .* amass videos amass$"):
+        listed("demo amass")
 
 
 def test_values_arrive_in_their_types_and_paths_below_the_files_folder(tmp_path):

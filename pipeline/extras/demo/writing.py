@@ -20,7 +20,6 @@ import argparse
 import functools
 import json
 import pickle
-import pkgutil
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -37,7 +36,7 @@ from pipeline.cli.command_line import Command, whole
 from pipeline.cli.console import err, out, plain
 from pipeline.cli.progress import Progress, bar
 from pipeline.clips import files as clips
-from pipeline.datasets import WITH_DEMO_DATA
+from pipeline.datasets import MODULES, WITH_DEMO_DATA
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.extras.demo import body as procedural_body
 from pipeline.extras.demo import layouts
@@ -52,11 +51,10 @@ from pipeline.processes import Failed, cores
 from pipeline.processes.ordered import ordered_map
 from pipeline.settings.file import PATH
 
-_MODULES: Final = [module.name for module in pkgutil.iter_modules(layouts.__path__)]
-_LOADED: Final = [load(f"{layouts.__name__}.{module}:LAYOUT") for module in _MODULES]
-_BY_NAME: Final = {layout.name: layout for layout in _LOADED}
 # in the order in which they are written
-LAYOUTS: Final[Mapping[str, ReleaseLayout]] = {name: _BY_NAME[name] for name in WITH_DEMO_DATA}
+LAYOUTS: Final[Mapping[str, ReleaseLayout]] = {
+    name: load(f"{layouts.__name__}.{MODULES[name]}:LAYOUT") for name in WITH_DEMO_DATA
+}
 # files of `detect` besides keypoints: its lock, signs of running parts, reasons for missing files,
 # those of killed processes
 _RECORD: Final = re.compile(

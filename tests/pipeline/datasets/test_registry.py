@@ -1,13 +1,50 @@
+import importlib
 from dataclasses import make_dataclass
+from pathlib import Path
 
 import pytest
 
 from pipeline import datasets, plug_ins, table
 from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.extras.demo.writing import LAYOUTS
 from pipeline.steps.conversion.identity import reader_parts
 from tests import packages
+from tests.pipeline.datasets.contract import ImageFolders
 from tests.pipeline.datasets.made_smplx import write_models
+
+ROOT = Path(__file__).parents[3]
+OTHERS = {"__init__", "__pycache__", "base", "labels", "releases", "shared"}  # beside the readers
+
+
+def names_in(folder):
+    return {entry.stem for entry in (ROOT / folder).iterdir()}
+
+
+def test_a_dataset_is_a_line_of_the_table_and_a_reader_a_demo_layout_a_page_and_a_test():
+    """A file's first dataset names the page and the test."""
+    modules = {datasets.MODULES[name] for name in datasets.WITH_DEMO_DATA}
+    readers = names_in("pipeline/datasets") - OTHERS
+    assert readers == modules, "a reader needs a line of pipeline/table.py"
+    layouts = names_in("pipeline/extras/demo/layouts") - OTHERS
+    assert layouts == modules, "pipeline/extras/demo/layouts/ needs a file for each reader"
+    names = {*datasets.WITH_DEMO_DATA}
+    assert names_in("docs/datasets") == names, "docs/datasets/ needs a page for each reader"
+    tests = {f"test_{name}" for name in names} - names_in("tests/pipeline/datasets")
+    assert tests == set(), "tests/pipeline/datasets/ needs a file for each reader"
+    assert {name: layout.name for name, layout in LAYOUTS.items()} == {name: name for name in names}
+
+
+@pytest.mark.parametrize("name", datasets.RELEASES)
+def test_a_release_of_image_folders_is_tried_with_damaged_ones(name):
+    tests = importlib.import_module(f"tests.pipeline.datasets.test_{name}")
+    contracts = [
+        test
+        for test in vars(tests).values()
+        if isinstance(test, type) and issubclass(test, ImageFolders) and test is not ImageFolders
+    ]
+    assert bool(contracts) == (datasets.get(name).release.image_folders is not None)
+    assert {test.dataset for test in contracts} <= {name}
 
 
 def test_packages_come_after_ours_and_two_claims_to_a_name_are_refused(site):

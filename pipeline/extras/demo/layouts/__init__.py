@@ -1,6 +1,6 @@
 """Writers of the datasets' official layouts.  pixels and labels -> [raw]
 
-To add a dataset, add a file with a `LAYOUT` to this folder.
+To add a dataset, add a file of its reader's name, with a `LAYOUT`, to this folder.
 """
 
 from __future__ import annotations
