@@ -87,6 +87,27 @@ def test_what_is_registered_has_a_record_and_nothing_else_has(kind):
     )
 
 
+def test_no_transcript_shows_what_another_one_shows():
+    """A dozen words in two of tests/golden/*.txt: whoever changes them would change both. A test of
+    transcripts names what it leaves to another one, as tests/pipeline/cli/test_printed.py does.
+    """
+    shown = {}
+    twice = []
+    for file in sorted((ROOT / "tests/golden").glob("*.txt")):
+        for line in file.read_text().splitlines():
+            if line.startswith("$ "):
+                continue
+            text = line.partition("python -m")[0]  # a command that is proposed
+            words = re.sub(r"\d+", "N", text).split()
+            for start in range(len(words) - 11):
+                part = " ".join(words[start : start + 12])
+                first = shown.setdefault(part, file.name)
+                if first != file.name:
+                    twice.append(f"{first}, {file.name}: {part}")
+    assert len(shown) > 500
+    assert twice == []
+
+
 def is_named_class(value, kind):
     if not isinstance(value, type) or not issubclass(value, kind):
         return False

@@ -4,21 +4,37 @@ has the cases.
 
 import shutil
 
+import numpy as np
 import pytest
 
 import cache
 from pipeline.__main__ import main
+from pipeline.accounting import Accounting, Totals, VideoAccount
 from pipeline.files.raw import MARKER
+from tests.made_splits import track_of, write_split
 
 TABLES = [(r"(tables, manifests +)[\d.]+ KiB", r"\1N KiB"), (r"(?m)^(all +)[\d.]+ KiB", r"\1N KiB")]
 DIGESTS = [(r"\b[0-9a-f]{64}\b", "SHA-256"), (r"# vibe-pipeline .*", "# vibe-pipeline VERSION")]
+# texts that several commands print -> the transcript that shows them
+SHOWN_IN = {
+    r"(?m)^split .* next run(?:\n\S+(?: \([\w ]+\))?  .*)+": "status_table",
+    r"(?<=; the rows are kept: ).*": "convert",
+    r"(?<=rows left )\(.*?\)": "convert",
+    r"(?<=\d\.mat: ).*?again\.": "convert",
+    r"(?<=in JSON, found something else ).*": "status",
+}
 
 
 @pytest.fixture
 def show(golden, penn):
     """`with show("plan") as ran`: a transcript with the names of Penn Action's folders."""
     places = {penn.raw: "RAW/penn_action", penn.raw.parent: "RAW", penn.root: "CACHE"}
-    return lambda name, varying=(): golden(name, main, places, varying)
+
+    def opened(name, varying=()):
+        others = [(text, f"(in {where}.txt)") for text, where in SHOWN_IN.items() if where != name]
+        return golden(name, main, places, [*varying, *others])
+
+    return opened
 
 
 def spoil(file):
@@ -52,7 +68,6 @@ def test_convert(penn, show, embedded, tmp_path, reads):
             penn.label(f"{number:04d}").write_bytes(b"broken")
         ran("nothing can be used: defects come first", *words[:-1], tmp_path / "broken")
         ran("and the exit code stays", *words[:-1], tmp_path / "broken")
-        ran("as status shows it", "status", "--cache", tmp_path / "broken")
         amass = embedded.copy("amass", tmp_path / "amass")
         ran(
             "motion without pictures",
@@ -74,6 +89,29 @@ def test_convert(penn, show, embedded, tmp_path, reads):
             "--cache",
             penn.root,
         )
+
+
+def test_the_table_of_splits(penn, show, network, luigi_cfg):
+    """Each form of each cell: a new column changes this transcript alone."""
+    penn.converted("fast")
+    penn.convert("test")
+    penn.add("0007", "0009")
+    penn.spoil("0009")
+    (penn.frames("0007") / "000002.jpg").unlink()
+    penn.convert()
+    penn.add("0011")
+    rows = {"frame_index": np.arange(1), "bbox": np.full((1, 4), 9.0), "kp_2d": np.ones((1, 49, 3))}
+    videos = [(cache.VideoEntry(name="a"), [track_of("a/0", rows)])]
+    write_split(penn.root, "other/not-recorded", videos, {})
+    accounting = Accounting([VideoAccount("a", found=3, kept=1, tracks_kept=1)])
+    wham = {"imported": {"file": "x", "estimates": {"a": {"tool": "WHAM"}}}}
+    recorded = {"accounting": accounting.totals(Totals(videos=2, frames=1234)), "reader": wham}
+    write_split(penn.root, "other/part-of-a-release", videos, recorded)
+    with show("status_table") as ran:
+        ran("small splits", "status", "--cache", penn.root)
+        penn.remove("0011")
+        luigi_cfg("penn_action kinetics")
+        ran("splits that are not converted, and a download that is missing", "plan")
 
 
 def test_status(penn, show, network, into):
@@ -143,7 +181,6 @@ def test_plan(penn, show, network, into, luigi_cfg):
         penn.convert()
         into.extract(penn.root)
         ran("another stream without some rows", *words)
-        ran("a download that is missing", "plan")
         luigi_cfg(
             "amass penn_action", "[embedded]\nenabled = true\n[resnet50]\nweights = untrained:0"
         )
