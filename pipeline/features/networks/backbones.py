@@ -1,5 +1,5 @@
-"""Build networks without their classifier: the ResNet-50, and those of torchvision and timm.
-crops -> [network] -> features
+"""Build networks without their classifier: the ResNet-50, and those of libraries.  crops ->
+[network] -> features
 
 `load` returns a ResNet-50, and `LibraryNetwork.load` any network of a library, as a `Loaded`. Both
 call these functions, from the first to the last:
@@ -7,10 +7,10 @@ call these functions, from the first to the last:
     LibraryNetwork.build    any weights: pretrained, random (with a seed), or of a checkpoint,
                             whose tensors are put into a network with random weights (`fill`)
     LibraryNetwork._make    pretrained or random weights; turns a library's errors into ConfigError
-    LibraryNetwork._build   asks the library for the network, and removes its classifier: defined by
-                            `_TorchvisionNetwork` and `_TimmNetwork`
+    LibraryNetwork.ask      asks the library for the network, and removes its classifier: a function
+                            of the stream (`streams.network`), for torchvision `from_torchvision`
 
-They return a `_HeadlessNetwork`: a network without its classifier, with facts for its provenance.
+They return a `HeadlessNetwork`: a network without its classifier, with facts for its provenance.
 `fold_batch_norms` puts a ResNet's batch norms into its convolutions.
 """
 
@@ -19,12 +19,11 @@ from __future__ import annotations
 import copy
 import functools
 import hashlib
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +37,6 @@ from pipeline.errors import (
     MissingAssets,
     PipelineError,
     did_you_mean,
-    missing_package,
 )
 from pipeline.features.networks.base import IMAGENET_MEAN, IMAGENET_STD, Loaded, Normalisation
 from pipeline.features.weights import NetworkWeights, WeightsSpec
@@ -61,7 +59,6 @@ REGRESSOR: Final = (
 # These networks of torchvision are not supported: they rescale pixels if a flag is set, which files
 # of their weights do not record.
 RESCALING: Final = ("googlenet", "inception_v3")
-HUB: Final = "https://huggingface.co"  # where timm's weights are
 
 
 def load(spec: WeightsSpec, region: tuple[int, int]) -> Loaded:
@@ -71,8 +68,9 @@ def load(spec: WeightsSpec, region: tuple[int, int]) -> Loaded:
     Raises MissingAssets for a missing file or download, RawDataError if the tensors are not those
     of a ResNet-50, ConfigError for an unknown name of torchvision's weights.
     """
-    resnet50 = _TorchvisionNetwork("resnet50", (CROP_SIZE, CROP_SIZE))
-    backbone = resnet50.build(spec, "ResNet-50")
+    size = (CROP_SIZE, CROP_SIZE)
+    ask = functools.partial(from_torchvision, "resnet50", size)
+    backbone = LibraryNetwork("ResNet-50", "torchvision", size, ask).build(spec)
     provenance = _provenance(backbone, spec, "torchvision ResNet-50, global average pool")
     return Loaded(backbone.network, provenance, region, Normalisation(region[1]))
 
@@ -193,7 +191,7 @@ def fold_batch_norms(loaded: Loaded) -> Loaded:
 
 
 @dataclass(frozen=True, slots=True)
-class _HeadlessNetwork:
+class HeadlessNetwork:
     """A network of a library, without its classifier."""
 
     network: nn.Module
@@ -206,7 +204,7 @@ class _HeadlessNetwork:
     terms: Mapping[str, str] = field(default_factory=dict)
 
 
-def _provenance(backbone: _HeadlessNetwork, weights: WeightsSpec, network: str) -> dict[str, Any]:
+def _provenance(backbone: HeadlessNetwork, weights: WeightsSpec, network: str) -> dict[str, Any]:
     """The provenance of a network with these weights, as JSON. `network`: its description."""
     provenance: dict[str, Any] = {"weights": weights.identity()}
     if backbone.pretrained and weights.kind == "pretrained":
@@ -219,16 +217,17 @@ def _provenance(backbone: _HeadlessNetwork, weights: WeightsSpec, network: str) 
 
 
 @dataclass(frozen=True)
-class LibraryNetwork(ABC):
+class LibraryNetwork:
     """A network of a library, for crops of `region` (height, width) px."""
 
-    library: ClassVar[str]  # its package
-
-    name: str
+    label: str  # for provenance and messages
+    package: str  # of the library
     region: tuple[int, int]
+    # Builds the network without its classifier, with weights to download; None: with random ones.
+    ask: Callable[[WeightsSpec | None], HeadlessNetwork]
 
     def __str__(self) -> str:
-        return f"{self.library} {self.name}"
+        return self.label
 
     def dim(self) -> int:
         """Number of features per crop, found without weights and without computing. Raises
@@ -263,21 +262,18 @@ class LibraryNetwork(ABC):
         not installed; MissingAssets for a missing file or download; RawDataError for a checkpoint
         of another network.
         """
-        backbone = self.build(weights, str(self))
+        backbone = self.build(weights)
         provenance = {
             **_provenance(backbone, weights, str(self)),
             "layer": backbone.layer,
             "normalisation": {"mean": list(backbone.mean), "std": list(backbone.std)},
-            "library": f"{self.library} {version(self.library)}",
+            "library": f"{self.package} {version(self.package)}",
         }
         normalisation = Normalisation(self.region[1], backbone.mean, backbone.std)
         return Loaded(backbone.network, provenance, self.region, normalisation)
 
-    def build(self, weights: WeightsSpec, label: str) -> _HeadlessNetwork:
-        """Build the network with its weights, for evaluation. Raises as `load` does.
-
-        label: its name, for messages about a checkpoint.
-        """
+    def build(self, weights: WeightsSpec) -> HeadlessNetwork:
+        """Build the network with its weights, for evaluation. Raises as `load` does."""
         is_pretrained = weights.kind in ("pretrained", "torchvision")
         seed = 0
         if weights.stand_in:
@@ -286,147 +282,85 @@ class LibraryNetwork(ABC):
             torch.manual_seed(seed)
             backbone = self._make(weights if is_pretrained else None)
         if weights.names_file:
-            _fill_from_file(backbone, weights, label)
+            _fill_from_file(backbone, weights, self.label)
         backbone.network.eval().requires_grad_(False)
         return backbone
 
-    def _make(self, pretrained: WeightsSpec | None) -> _HeadlessNetwork:
+    def _make(self, pretrained: WeightsSpec | None) -> HeadlessNetwork:
         """Let the library make the network, with pretrained weights; None: with random ones.
 
         Its errors become ConfigErrors, except NotImplementedError, which `dim` handles.
         """
         try:
-            return self._build(pretrained)
+            return self.ask(pretrained)
         except (PipelineError, NotImplementedError):
             raise
         except Exception as error:  # each network raises something else
             with_weights = f" with weights {pretrained}" if pretrained else ""
             raise ConfigError(f"{self} cannot be made{with_weights}: {error}", "network") from error
 
-    @abstractmethod
-    def _build(self, pretrained: WeightsSpec | None) -> _HeadlessNetwork:
-        """Build the network without its classifier. `pretrained`: weights to download; None: random
-        ones.
-        """
 
-
-class _TorchvisionNetwork(LibraryNetwork):
-    """A network of torchvision. Its features are the input of its last linear layer, the
+def from_torchvision(
+    name: str, region: tuple[int, int], pretrained: WeightsSpec | None
+) -> HeadlessNetwork:
+    """Ask torchvision for a network. Its features are the input of its last linear layer, the
     classifier.
     """
-
-    library: ClassVar[str] = "torchvision"
-
-    def _build(self, pretrained: WeightsSpec | None) -> _HeadlessNetwork:
-        networks = models.list_models(module=models, exclude=RESCALING)
-        if self.name not in networks:
-            hint = did_you_mean(self.name, networks) or f"; known: {', '.join(networks)}"
-            raise ConfigError(
-                f"torchvision has no network {self.name!r} that gives a vector of features{hint}",
-                "network",
-            )
-        options: dict[str, Any] = {}
-        if self.name.startswith("vit_"):
-            options["image_size"] = self.region[0]
-        build = functools.partial(models.get_model, self.name, **options)
-        if pretrained is None:
-            return self._remove_classifier(build())
-
-        weights = self._weights(pretrained)
-        network = _build_pretrained(pretrained, weights, build)
-        preprocessing = vars(weights.transforms())
-        return replace(
-            self._remove_classifier(network),
-            mean=preprocessing.get("mean", IMAGENET_MEAN),
-            std=preprocessing.get("std", IMAGENET_STD),
-            pretrained=weights.name,
-            terms=_library_terms(weights),
+    networks = models.list_models(module=models, exclude=RESCALING)
+    if name not in networks:
+        hint = did_you_mean(name, networks) or f"; known: {', '.join(networks)}"
+        raise ConfigError(
+            f"torchvision has no network {name!r} that gives a vector of features{hint}", "network"
         )
+    options: dict[str, Any] = {}
+    if name.startswith("vit_"):
+        options["image_size"] = region[0]
+    build = functools.partial(models.get_model, name, **options)
+    if pretrained is None:
+        return _without_classifier(name, build())
 
-    def _weights(self, pretrained: WeightsSpec) -> Any:
-        """The member of torchvision's enum of a network's weights, such as
-        ResNet50_Weights.IMAGENET1K_V2. Raises ConfigError for an unknown name.
-        """
-        members = models.get_model_weights(self.name)
-        argument = pretrained.argument or "DEFAULT"
-        names = [*members.__members__, "DEFAULT"]
-        if argument not in names:
-            close = did_you_mean(argument, names)
-            raise ConfigError(
-                f"weights {pretrained}: {self} has no weights {argument!r}{close or ';'} it has "
-                f"{', '.join(names)}"
-            )
-        return members[argument]
-
-    def _remove_classifier(self, network: nn.Module) -> _HeadlessNetwork:
-        """Replace a network's last linear layer by the identity. Raises ConfigError without one."""
-        linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
-        if not linear:
-            raise ConfigError(
-                f"{self} has no linear layer, whose input would be the features. Name another "
-                "network.",
-                "network",
-            )
-        network.set_submodule(linear[-1], nn.Identity())
-        return _HeadlessNetwork(network, f"input of {linear[-1]}", (linear[-1],))
+    weights = _torchvision_weights(name, pretrained)
+    network = _build_pretrained(pretrained, weights, build)
+    preprocessing = vars(weights.transforms())
+    return replace(
+        _without_classifier(name, network),
+        mean=preprocessing.get("mean", IMAGENET_MEAN),
+        std=preprocessing.get("std", IMAGENET_STD),
+        pretrained=weights.name,
+        terms=_library_terms(weights),
+    )
 
 
-class _TimmNetwork(LibraryNetwork):
-    """A network of timm. Its features are pooled by timm, without the classifier
-    (`num_classes=0`).
+def _torchvision_weights(name: str, pretrained: WeightsSpec) -> Any:
+    """The member of torchvision's enum of a network's weights, such as
+    ResNet50_Weights.IMAGENET1K_V2. Raises ConfigError for an unknown name.
     """
-
-    library: ClassVar[str] = "timm"
-
-    def _build(self, pretrained: WeightsSpec | None) -> _HeadlessNetwork:
-        try:
-            import timm
-        except ImportError as error:
-            raise missing_package(str(self), "timm", "timm") from error
-        name = self.name
-        if pretrained and pretrained.argument:
-            name = f"{name}.{pretrained.argument}"
-        config = timm.get_pretrained_cfg(name)
-        if config is None:
-            close = did_you_mean(self.name, timm.list_models())
-            raise ConfigError(f"timm {version('timm')} has no network {name!r}{close}", "network")
-
-        # a network of one input size, such as a ViT, is made for the size of the crops
-        options = dict[str, Any]()
-        if config.fixed_input_size and tuple(config.input_size[1:]) != self.region:
-            options["img_size"] = self.region
-        source = f"{HUB}/{config.hf_hub_id}"
-        try:
-            network = timm.create_model(
-                name, pretrained=pretrained is not None, num_classes=0, **options
-            )
-        except OSError as error:  # errors of the Hugging Face hub are OSErrors, too
-            url = f"{source}/resolve/main/{config.hf_hub_filename or 'model.safetensors'}"
-            raise MissingAssets(
-                f"weights {pretrained} of {self}: {url} cannot be downloaded. Download it "
-                "elsewhere, and name its path: file:FILE."
-            ) from error
-
-        classifier = config.classifier or ()  # one name, or several
-        if isinstance(classifier, str):
-            classifier = (classifier,)
-        layer = "pooled, num_classes=0"
-        backbone = _HeadlessNetwork(network, layer, tuple(classifier), config.mean, config.std)
-        if pretrained is None:
-            return backbone
-        model = f"{self.name.partition('.')[0]}.{config.tag}"
-        terms = {"licence": config.license or "not recorded by timm", "source": source}
-        return replace(backbone, pretrained=model, terms=terms)
+    members = models.get_model_weights(name)
+    argument = pretrained.argument or "DEFAULT"
+    names = [*members.__members__, "DEFAULT"]
+    if argument not in names:
+        close = did_you_mean(argument, names)
+        raise ConfigError(
+            f"weights {pretrained}: torchvision {name} has no weights {argument!r}{close or ';'} "
+            f"it has {', '.join(names)}"
+        )
+    return members[argument]
 
 
-# by library
-NETWORKS: Final[Mapping[str, type[_TorchvisionNetwork | _TimmNetwork]]] = {
-    "torchvision": _TorchvisionNetwork,
-    "timm": _TimmNetwork,
-}
+def _without_classifier(name: str, network: nn.Module) -> HeadlessNetwork:
+    """Replace a network's last linear layer by the identity. Raises ConfigError without one."""
+    linear = [layer for layer, module in network.named_modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise ConfigError(
+            f"torchvision {name} has no linear layer, whose input would be the features. Name "
+            "another network.",
+            "network",
+        )
+    network.set_submodule(linear[-1], nn.Identity())
+    return HeadlessNetwork(network, f"input of {linear[-1]}", (linear[-1],))
 
 
-def _fill_from_file(backbone: _HeadlessNetwork, weights: WeightsSpec, label: str) -> None:
+def _fill_from_file(backbone: HeadlessNetwork, weights: WeightsSpec, label: str) -> None:
     """Put the tensors of SPIN's checkpoint, or of a state dict, into a network."""
     file = weights.file()
     state = load_checkpoint(file)
