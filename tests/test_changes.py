@@ -58,7 +58,9 @@ def test_what_is_registered_has_a_page_and_a_test(group, name):
     text = document(page)
     assert re.search(rf"[`\[/_]{name}\b", text), f"docs/{page} says nothing about {name}"
     target = table.OWN[group][name].partition(":")[2]
-    assert re.search(rf"""["'/]{name}\b|\b{target}\b""", TESTS), f"no test names {name}"
+    assert re.search(rf"""(?:["'/]|--format ){name}\b|\b{target}\b""", TESTS), (
+        f"no test names {name}"
+    )
 
 
 @pytest.mark.parametrize("group", KINDS)
@@ -123,8 +125,10 @@ def test_a_metric_has_a_page_and_a_test(name):
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_a_metric_is_of_a_protocol(name):
-    assert any(name in protocol.metrics for protocol in PROTOCOLS.values())
+def test_a_metric_is_of_the_protocols_that_it_names(name):
+    assert METRICS[name].protocols
+    for protocol in METRICS[name].protocols:
+        assert name in PROTOCOLS[protocol].metrics
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)

@@ -61,6 +61,7 @@ class Metric:
     unit: str
     meaning: str  # for the report's list of columns
     of: Callable[[Floats, Floats], Floats]
+    protocols: tuple[str, ...] = ("default",)  # names; "published" has those of "default"
     better: Better = "lower"
     reads: Reads = "joints"
     span: int = 1  # successive frames per number: 3 for an acceleration
@@ -368,6 +369,7 @@ METRICS: Final[Mapping[str, Metric]] = {
         "shoulders, the neck and the top of the head) from the labels, after the best rotation, "
         "scale and translation of each frame: the error of the pose only.",
         of=pa_mpjpe,
+        protocols=("default", "emdb", "hmmr"),
         reads="placed joints",
         in_ablation=True,
     ),
@@ -377,6 +379,7 @@ METRICS: Final[Mapping[str, Metric]] = {
         meaning="the same distance with both bodies centred on the midpoint of their hips, without "
         "rotation or scale.",
         of=_position_error,
+        protocols=("default", "emdb", "hmmr"),
         in_ablation=True,
     ),
     "pve": Metric(
@@ -384,6 +387,7 @@ METRICS: Final[Mapping[str, Metric]] = {
         unit="mm",
         meaning="mean distance of all vertices of the body's surface, not centred.",
         of=pve,
+        protocols=("default", "emdb", "hmmr"),
         reads="vertices",
         in_ablation=True,
     ),
@@ -392,6 +396,7 @@ METRICS: Final[Mapping[str, Metric]] = {
         unit="mm",
         meaning="the same distance of both bodies at rest: the error of the shape only.",
         of=pve,
+        protocols=("hmmr",),
         reads="vertices at rest",
     ),
     "accel": Metric(
@@ -410,6 +415,7 @@ METRICS: Final[Mapping[str, Metric]] = {
         meaning="mean distance of the prediction's acceleration from that of the labels. Jitter "
         "increases it.",
         of=_acceleration_error,
+        protocols=("default", "hmmr"),
         span=3,
         in_ablation=True,
     ),
@@ -447,6 +453,7 @@ METRICS: Final[Mapping[str, Metric]] = {
         meaning=f"share of labelled 2D keypoints within {PCK_ALIGNED_SHARE:.3f} of the diagonal of "
         "their tight box, after the best scale and translation of each frame.",
         of=_pck_aligned_to_person,
+        protocols=("hmmr",),
         better="higher",
         reads="keypoints",
     ),

@@ -151,14 +151,14 @@ class Protocol:
         return ""
 
 
-_VIBE_METRICS: Final = {
-    name: METRICS[name]
-    for name in ("pa_mpjpe", "mpjpe", "pve", "accel", "accel_error", "pck", "auc", "pck_2d")
-}
+def _metrics_of(protocol: str) -> dict[str, Metric]:
+    return {name: metric for name, metric in METRICS.items() if protocol in metric.protocols}
+
+
 DEFAULT: Final = Protocol(
     name="default",
     meaning="Every frame that is valid, labelled and has features counts once.",
-    metrics=_VIBE_METRICS,
+    metrics=_metrics_of("default"),
 )
 # Rates epochs of a training whose validation splits have no 3D labels.
 VALIDATION_2D: Final = replace(
@@ -195,7 +195,7 @@ EMDB: Final = Protocol(
     "relative to the middle of the hips; accelerations at 30 frames per second over the "
     "evaluated frames of a sequence without gaps, except its first and last.",
     metrics={
-        **{name: METRICS[name] for name in ("pa_mpjpe", "mpjpe", "pve")},
+        **_metrics_of("emdb"),
         "accel_error_m_s2": Metric(
             title="accel error, m/s²",
             unit="m/s²",
@@ -256,19 +256,14 @@ def _enough_keypoints(labels: Labels) -> Bools:
     return counted
 
 
-_OF_HMMR: Final = {
-    name: METRICS[name] for name in ("pa_mpjpe", "mpjpe", "pve", "pve_unposed", "accel_error")
-} | {
-    "accel": replace(METRICS["accel"], reads="prediction"),
-    "pck_aligned": METRICS["pck_aligned"],
-}
+_ACCEL_OF_PREDICTION: Final = replace(METRICS["accel"], reads="prediction")
 # Kanazawa et al., CVPR 2019
 HMMR: Final = replace(
     DEFAULT,
     name="hmmr",
     meaning="HMMR's evaluation: frames with enough visible joints, and the mean over videos of "
     "each video's mean.",
-    metrics=_OF_HMMR,
+    metrics={**_metrics_of("hmmr"), "accel": _ACCEL_OF_PREDICTION},
     rows=_enough_seen,
     rows_2d=_enough_keypoints,
     mean="videos",

@@ -294,11 +294,11 @@ class Hmr2(NetworkStream):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.checkpoint == Path():
             raise ConfigError(
                 f"checkpoint is not set: --set hmr2.checkpoint=FILE. {self.where}", "checkpoint"
             )
-        super().__post_init__()
         if (self.crop.size, self.crop.region) != (CROP.size, CROP.region):
             raise ConfigError(
                 "crop: HMR2.0 uses the centre of a 256 px crop. Set it to size:256 "

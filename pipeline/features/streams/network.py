@@ -191,12 +191,12 @@ class _LibraryStream(NetworkStream):
     dim: int = 0  # type: ignore[misc]  # Numbers per crop; 0: ask the library, which takes seconds at each start
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.network:
             raise ConfigError(
                 f"{self.kind}: set network to a name of {self.kind} such as {self.example}",
                 "network",
             )
-        super().__post_init__()
         if self.dim == 0:
             dim = self._library_network().dim()
             object.__setattr__(self, "dim", dim)  # the dataclass is frozen
