@@ -78,6 +78,16 @@ def drop_neutral(options: Mapping[str, Any], added: Mapping[str, Any]) -> dict[s
     }
 
 
+def shared_versions(uses: Iterable[str]) -> dict[str, dict[str, int]]:
+    """The entry of an identity for `uses`: {"uses": {"clips": 2}}; {} if all versions are 1.
+
+    Raises KeyError for a name that is not in `table.SHARED_CODE`.
+    """
+    versions = {name: table.SHARED_CODE[name].version for name in uses}
+    raised = {name: version for name, version in versions.items() if version > 1}
+    return {"uses": raised} if raised else {}
+
+
 @dataclass(frozen=True)
 class _Registration:
     """A name of a registry: where its record is, and whose it is."""

@@ -22,6 +22,7 @@ from pipeline.extras.exchange.formats import ExportFormat
 from pipeline.features.streams.base import Stream
 from pipeline.files.raw import files
 from pipeline.files.raw.files import HASHED_WHOLE, MIB
+from tests import shared_code
 from tests.docs.markdown import ROOT, document, tables
 from vibe_model import models
 from vibe_model.evaluation.protocols import PROTOCOLS
@@ -173,6 +174,53 @@ def test_every_version_is_on_the_page_of_versions_to_raise():
     ]
     assert len(having) > 5
     assert [file for file in having if f"`{file}`" not in page] == []
+
+
+@pytest.mark.parametrize("name", table.SHARED_CODE)
+def test_shared_code_is_as_recorded_or_its_version_is_raised(name):
+    """Whoever changes it says whether results are equal."""
+    version = table.SHARED_CODE[name].version
+    recorded = shared_code.record_of(name).value or {"version": version, "files": {}}
+    changed = shared_code.changes(recorded["files"], shared_code.digests(name))
+    users = ", ".join(one.name for one in shared_code.members() if name in one.uses)
+    record = f"`python -m tests.shared_code {name}` records it"
+    assert changed == [] or version != recorded["version"], (
+        f"{', '.join(changed)}: shared code of {users}. If the same input may give other results, "
+        f"raise the version of {name!r} in SHARED_CODE of pipeline/table.py, or `version` of those "
+        f"whose results change. Then, or if all results are equal, {record}."
+    )
+    assert (changed, version) == ([], recorded["version"]), f"the version is raised: {record}."
+
+
+MEMBERS = [*shared_code.members()]
+
+
+@pytest.mark.parametrize("member", MEMBERS, ids=lambda member: member.name)
+def test_shared_code_is_declared_by_those_who_use_it(member):
+    """Else their data would not be made again when its version is raised."""
+    names = shared_code.names_of(member.kind)
+    used = {}
+    for file in member.files():
+        used.setdefault(shared_code.owner(file, names), []).append(file)
+    used.pop(None, None)
+    for name, found in used.items():
+        assert name in member.uses, f"`uses` of {member.definition} has no {name!r}: {found}"
+    assert {*member.uses} <= used.keys(), f"{member.definition} does not use all of its `uses`"
+
+
+def test_a_file_that_two_use_is_shared_code():
+    users = {}
+    for member in MEMBERS:
+        for file in member.files():
+            users.setdefault(file, {})[member.module] = member.kind
+    for file, modules in users.items():
+        if len(modules) > 1 and file.startswith("pipeline/"):
+            for kind in {*modules.values()}:
+                plain = (*shared_code.PLAIN, *shared_code.OPENS_WEIGHTS[kind])
+                shared = shared_code.owner(file, shared_code.names_of(kind))
+                assert shared or any(shared_code.holds(place, file) for place in plain), (
+                    f"{file}: add it to SHARED_CODE of pipeline/table.py, for {kind}"
+                )
 
 
 ABOUT_DATA = ("again", "carried over", r"\d (?:second|minute|hour|day)s?\b")

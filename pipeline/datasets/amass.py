@@ -126,6 +126,7 @@ class Amass(Dataset):
     name = "amass"
     splits = ("train",)
     version = 5  # 5: SMPL and NymeriaPlus are read, poses of zeros are not turned
+    uses = (*Dataset.uses, "bodies")
     release = Release(
         page="https://amass.is.tue.mpg.de",
         parts=(

@@ -129,6 +129,8 @@ class Dataset(ABC):
     name: ClassVar[str]
     splits: ClassVar[tuple[str, ...]]
     version: ClassVar[int]  # raised by hand whenever the same raw files would give other tracks
+    # shared code that makes its tracks, by names of `pipeline.table.SHARED_CODE`
+    uses: ClassVar[tuple[str, ...]] = ("readers",)
     release: ClassVar[Release] = Release()
     labels: ClassVar[LabelRules] = LabelRules()
     # options that state something of clips by their names, as "slow/*=240, a.mp4=120": what the

@@ -117,6 +117,7 @@ class Bedlam(Dataset):
     name = "bedlam"
     splits: ClassVar[tuple[str, ...]] = ("train",)
     version = 4  # 4, 3: images under other numbers are refused
+    uses = (*Dataset.uses, "bodies")
     release = Release(
         page="https://bedlam.is.tue.mpg.de",
         parts=(

@@ -70,6 +70,7 @@ class Emdb(Dataset):
     name = "emdb"
     splits = ("emdb1", "emdb2")
     version = 3  # 3: images that the labels do not count are refused
+    uses = (*Dataset.uses, "bodies")
     release = Release(
         page="https://eth-ait.github.io/emdb",
         parts=(

@@ -104,6 +104,7 @@ class MpiInf3dhp(Dataset):
     # 7: images of another size than the release's are refused, also without a camera; one thread
     # decodes a clip; wrong times
     version = 7
+    uses = (*Dataset.uses, "bodies")
 
     release = Release(
         page="https://vcai.mpi-inf.mpg.de/3dhp-dataset",

@@ -115,6 +115,7 @@ class ThreeDPW(Dataset):
     name = "3dpw"
     splits = ("train", "validation", "test")
     version = 6  # 6: no note of each video about a missing body model
+    uses = (*Dataset.uses, "bodies")
     release = Release(
         page="https://virtualhumans.mpi-inf.mpg.de/3DPW",
         parts=(

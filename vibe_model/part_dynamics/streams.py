@@ -59,6 +59,7 @@ class PrVipe(LabelStream):
 
     kind: ClassVar[str] = "pr_vipe"
     version: ClassVar[int] = 1
+    uses: ClassVar[tuple[str, ...]] = (*LabelStream.uses, "networks")
     dim: ClassVar[int] = 2 * SIZE
     columns: ClassVar[tuple[str, ...]] = ("kp_2d",)
     is_trained: ClassVar[bool] = True

@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass as validated
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Image as Image
 from pipeline.people.skeletons import Float32s
-from pipeline.plug_ins import ClassRegistry, drop_neutral
+from pipeline.plug_ins import ClassRegistry, drop_neutral, shared_versions
 from pipeline.processes import TIMEOUT
 from pipeline.processes.settings import Computing
 
@@ -48,6 +48,8 @@ class Detector(ABC):
 
     name: ClassVar[str]
     version: ClassVar[int] = 1  # raised by hand whenever the same images would give other people
+    # shared code that finds them, by names of `pipeline.table.SHARED_CODE`
+    uses: ClassVar[tuple[str, ...]] = ("detectors",)
     # options that were added later -> the value that changes nothing, which `identity` leaves out
     added: ClassVar[Mapping[str, Any]] = {}
     stand_in: ClassVar[bool] = False  # it is for demo data only, and finds no one in real images
@@ -133,9 +135,11 @@ get = _REGISTRY.get
 
 
 def identity(detector: Detector) -> dict[str, Any]:
-    """Call `Detector.identity`. Raises PlugInError if another package's detector fails in it."""
+    """Call `Detector.identity`, and add the versions of shared code. Raises PlugInError if another
+    package's detector fails in it.
+    """
     with _REGISTRY.calling(detector.name, "identity"):
-        return detector.identity()
+        return detector.identity() | shared_versions(detector.uses)
 
 
 def terms(detector: Detector) -> list[dict[str, str]]:

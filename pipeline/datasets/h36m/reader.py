@@ -145,6 +145,7 @@ class Human36M(Dataset):
     # 7: images of another size than the release's are refused; one thread decodes a clip; wrong
     # times
     version = 7
+    uses = (*Dataset.uses, "bodies")
 
     release = Release(
         page="http://vision.imar.ro/human3.6m",

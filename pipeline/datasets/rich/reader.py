@@ -87,6 +87,7 @@ class Rich(Dataset):
     name = "rich"
     splits = ("train", "val", "test")
     version = 1
+    uses = (*Dataset.uses, "bodies")
     release = Release(
         page="https://rich.is.tue.mpg.de",
         parts=(

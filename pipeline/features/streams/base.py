@@ -28,7 +28,7 @@ from cache.arrays import Array, Bools, Floats
 from pipeline.errors import MissingAssets
 from pipeline.features.weights import WeightsSpec
 from pipeline.files.pixels.frames import Image
-from pipeline.plug_ins import drop_neutral
+from pipeline.plug_ins import drop_neutral, shared_versions
 
 MOST_CROPS: Final = 8192  # in a batch, 1.2 GB of pixels
 # A label that every row has besides the columns: its track's fps / step; NaN if fps is unknown.
@@ -121,6 +121,8 @@ class Stream(ABC):
 
     kind: ClassVar[str]
     version: ClassVar[int] = 1  # increase it if the same crops give other numbers
+    # shared code that makes its numbers, by names of `pipeline.table.SHARED_CODE`
+    uses: ClassVar[tuple[str, ...]] = ("streams",)
     dtype: ClassVar[str] = "float32"  # or float16
     # whether its weights are trained here (`trained_by`); then other weights replace its rows
     is_trained: ClassVar[bool] = False
@@ -229,6 +231,7 @@ class Stream(ABC):
         """
         options = {option.name: getattr(self, option.name) for option in fields(self)}
         identity: dict[str, Any] = {"kind": self.kind, "version": self.version}
+        identity |= shared_versions(self.uses)
         for name, value in drop_neutral(options, self.added).items():
             if isinstance(value, Path):
                 if not value.is_file():
@@ -256,7 +259,8 @@ class Stream(ABC):
 
             {"kind": "hmr2", ..., "weights": {"kind": "file", "argument": "hmr2a.ckpt"}}
         """
-        options = {key: value for key, value in identity.items() if key not in ("kind", "version")}
+        code = ("kind", "version", "uses")
+        options = {key: value for key, value in identity.items() if key not in code}
         if "crop" in options:
             options["crop"] = CropPolicy.from_dict(options["crop"])
         types: dict[str, Any] = {f.name: type(f.default) for f in fields(cls)}

@@ -60,6 +60,8 @@ def _loaded_network(source: _NetworkSource) -> Network:
 class _SharedNetworkStream(NumberStream):
     """A stream whose network is shared with other streams and splits."""
 
+    uses: ClassVar[tuple[str, ...]] = (*NumberStream.uses, "networks")
+
     # exact: fp32; fast: bf16 if the device has it, cosine with exact at least 0.9999
     precision: Precision
 

@@ -62,6 +62,7 @@ DETECTORS: Final = "`python -m pipeline detect`, OpenPose or another one"
 class ClipDataset(Dataset):
     """A dataset of clips whose people a detector finds. Clips without its labels are rejected."""
 
+    uses = (*Dataset.uses, "clips")
     labels = LabelRules(keypoints_from="detected")
 
     def joint_order(self, clip: str) -> StatedOrder:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import cache
-from pipeline import datasets
+from pipeline import datasets, table
 from pipeline.datasets.penn_action import PennAction
 from pipeline.errors import PipelineError
 from pipeline.files.raw import RawVideo, changes
@@ -262,6 +262,17 @@ def test_a_killed_run_is_continued_with_the_same_reader_alone(penn):
     assert penn.plan().staging == made.staging
     newer = type("Newer", (PennAction,), {"version": 99})()
     assert penn.plan(dataset=newer).staging != made.staging
+
+
+def test_a_raised_version_of_shared_code_reads_the_videos_again_and_is_named(
+    penn, types, monkeypatch
+):
+    penn.converted("exact")
+    monkeypatch.setitem(table.SHARED_CODE, "readers", table.SharedCode(version=2, files=()))
+    types(CONVERT, "converted (why: uses was not set, is readers 2): videos 3 kept of 3")
+    types(CONVERT, "up to date")
+    extract = "extract penn_action/train --cache CACHE --weights untrained:0 --precision exact"
+    types(extract, "0 rows computed", "24 carried over")
 
 
 def test_a_plan_that_another_commit_has_made_old_is_refused(penn):
