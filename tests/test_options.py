@@ -19,23 +19,35 @@ from pipeline.features import streams
 from pipeline.features.streams.base import NumberStream
 from pipeline.features.weights import WeightsSpec
 from pipeline.steps.conversion.identity import reader_parts
+from vibe_model import models
+from vibe_model.part_dynamics.pr_vipe.config import PR_VIPE
+from vibe_model.settings import RunConfig
+from vibe_model.vibe.config import MPOSER
 
 UNTRAINED = WeightsSpec("untrained", "0")
 
 
 def record_of(kind):
+    """Of a class of options, or of a model's settings, without those that change no result."""
     options = {option.name for option in fields(kind)}
-    assert kind.added.keys() <= options, f"{kind}: `added` names options that there are not"
-    neutral = json.loads(json.dumps(dict(kind.added), default=str))
+    if issubclass(kind, RunConfig):
+        options -= kind.NEUTRAL
+        version, added = kind.VERSION, kind.ADDED
+    else:
+        version, added = kind.version, kind.added
+    assert added.keys() <= options, f"{kind}: `added` names options that there are not"
+    neutral = json.loads(json.dumps(dict(added), default=str))
     always = sorted(options - neutral.keys())
-    return {"version": kind.version, "always_recorded": always, "added": neutral}
+    return {"version": version, "always_recorded": always, "added": neutral}
 
 
 def kinds():
-    """Our datasets, streams and detectors, by the names of their records."""
+    """Our datasets, streams, detectors and models, by the names of their records."""
     found = {f"datasets/{name}": type(datasets.get(name)) for name in datasets.names()}
     found |= {f"streams/{name}": streams.find(name) for name in streams.names()}
     found |= {f"detectors/{name}": detectors.find(name) for name in detectors.names()}
+    trainings = (*models.every(), MPOSER, PR_VIPE)
+    found |= {f"models/{training.section}": training.config for training in trainings}
     for name, kind in found.items():
         if kind.__module__.startswith(("pipeline.", "vibe_model.")):
             yield name, kind
@@ -50,7 +62,10 @@ def test_an_option_that_older_data_do_not_record_is_listed_with_one_value_within
     earlier = recorded.value or now
     if earlier["version"] == now["version"]:
         new = {*now["always_recorded"]} - {*earlier["always_recorded"]}
-        assert not new, f"{name}: list the new options {new} in `added`, or raise its version"
+        assert not new, (
+            f"{name}: list {new} in `added`, or `ADDED` of a model's settings, with the value that "
+            "changes nothing; or raise its version"
+        )
         for option in now["added"].keys() & earlier["added"].keys():
             was = earlier["added"][option]
             value = now["added"][option]
