@@ -9,17 +9,19 @@ others test splits. For example, as printed:
     penn_action/train and penn_action/test share 1 subject:
         S1: 0001, 0002 | 0007
 
-People (subjects) and recordings are compared by their names (`compare_names`): those of
-`Dataset.origin`, and those of people in a video's labels (`VideoAccount.subjects`). The report of
-Luigi's tasks prints `summary`.
+People (subjects) and recordings are compared by their names (`compare_splits`): those of
+`Dataset.origin`, and those of people in a video's labels (`VideoAccount.subjects`). Videos of equal
+content are one recording under any names (`_equal_contents`). The report of Luigi's tasks prints
+`summary`.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -30,11 +32,13 @@ from pipeline.cli.console import DONE, DOUBT, WRONG, CommandResult, print_result
 from pipeline.cli.text import FEW, count, few
 from pipeline.datasets import find_installed
 from pipeline.datasets.base import Origin
+from pipeline.files.pixels.sources import file_part
 from pipeline.settings.arguments import cache_option
 
 TRAIN: Final = "train"  # name of training splits; all others are test splits
 # `Release.recording` where recordings are videos of the web, which have one name in all datasets
 PUBLISHED: Final = "video"
+EQUAL: Final = "equal content"  # in place of a name that videos share
 _NOT_COMPARABLE: Final = "names of two releases cannot be compared"
 
 
@@ -49,11 +53,13 @@ def _run(args: argparse.Namespace) -> int:
     share anything.
     """
     opened = cache.open(args.cache)
-    compared = compare_names([opened[name] for name in opened.splits])
+    compared = compare_splits([opened[name] for name in opened.splits])
     has_leaks = any(comparison.leaks for comparison in compared)
     result = CommandResult(compared, exit_code=int(has_leaks))
     if not any(comparison.is_of_training for comparison in compared):
         result.add_line("nothing to compare: this needs a split named train, and another one")
+    elif not has_leaks:
+        result.add_line("training and test splits share no video of equal content", DONE)
     # "a/train and b/test" -> kinds of things that they do not share
     unshared = defaultdict[str, list[str]](list)
     # kind of thing, reason -> pairs of splits for which it is unknown
@@ -62,9 +68,9 @@ def _run(args: argparse.Namespace) -> int:
         pair = f"{comparison.first} and {comparison.second}"
         if comparison.common:
             _add_common(result, comparison, pair, every=args.all)
-        if comparison.unknown:
+        elif comparison.is_impossible:
             unknown[comparison.what, comparison.unknown].append(pair)
-        elif not comparison.common:
+        else:
             unshared[pair].append(comparison.what)
     for pair, kinds in unshared.items():
         result.add_line(f"{pair} share no {' and no '.join(kinds)}", DONE)
@@ -109,12 +115,17 @@ class _Comparison(NamedTuple):
     second: str
     what: str  # the kind: subject; sequence, motion, video or recording
     common: tuple[_Common, ...]  # everything that is known to be shared
-    unknown: str  # why some or all videos cannot be compared; "" if all can
+    unknown: str  # why some or all videos cannot be compared by name; "" if all can
 
     @property
     def leaks(self) -> bool:
         """Whether training and test splits share anything."""
         return bool(self.common) and self.is_of_training
+
+    @property
+    def is_impossible(self) -> bool:
+        """Whether names cannot be compared, and nothing else is known to be shared."""
+        return bool(self.unknown) and not self.common
 
     @property
     def is_of_training(self) -> bool:
@@ -180,34 +191,38 @@ def _names_of(split: cache.Split) -> _SplitNames:
     )
 
 
-def compare_names(splits: Sequence[cache.Split]) -> list[_Comparison]:
-    """Compare splits by names of subjects and recordings, in this order:
+def compare_splits(splits: Sequence[cache.Split]) -> list[_Comparison]:
+    """Compare splits by names of subjects, and by names and contents of recordings, in this order:
 
     - every training split with every test split; these comparisons are always returned;
     - two other splits of a dataset, by recordings; returned if they share some;
     - a split with itself, for recordings that it has twice.
     """
     names = {split.name: _names_of(split) for split in splits}
+    contents = _equal_contents(splits)
     training = [*filter(_is_training, names)]
     tests = [name for name in names if name not in training]
     compared = list[_Comparison]()
     for train, test in itertools.product(training, tests):
-        compared += map(_compare, names[train], names[test])
+        compared.append(_compare(names[train].subjects, names[test].subjects))
+        compared.append(_compare(names[train].recordings, names[test].recordings, contents))
     for first, second in itertools.combinations(names, 2):
         dataset = first.partition("/")[0]
         is_one_dataset = second.partition("/")[0] == dataset
         if is_one_dataset and not {first, second}.intersection(training):
-            comparison = _compare(names[first].recordings, names[second].recordings)
+            comparison = _compare(names[first].recordings, names[second].recordings, contents)
             if comparison.common:
                 compared.append(comparison)
     for name, (_, recordings) in names.items():
         twice = list[_Common]()
-        for recording in recordings.known:
-            videos = recordings.videos[recording]
-            if len(videos) > 1:
-                twice.append(_Common(recording, tuple(videos[:1]), tuple(videos[1:])))
         # a sequence may have several cameras
-        if twice and recordings.what in ("motion", PUBLISHED):
+        if recordings.what in ("motion", PUBLISHED):
+            for recording in recordings.known:
+                videos = recordings.videos[recording]
+                if len(videos) > 1:
+                    twice.append(_Common(recording, tuple(videos[:1]), tuple(videos[1:])))
+        twice += _find_equal(name, name, contents, twice)
+        if twice:
             compared.append(_Comparison(name, name, recordings.what, tuple(twice), ""))
     return compared
 
@@ -216,8 +231,66 @@ def _is_training(split: str) -> bool:
     return split.rpartition("/")[2] == TRAIN
 
 
-def _compare(first: _Names, second: _Names) -> _Comparison:
-    """Compare the subjects of two splits, or their recordings."""
+def _equal_contents(splits: Sequence[cache.Split]) -> list[Mapping[str, list[str]]]:
+    """Videos of equal content: for each content, the names of its videos by split.
+
+    Files of images and clips are compared by the digest that the conversion has stored; videos
+    without images by their rows, which are read only if another split has a video of as many.
+    """
+    by_digest = defaultdict[str, dict[str, list[str]]](dict)
+    without_images = defaultdict[int, list[tuple[cache.Split, int, str]]](list)
+    for split in splits:
+        names = split.videos.names
+        digests = split.tables.texts("video_pixels")
+        n_rows = np.bincount(split.tracks.video, split.tracks.stop - split.tracks.start)
+        for number in np.flatnonzero(n_rows).tolist():
+            if digests[number]:
+                videos = by_digest[file_part(digests[number])]
+                videos.setdefault(split.name, []).append(names[number])
+            elif len(split.columns) > 1:  # not just the frames' numbers
+                without_images[int(n_rows[number])].append((split, number, names[number]))
+    for of_length in without_images.values():
+        if len({split.name for split, _, _ in of_length}) > 1:
+            for split, number, name in of_length:
+                by_digest[_digest_rows(split, number)].setdefault(split.name, []).append(name)
+    return [*by_digest.values()]
+
+
+def _digest_rows(split: cache.Split, video: int) -> str:
+    """Digest of the rows of a video's tracks, without the frames' numbers. video: its number."""
+    digest = hashlib.sha256()
+    for start, stop in split.tables.track_rows[split.tracks.video == video].tolist():
+        for column in sorted({*split.columns} - {"frame_index"}):
+            digest.update(split.rows(column, start, stop).tobytes())
+    return digest.hexdigest()
+
+
+def _find_equal(
+    first: str,
+    second: str,
+    contents: Collection[Mapping[str, list[str]]],
+    named: Collection[_Common],
+) -> list[_Common]:
+    """Videos of equal content in two splits, or in one if both are the same, that do not share a
+    name: then they are `named`.
+    """
+    pairs = {pair for common in named for pair in itertools.product(common.first, common.second)}
+    equal = []
+    for videos in contents:
+        ours = videos.get(first, [])
+        theirs = videos.get(second, [])
+        if first == second:
+            ours = ours[:1]
+            theirs = theirs[1:]
+        if not pairs.issuperset(itertools.product(ours, theirs)):
+            equal.append(_Common(EQUAL, tuple(ours), tuple(theirs)))
+    return equal
+
+
+def _compare(
+    first: _Names, second: _Names, contents: Collection[Mapping[str, list[str]]] = ()
+) -> _Comparison:
+    """Compare the subjects of two splits, or their recordings, which may have equal contents."""
     kind = first.what if first.what == second.what else "recording"
     common = list[_Common]()
     unknown = _NOT_COMPARABLE
@@ -229,6 +302,7 @@ def _compare(first: _Names, second: _Names) -> _Comparison:
         unknown = ""
         if nameless:
             unknown = f"not in the names of {' and '.join(nameless)}"
+    common += _find_equal(first.split, second.split, contents, common)
     return _Comparison(first.split, second.split, kind, tuple(common), unknown)
 
 
@@ -244,14 +318,16 @@ def summary(compared: Sequence[_Comparison]) -> str:
         for c in of_training
         if c.leaks
     ]
-    line = "; ".join(shared) or "training and test splits share no name of a person or recording"
-    if any(comparison.unknown for comparison in of_training):
+    line = "; ".join(shared)
+    if not line:
+        line = "training and test splits share no name of a person or recording, and no equal video"
+    if any(comparison.is_impossible for comparison in of_training):
         line += f" ({_count_unknown(of_training)})"
     return line
 
 
 def _count_unknown(compared: Sequence[_Comparison]) -> str:
-    n_unknown = sum(bool(comparison.unknown) for comparison in compared)
+    n_unknown = sum(comparison.is_impossible for comparison in compared)
     return f"{n_unknown} of {len(compared)} comparisons by name are impossible"
 
 

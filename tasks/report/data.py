@@ -178,7 +178,7 @@ def _overview_section(opened: OpenedCache) -> PageSection:
                 split.tracks.n_rows,
             )
         )
-    comparisons = leaks.compare_names(opened.splits)
+    comparisons = leaks.compare_splits(opened.splits)
     data = {
         "rows": rows,
         "problems": opened.problems,

@@ -1,12 +1,15 @@
 """`leaks`: what training and test splits share, of releases whose overlaps are known."""
 
+import shutil
 from collections.abc import Mapping
 
 import numpy as np
+import pytest
 
 import cache
-from pipeline.commands.leaks import compare_names
+from pipeline.commands.leaks import compare_splits
 from tests.made_splits import track_of, write_split
+from tests.pipeline.datasets.label_files import edit_labels
 from vibe_model.vibe.config import TrainConfig
 
 # Names as the releases have them: 3DPW's of training and validation, of the others a few.
@@ -63,7 +66,7 @@ def compare(root, splits):
             written.append((cache.VideoEntry(name=video), tracks))
         write_split(root, name, written, {})
     opened = cache.open(root)
-    found = compare_names([opened[name] for name in opened.splits])
+    found = compare_splits([opened[name] for name in opened.splits])
     return {(one.first, one.second, one.what): one for one in found}
 
 
@@ -220,3 +223,115 @@ def test_a_video_of_one_name_in_two_splits_of_a_dataset_is_found(tmp_path):
         ("penn_action/train", "penn_action/test"): (["0002"], True),
         ("videos/test", "videos/val"): (["b"], False),
     }
+
+
+CONVERT = "convert {} --raw RAW --cache CACHE"
+SHORT = f"{CONVERT} --set videos.min_frames=20"  # the embedded clips are short
+LEAKS = "leaks --cache CACHE"
+NO_EQUAL = "training and test splits share no video of equal content"
+
+
+def add_clip(embedded, raw, path):
+    """The embedded clip of kinetics/train as one's own, with its keypoints."""
+    source = embedded.raw("kinetics")
+    (clip,) = source.glob("train/*/*.mp4")
+    (keypoints,) = source.glob("keypoints/train/*")
+    (raw / path).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(clip, raw / path)
+    shutil.copytree(keypoints, (raw / "keypoints" / path).with_suffix(""))
+    shutil.copy(source / "STAND_IN.json", raw)
+
+
+def append_byte(file):
+    """Make another file of it that shows the same."""
+    file.write_bytes(file.read_bytes() + b"\0")
+
+
+def test_a_clip_that_is_in_train_and_test_under_two_names_is_a_leak(embedded, tmp_path, types):
+    raw = tmp_path / "raw"
+    for path in ("train/a.mp4", "test/b.mp4"):
+        add_clip(embedded, raw, path)
+    for split in ("videos/train", "videos/test"):
+        types(SHORT.format(split))
+    shown = types(LEAKS, "videos/train and videos/test share 1 video: equal content: ", code=1)
+    assert "equal content: train/a.mp4 | test/b.mp4" in shown
+    assert NO_EQUAL not in shown
+    append_byte(raw / "test/b.mp4")
+    types(SHORT.format("videos/test"))
+    types(LEAKS, NO_EQUAL, "videos/train and videos/test share no video")
+
+
+def test_a_clip_that_is_twice_in_one_split_is_told_and_no_leak(embedded, tmp_path, types):
+    for path in ("train/a.mp4", "train/more/c.mp4"):
+        add_clip(embedded, tmp_path / "raw", path)
+    types(SHORT.format("videos/train"))
+    types(LEAKS, "videos/train has twice 1 video: equal content: train/a.mp4 | train/more/c.mp4")
+
+
+def test_an_image_folder_in_train_and_test_is_a_leak_and_nothing_says_that_it_is_unknown(
+    embedded, tmp_path, types
+):
+    raw = embedded.copy("penn_action", tmp_path / "raw")
+    for kind in ("frames/{}", "labels/{}.mat"):
+        old, new = (raw / kind.format(name) for name in ("0001", "0009"))
+        (shutil.copytree if old.is_dir() else shutil.copy)(old, new)
+    edit_labels(raw / "labels/0009.mat", lambda label: label | {"train": -1})
+    for split in ("penn_action/train", "penn_action/test"):
+        types(CONVERT.format(split))
+    one = "penn_action/train and penn_action/test share 1 recording: equal content: 0001 | 0009"
+    shown = types(LEAKS, one, "1 of 2 comparisons by name are impossible", code=1)
+    assert "unknown" not in shown
+    everything = types(f"{LEAKS} --all", one, "subjects of penn_action/train and", code=1)
+    assert "recordings of" not in everything
+    (last,) = sorted((raw / "frames/0009").iterdir())[-1:]
+    last.unlink()
+    types(CONVERT.format("penn_action/test"))
+    types(LEAKS, NO_EQUAL, "2 of 2 comparisons by name are impossible")
+
+
+def motion(name, rows):
+    """A motion that is the same in each row of a number."""
+    pose = np.random.default_rng(7).random((200, 72), np.float32)[rows]
+    columns = {"frame_index": np.arange(len(pose)), "pose": pose, "has_smpl": pose[:, 0] > -1}
+    return cache.VideoEntry(name=name), [track_of(f"{name}/0", columns, video=name)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "is_equal"),
+    [
+        (slice(0, 100), True),
+        (slice(0, 99), False),  # cut differently
+        (slice(1, 101), False),
+        (slice(100, 200), False),
+    ],
+)
+def test_a_motion_in_two_splits_under_two_names_is_found_by_its_rows(tmp_path, rows, is_equal):
+    train = [motion("CMU/01/a_poses", slice(0, 100)), motion("CMU/01/b_poses", slice(50, 190))]
+    write_split(tmp_path, "amass/train", train)
+    write_split(tmp_path, "own/test", [motion("c", slice(100, 160)), motion("d", rows)])
+    opened = cache.open(tmp_path)
+    *_, recordings = compare_splits([opened[name] for name in opened.splits])
+    assert (recordings.first, recordings.second) == ("amass/train", "own/test")
+    assert recordings.leaks is is_equal
+    expected = [("equal content", ("CMU/01/a_poses",), ("d",))] if is_equal else []
+    assert [tuple(one) for one in recordings.common] == expected
+
+
+def test_what_the_official_lists_share_is_named_once_and_no_leak(embedded, tmp_path, types):
+    """It is equal by name and by content."""
+    raw = embedded.copy("emdb", tmp_path / "raw")
+    for file in raw.glob("P0/*/*.pkl"):
+        edit_labels(file, lambda label: label | {"emdb1": True, "emdb2": True})
+    for split in ("emdb/emdb1", "emdb/emdb2"):
+        types(CONVERT.format(split))
+    shown = types(LEAKS, "emdb/emdb1 and emdb/emdb2 share")
+    assert "equal content" not in shown
+    for sequence in raw.glob("P0/*"):
+        assert shown.count(f"P0/{sequence.name}: P0/{sequence.name} | P0/{sequence.name}") == 1
+
+
+def test_a_pair_of_splits_whose_video_is_found_is_not_said_to_be_impossible_to_compare(
+    tmp_path, types
+):
+    compare(tmp_path / "cache", {"penn_action/train": ["0001"], "penn_action/test": ["0001"]})
+    types(LEAKS, "share 1 recording: 0001", "1 of 2 comparisons by name are impossible", code=1)
