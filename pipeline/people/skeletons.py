@@ -36,6 +36,7 @@ from pipeline.files.numbers import Float32s as Float32s
 from pipeline.files.numbers import Floats as Floats
 from pipeline.files.numbers import Number as Number
 from pipeline.files.numbers import are_usable_numbers as are_usable_numbers
+from pipeline.people.joint_spellings import SPELLINGS, correct_spelling, joint_called
 from pipeline.people.joint_values import add_confidence as add_confidence
 from pipeline.people.joint_values import corners_of as corners_of
 from pipeline.people.joint_values import zero_invalid_joints as zero_invalid_joints
@@ -154,6 +155,8 @@ JOINTS: Final[Mapping[str, tuple[str, ...]]] = {
     ),
 }  # fmt: skip
 
+_ALL_NAMES: Final = frozenset(name for names in JOINTS.values() for name in names)
+
 # Which point of the body model (smpl, smpl54) stands for which joint. One model point may stand for
 # two (ankles, knees, shoulders). No other order has these points.
 _SMPL_POINT: Final[Mapping[str, str]] = {
@@ -263,25 +266,47 @@ def correspondence(source: Skeleton, target: Skeleton) -> tuple[list[int], list[
     """Match the joints of two skeletons by name: (take, put).
 
     Joint `take[i]` of the source is joint `put[i]` of the target. Joints that the source does not
-    have are missing in `put`. A body model's point (_SMPL_POINT) stands for a joint.
+    have are missing in `put`. A body model's point (_SMPL_POINT) stands for a joint. Raises
+    ValueError for a name in the source that is COCO's for one of our joints, or such a name or ours
+    but for one letter.
 
     >>> correspondence("h36m", "common14")[0]  # rows of J_regressor_h36m
     [6, 5, 4, 1, 2, 3, 16, 15, 14, 11, 12, 13, 8, 10]
     """
     position = {name: i for i, name in enumerate(joint_names(source))}
+    names = joint_names(target)
+    _refuse_spellings(position, names)
     for joint, point in _SMPL_POINT.items():
         if point in position:
             position.setdefault(joint, position[point])
-    names = joint_names(target)
     put = [i for i, name in enumerate(names) if name in position]
     return [position[names[i]] for i in put], put
+
+
+def _refuse_spellings(source: Mapping[str, int], target: Sequence[str]) -> None:
+    """Raise ValueError for a name in `source` that is not ours, but COCO's of a joint, or one of
+    COCO's names or of `target` but for one letter, whose joint the source lacks.
+    """
+    unknown = source.keys() - _ALL_NAMES
+    if not unknown:
+        return
+    spellings = SPELLINGS | dict(zip(target, target, strict=True))
+    missing = {spelling: joint for spelling, joint in spellings.items() if joint not in source}
+    for name in sorted(unknown):
+        joint = joint_called(name)
+        spelling = correct_spelling(name, missing)
+        if joint is None and spelling is not None:
+            joint = missing[spelling]
+        if joint is not None:
+            raise ValueError(f"no joint is called {name!r}: write {joint}")
 
 
 def convert(keypoints: NDArray[Number], *, source: Skeleton, target: Skeleton) -> NDArray[Number]:
     """Reorder joints (..., J, C) from the order `source` to `target`; a new array of one dtype.
 
     Joints that the source does not have are all zero, so their confidence is 0. Raises ValueError
-    if J is not the source's number of joints, or if the two have no joint in common.
+    if J is not the source's number of joints, if the two have no joint in common, and for names as
+    `correspondence` does.
     """
     take, put = correspondence(source, target)
     names = joint_names(source)

@@ -9,16 +9,23 @@ a better fit is no proof. Whatever the order comes from, joints that cannot be i
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
 
-from pipeline.clips.labels.order_check import LEAST_CONFIDENCE, bare_name, find_fault
+from pipeline.cli.text import first_few
+from pipeline.clips.labels.order_check import LEAST_CONFIDENCE, find_fault
 from pipeline.errors import RawDataError, refuse
 from pipeline.files.formats.names import shown_names
+from pipeline.people.joint_spellings import (
+    JOINT_OF_SPELLING,
+    SPELLINGS,
+    bare_name,
+    correct_spelling,
+    joint_called,
+)
 from pipeline.people.skeletons import Doubles, Skeleton, joint_names
 
 # number of joints -> the known orders, the usual one first
@@ -93,19 +100,30 @@ def order_joints(
 
 
 def _joints_by_name(place: Path, points: Doubles, names: Sequence[str]) -> OrderedJoints:
-    """The joints that a file names, as far as they are known here."""
+    """The joints that a file names, as far as they are known here.
+
+    Raises RawDataError if too few are known, or if an unknown name is that of a missing joint but
+    for one letter.
+    """
     column_of: dict[str, int] = {}
     unread = []
     for column, name in enumerate(names):
-        joint = _joint_called(name)
-        if joint is None:
+        joint = joint_called(name)
+        if joint is None or joint in column_of:
             unread.append(name)
         else:
-            column_of.setdefault(joint, column)
+            column_of[joint] = column
     if len(column_of) < FEWEST:
         expected = f"{FEWEST} or more of {', '.join(JOINT_OF_SPELLING)}"
         actual = f"{len(column_of)} among {shown_names(names)}"
         raise _order_error(place, expected, actual, "Give the joints these names.")
+    missing = [spelling for spelling, joint in SPELLINGS.items() if joint not in column_of]
+    corrections = {name: correct_spelling(name, missing) for name in unread}
+    misspelt = [name for name, spelling in corrections.items() if spelling is not None]
+    if misspelt:
+        expected = first_few([corrections[name] for name in misspelt])
+        do = "Correct them; joints that are others need names that differ more."
+        raise _order_error(place, expected, first_few(misspelt), do)
     skeleton: Skeleton = tuple(column_of)
     columns = [*column_of.values()]
     if len(points) and columns != [*range(points.shape[1])]:
@@ -164,62 +182,3 @@ def _other_order(
 
 def _list_orders(orders: Sequence[str]) -> str:
     return " or ".join(orders) or "no order that is known here"
-
-
-# --------------------------------------------------------------------------------------------------
-# spellings of annotation tools and detectors
-
-
-def _joints_by_spelling() -> dict[str, str]:
-    """Lower-case names of joints in files of PoseTrack, COCO, COCO-WholeBody and MPII -> our names:
-    "left_eye" -> "leye", "left_big_toe" -> "OP LBigToe".
-    """
-    names = {
-        "nose": "nose",
-        "head_bottom": "neck",
-        "upper_neck": "neck",
-        "head_top": "headtop",
-        "top_head": "headtop",
-        "op_neck": "OP Neck",
-    }
-    for joint in ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle"):
-        for side in ("left", "right"):
-            names[f"{side}_{joint}"] = f"{side[0]}{joint}"
-    for joint in ("big_toe", "small_toe", "heel"):
-        for side in ("left", "right"):
-            title = joint.title().replace("_", "")
-            names[f"{side}_{joint}"] = f"OP {side[0].upper()}{title}"
-    return names
-
-
-JOINT_OF_SPELLING: Final[Mapping[str, str]] = _joints_by_spelling()
-
-
-def _joint_called(name: str) -> str | None:
-    """Our name of a joint; None if it is unknown. Case, blanks, hyphens, underscores and dots do
-    not matter, and a side may be one letter.
-
-    "Neck" alone is unknown: some tools mean the middle of the shoulders, others the upper neck.
-
-    >>> [_joint_called(name) for name in ("RHip", "left-shoulder", "LBigToe", "Left Ankle", "Neck")]
-    ['rhip', 'lshoulder', 'OP LBigToe', 'lankle', None]
-    """
-    return _JOINT_OF_COMPACT_SPELLING.get(_compact(name))
-
-
-def _compact(name: str) -> str:
-    """A name in lower case, without separators."""
-    return re.sub(r"[\s_.-]", "", name).lower()
-
-
-def _joints_by_compact_spelling() -> dict[str, str]:
-    """All compact spellings -> our names."""
-    spelled = {}
-    for name, ours in JOINT_OF_SPELLING.items():
-        spelled[_compact(name)] = ours
-        if name.startswith(("left_", "right_")):
-            spelled[bare_name(ours)] = ours
-    return spelled
-
-
-_JOINT_OF_COMPACT_SPELLING: Final = _joints_by_compact_spelling()

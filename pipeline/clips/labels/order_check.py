@@ -22,6 +22,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from pipeline.clips.labels.people_table import blocks
+from pipeline.people.joint_spellings import bare_name
 from pipeline.people.skeletons import LIMBS, SIDED_JOINTS, Bools, Doubles, joint_names
 
 LEAST_CONFIDENCE: Final = 0.3  # joints with a lower score are ignored
@@ -69,11 +70,6 @@ _HIPS: Final = ("lhip", "rhip")
 _SHOULDERS: Final = ("lshoulder", "rshoulder")
 # joint -> the two joints whose midpoint it is by definition
 MIDPOINTS: Final = {"OP Neck": _SHOULDERS, "OP MidHip": _HIPS, "hip": _HIPS}
-
-
-def bare_name(joint: str) -> str:
-    """A joint's name in lower case, also of OpenPose's."""
-    return joint.removeprefix("OP ").lower()
 
 
 def find_fault(

@@ -24,7 +24,6 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from pipeline.clips.labels.joint_orders import JOINT_OF_SPELLING
 from pipeline.clips.labels.label_content import TWO_CORNERS, LabelContent
 from pipeline.clips.labels.label_values import DAMAGED
 from pipeline.clips.labels.people_table import FoundPeople, FoundPerson
@@ -38,6 +37,7 @@ from pipeline.files.formats.arrays import (
 from pipeline.files.formats.other_formats import ZIP
 from pipeline.files.formats.pickles import ARRAYS, ArrayUnpickler
 from pipeline.files.raw.files import open_unbuffered, read_regular
+from pipeline.people.joint_spellings import JOINT_OF_SPELLING
 from pipeline.people.skeletons import JOINTS, Doubles, correspondence
 
 TOOL: Final = "SAM 3D Body"

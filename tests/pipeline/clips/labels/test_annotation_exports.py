@@ -5,8 +5,8 @@ them.
 import numpy as np
 import pytest
 
-from pipeline.clips.labels.joint_orders import _joint_called
 from pipeline.errors import RawDataError
+from pipeline.people.joint_spellings import joint_called
 from pipeline.people.skeletons import joint_names
 from tests.pipeline.clips.labels.made_detections import N, coco_object, read, write
 from tests.pipeline.datasets.by_hand import standing
@@ -26,7 +26,7 @@ from tests.pipeline.datasets.by_hand import standing
     ],
 )
 def test_a_joint_is_known_in_any_usual_spelling(name, ours):
-    assert _joint_called(name) == ours
+    assert joint_called(name) == ours
 
 
 def test_frames_of_roboflow_are_those_of_the_original_names(tmp_path):
