@@ -421,7 +421,7 @@ class VideoOutcome(NamedTuple):
         if account["other_split"]:
             return cls(VideoState.OTHER_SPLIT, "", message)
         if not account["found"]:
-            return cls(VideoState.WITHOUT_TRACK, "no_person", "no person")
+            return cls(VideoState.WITHOUT_TRACK, "no_person", message or "no person")
         dropped = account["dropped"]
         main_reason = max(dropped, key=dropped.get, default="no_person")
         why = "; ".join(filter(None, [describe_dropped(dropped), *account["notes"]]))
@@ -457,9 +457,14 @@ def unread_lines(accounts: Iterable[VideoAccount]) -> list[str]:
     lines = []
     for kind, of_kind in sorted(videos.items()):
         line = f"{kind} in {count(len(of_kind), 'video')} ({first_few(of_kind)})"
-        listed = first_few([f"{name} ({n:,})" for name, n in names[kind].most_common()])
+        listed = describe_counts(names[kind])
         lines.append(f"{line}: {listed}" if listed else line)
     return lines
+
+
+def describe_counts(n_by_name: Mapping[str, int]) -> str:
+    """The commonest names, and how often each is there, such as "ball (527), dog (3)"."""
+    return first_few([f"{name} ({n:,})" for name, n in Counter(n_by_name).most_common()])
 
 
 def describe_dropped(dropped: Mapping[str, int]) -> str:

@@ -106,7 +106,7 @@ class InstaVariety(ClipDataset):
         # authors' script, which writes 50 a file.
         totals={"train": Totals(videos=13_601)},
     )
-    added: ClassVar[Mapping[str, Any]] = {"fits": False}
+    added: ClassVar[Mapping[str, Any]] = {**ClipDataset.added, "fits": False}
 
     def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
         columns = super().columns(split, body=body)

@@ -90,9 +90,10 @@ class Kinetics(ClipDataset):
         totals={"val": Totals(videos=19_906)},  # rows of the release's list
     )
     by_clip = ("joints",)
-    added: ClassVar[Mapping[str, Any]] = {"joints": None}
+    added: ClassVar[Mapping[str, Any]] = {**ClipDataset.added, "joints": None}
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.joint_order("")  # raises ConfigError for an invalid option
 
     def joint_order(self, clip: str) -> StatedOrder:

@@ -126,6 +126,7 @@ class OwnVideos(ClipDataset):
     )
     by_clip = ("fps", "joints")
     added: ClassVar[Mapping[str, Any]] = {
+        **ClipDataset.added,
         "cuts": True,
         "max_jitter": None,
         "max_limb_spread": None,
@@ -137,6 +138,7 @@ class OwnVideos(ClipDataset):
     }
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_options(self)
         if min(self.val, self.test) < 0 or self.val + self.test > 100:
             expected = "percentages, 100 together at most"

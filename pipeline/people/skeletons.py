@@ -267,8 +267,8 @@ def correspondence(source: Skeleton, target: Skeleton) -> tuple[list[int], list[
 
     Joint `take[i]` of the source is joint `put[i]` of the target. Joints that the source does not
     have are missing in `put`. A body model's point (_SMPL_POINT) stands for a joint. Raises
-    ValueError for a name in the source that is COCO's for one of our joints, or such a name or ours
-    but for one letter.
+    ValueError for a name in the source that is COCO's of a joint that it lacks, or such a joint's
+    name but for one letter.
 
     >>> correspondence("h36m", "common14")[0]  # rows of J_regressor_h36m
     [6, 5, 4, 1, 2, 3, 16, 15, 14, 11, 12, 13, 8, 10]
@@ -284,20 +284,17 @@ def correspondence(source: Skeleton, target: Skeleton) -> tuple[list[int], list[
 
 
 def _refuse_spellings(source: Mapping[str, int], target: Sequence[str]) -> None:
-    """Raise ValueError for a name in `source` that is not ours, but COCO's of a joint, or one of
-    COCO's names or of `target` but for one letter, whose joint the source lacks.
+    """Raise ValueError for a name in `source` that is not ours, if it is COCO's of a joint that the
+    source lacks, or COCO's or that of `target` but for one letter.
     """
     unknown = source.keys() - _ALL_NAMES
     if not unknown:
         return
-    spellings = SPELLINGS | dict(zip(target, target, strict=True))
+    spellings = {**SPELLINGS, **dict(zip(target, target, strict=True))}
     missing = {spelling: joint for spelling, joint in spellings.items() if joint not in source}
     for name in sorted(unknown):
-        joint = joint_called(name)
-        spelling = correct_spelling(name, missing)
-        if joint is None and spelling is not None:
-            joint = missing[spelling]
-        if joint is not None:
+        joint = joint_called(name) or missing.get(correct_spelling(name, missing) or "")
+        if joint is not None and joint not in source:
             raise ValueError(f"no joint is called {name!r}: write {joint}")
 
 

@@ -237,6 +237,7 @@ def _none_usable(record: ConversionRecord) -> str:
     why = ", ".join(reasons) or "nobody is labelled"
     text = f"{record.split.name}: no rows: {none_usable} ({why})."
     for video in record.split.videos:
-        if video.account["message"]:
-            return f"{text} The first, {video.name}: {video.account['message']}"
+        first = video.account["message"] or "; ".join(video.account["notes"])
+        if first:
+            return f"{text} The first, {video.name}: {first}"
     return text

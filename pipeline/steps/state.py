@@ -28,7 +28,7 @@ from pipeline.steps.recipe import Recipe
 from pipeline.steps.sentences import lost_videos, problems_of
 
 _SHOWN: Final = ("dropped", "set_aside", "notes", "assumed", "unread")  # keys of accounts
-_VIDEO_KEYS: Final = ("name", "found", "kept", "dropped", "set_aside", "message", "notes")
+_VIDEO_KEYS: Final = ("name", "found", "kept", "dropped", "set_aside", "message", "notes", "unread")
 
 
 class _StreamStatus(NamedTuple):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -26,7 +27,13 @@ from pipeline.cli.text import count
 from pipeline.clips.labels import sam_3d_body, text_files
 from pipeline.clips.labels.box_fit import check_people
 from pipeline.clips.labels.joint_orders import OrderedJoints, order_joints
-from pipeline.clips.labels.label_content import NOT_STATED, LabelContent, Sizes, Stated
+from pipeline.clips.labels.label_content import (
+    BOXES_ALONE,
+    NOT_STATED,
+    LabelContent,
+    Sizes,
+    Stated,
+)
 from pipeline.clips.labels.label_values import DAMAGED, ONE_VIDEO, countable_names, label_error
 from pipeline.clips.labels.people_formats import Source, format_of
 from pipeline.clips.labels.people_table import (
@@ -292,13 +299,13 @@ def _assemble(
     notes += ordered.notes
     if len(points) and ordered.unread:
         content.unread["joints not read"].update(dict.fromkeys(ordered.unread, len(points)))
+    if len(points) and are_boxes:
+        content.unread[BOXES_ALONE] = Counter()
     n_frozen = 0 if are_boxes else people.count_frozen()
     if n_frozen > MOST_FROZEN * len(points):
         share = f"{n_frozen / len(points):.0%}"
         notes.append(f"{share} of the people have the joints of the frame before: written twice?")
     _require_scores(place, ordered.points)
-    if content.passed_over:
-        notes.append(f"{content.passed_over} detections are no people, or marked as not to be used")
     start = people.find_frames()
     frames = people.frame[start[:-1]]
     identity, names = _identities(people, start, notes)
@@ -316,7 +323,7 @@ def _assemble(
         in_pixels=content.in_pixels,
         camera=content.camera,
         bad_boxes=content.bad_boxes,
-        unread={what: countable_names(n_by_name) for what, n_by_name in content.unread.items()},
+        unread={what: countable_names(names) for what, names in sorted(content.unread.items())},
     )
 
 

@@ -23,13 +23,16 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from pipeline.cli.text import first_few
 from pipeline.clips.labels.joint_orders import JOINT_COUNTS
 from pipeline.clips.labels.label_content import (
+    BY_CATEGORY,
+    BY_MARK,
+    PEOPLE,
     UNSCALED,
     LabelContent,
     LabelFormat,
     Sizes,
+    StatedClasses,
     tolerant_box,
 )
 from pipeline.clips.labels.label_values import (
@@ -40,14 +43,13 @@ from pipeline.clips.labels.label_values import (
     finite_score,
     joint_names,
     label_error,
-    left_out_notes,
     numbers,
     other_tool_error,
     records,
     track_id,
     whole_number,
 )
-from pipeline.clips.labels.people_table import FoundPeople, FoundPerson
+from pipeline.clips.labels.people_table import FoundPerson
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import load_json
 from pipeline.files.formats.large_json import StreamedList
@@ -63,13 +65,26 @@ ONE_FILE: Final = (
     "the formats)."
 )
 VISIBILITY: Final = (0, 1, 2)  # COCO's: not labelled, labelled and hidden, visible
-PEOPLE: Final = ("person", "people", "pedestrian", "human")  # names of their category
+# keys of people that are read, or that repeat or refine what is read
+OPENPOSE_KEYS: Final = frozenset({"pose_keypoints", "pose_keypoints_2d"})
+RESULT_KEYS: Final = frozenset(
+    {"image_id", "category_id", "keypoints", "score", "bbox", "box", "idx"}
+)
+COCO_KEYS: Final = frozenset(
+    {"id", "image_id", "category_id", "bbox", "score", "keypoints", "keypoint_scores", "track_id"}
+    | {"iscrowd", "attributes", "num_keypoints", "area", "segmentation"}
+)
+# of CVAT's attributes
+ATTRIBUTES: Final = frozenset(
+    f"attributes.{name}" for name in ("track_id", "keyframe", "occluded", "rotation")
+)
 # COCO's, AP-10K's and others; and joints that people do not have
 ANIMALS: Final = re.compile(
     "(?<![a-z])(animal|bird|cat|dog|horse|sheep|cow|elephant|bear|zebra|giraffe|monkey|macaque|ape"
     "|tiger|lion|mouse|mice|rat|pig|fox|wolf|deer|rabbit|fish|fly|locust|tail|tailbase|paw|hoof"
     "|withers|snout|beak|wings)(?![a-z])"
 )
+COCO_PERSON: Final = "1"
 _NAME_OF_IMAGE: Final = re.compile(r"(?P<name>(?:.*\D)?)(?P<number>[0-9]{1,18})", re.DOTALL)
 
 RESULTS: Final = LabelFormat("AlphaPose's and COCO's results", first_frame=0, box_form="x y w h")
@@ -112,42 +127,46 @@ def openpose_content(
     if files:
         pages = ((frame, file, load_json(file, do=DAMAGED)) for frame, file in files)
     processed = list[int]()  # frames
-    people = FoundPeople()
+    content = LabelContent(in_pixels="OpenPose does, by --keypoint_scale 0.")
     n_scaled = 0
-    for frame, file, content in pages:
-        page = content if isinstance(content, dict) else {}
+    for frame, file, stored in pages:
+        page = stored if isinstance(stored, dict) else {}
         scale = _scale(file, "canvas", (page.get("canvas_width"), page.get("canvas_height")), sizes)
         if "people" not in page:
             expected = "OpenPose's object with people, in a file for each frame"
-            raise label_error(file, "people", expected, _kind(content), ONE_FILE)
+            raise label_error(file, "people", expected, _kind(stored), ONE_FILE)
         for person in records(file, "people", page["people"]):
+            content.count_keys(person, OPENPOSE_KEYS)
             # OpenPose 1.0 wrote the first key, later versions the second one.
             key = "pose_keypoints" if "pose_keypoints" in person else "pose_keypoints_2d"
-            people.add(FoundPerson(frame, _joints(file, key, person.get(key)) * scale))
+            points = _joints(file, key, person.get(key)) * scale
+            content.people.add(FoundPerson(frame, points))
         n_scaled += (scale != 1).any()
         processed.append(frame)
-    notes = []
+    content.frames = processed
     if n_scaled:
-        notes.append(
+        content.notes.append(
             f"keypoints of {n_scaled} frames are of a canvas of another size: scaled to the "
             "clip's size"
         )
-    in_pixels = "OpenPose does, by --keypoint_scale 0."
-    return LabelContent(people, processed, notes=notes, in_pixels=in_pixels)
+    return content
 
 
 def results_content(
-    file: Path, results: Collection[Mapping[str, Any]] | StreamedList
+    file: Path,
+    results: Collection[Mapping[str, Any]] | StreamedList,
+    classes: StatedClasses,
 ) -> LabelContent:
     """Read one list of people with image names, without COCO's other categories."""
     content = LabelContent()
-    n_left_out = Counter[str]()  # results of a category, if it is not COCO's person
     clip = None  # the images' name before the frame number
     for result in results:
-        category = result.get("category_id", 1)
-        if category != 1:
-            n_left_out[f"category {kind(category)}"] += 1
+        stored = result.get("category_id", 1)
+        category = COCO_PERSON if stored == 1 else kind(stored)
+        if not classes.are_people(category, usual=[COCO_PERSON]):
+            content.unread[BY_CATEGORY][category] += 1
             continue
+        content.count_keys(result, RESULT_KEYS)
         clip, frame = _split_name(file, "image_id", result.get("image_id"), clip)
         box = None
         if "bbox" in result and "keypoints" not in result:
@@ -157,13 +176,13 @@ def results_content(
             box = tolerant_box(result.get("bbox", result.get("box")))
         if points is not None:
             content.people.add(FoundPerson(frame, points, _identity(file, result), box))
-    if not content.people and "category 0" in n_left_out:
-        actual = f"0 in {n_left_out['category 0']} of {len(results)} results, and 1 in none"
-        do = "Write category_id 1, or leave it out."
+    n_zeros = content.unread.get(BY_CATEGORY, Counter[str]()).get("0")
+    if not content.people and n_zeros:
+        actual = f"0 in {n_zeros} of {len(results)} results, and 1 in none"
+        do = f"Write category_id 1, leave it out, or state 0: {classes.setting}."
         raise label_error(file, "category_id", "1, COCO's person", actual, do)
     # AlphaPose's trackers count from 1; without a tracker, all identities are 0.
     content.people.forget_zeros()
-    content.notes += left_out_notes("result", n_left_out, "1 is COCO's person")
     return content
 
 
@@ -221,33 +240,32 @@ class _Categories(NamedTuple):
     people: frozenset[str]  # ids
     joints: list[str] | None  # names, if the file has them
     names: Mapping[str, str]  # of all categories, by id
+    is_assumed: bool  # several are people by no name and no joints
 
-    def assumption(self) -> str:
-        """A note of categories that are taken for people by no name and no joints; "" of none."""
-        taken = [self.names[category] for category in self.people]
-        if len(taken) < 2 or self.joints or any(name.casefold() in PEOPLE for name in taken):
-            return ""
-        return f"no category is called person: taken for people are {first_few(sorted(taken))}"
-
-    def other_than_people(self, annotation: Mapping[str, Any]) -> str | None:
-        """The name of an annotation's category if it is not people; None if it is.
-
-        All are people if the file names no categories, or the annotation has none.
-        """
+    def name(self, annotation: Mapping[str, Any]) -> str:
+        """The name of an annotation's category; its id if it is unknown."""
         category = str(annotation.get("category_id"))
-        is_known = bool(self.names) and "category_id" in annotation
-        if not is_known or category in self.people:
-            return None
         return self.names.get(category, category)
 
+    def are_people(self, annotation: Mapping[str, Any]) -> bool:
+        """Whether an annotation's category is people: all are if the file names no categories, or
+        the annotation has none.
+        """
+        is_known = bool(self.names) and "category_id" in annotation
+        return not is_known or str(annotation.get("category_id")) in self.people
 
-def _categories(file: Path, stored: object) -> _Categories:
-    """Choose the categories that are people: those with a name of PEOPLE, or without any all but
-    animals (AP-10K's, macaques). If some of these have keypoints, only they are people.
+
+def _categories(file: Path, stored: object, classes: StatedClasses) -> _Categories:
+    """Choose the categories that are people: those with a stated name, or one of PEOPLE. If none is
+    stated, and none has such a name, all but animals (AP-10K's, macaques). If some of these have
+    keypoints, only they are people. Raises RawDataError if none has a stated name.
     """
     listed = [*records(file, "categories", stored or [])]  # read once
-    people = [each for each in listed if str(each.get("name")).casefold() in PEOPLE]
-    if not people:
+    people = [each for each in listed if classes.are_people(str(each.get("name")), PEOPLE)]
+    is_assumed = not people
+    if is_assumed and listed and classes.names:
+        raise classes.no_people(file, "categories", [str(each.get("name")) for each in listed])
+    if is_assumed:
         people = [category for category in listed if not _is_animal(category)]
     with_joints = [category for category in people if category.get("keypoints")]
     if with_joints:
@@ -262,7 +280,8 @@ def _categories(file: Path, stored: object) -> _Categories:
             do = "Export one skeleton for all categories of people."
             raise label_error(file, key, "the same joints for all people", actual, do)
     name_of = {str(category.get("id")): str(category.get("name")) for category in listed}
-    return _Categories(frozenset(str(category.get("id")) for category in people), joints, name_of)
+    ids = frozenset(str(category.get("id")) for category in people)
+    return _Categories(ids, joints, name_of, is_assumed and len(ids) > 1 and joints is None)
 
 
 def _is_animal(category: Mapping[str, Any]) -> bool:
@@ -273,7 +292,9 @@ def _is_animal(category: Mapping[str, Any]) -> bool:
     return ANIMALS.search(" ".join(map(str, texts)).lower()) is not None
 
 
-def coco_content(file: Path, document: Mapping[str, Any], sizes: Sizes | None) -> LabelContent:
+def coco_content(
+    file: Path, document: Mapping[str, Any], sizes: Sizes | None, classes: StatedClasses
+) -> LabelContent:
     """Read COCO's object: `images`, `annotations` of people in them, and `categories`, of which
     that of people names the joints.
 
@@ -284,10 +305,9 @@ def coco_content(file: Path, document: Mapping[str, Any], sizes: Sizes | None) -
     wrote it.
     """
     images = _coco_images(file, document.get("images"), sizes)
-    categories = _categories(file, document.get("categories"))
+    categories = _categories(file, document.get("categories"), classes)
     annotations = _Annotations(file, document.get("annotations"), images, categories)
     content = annotations.people()
-    content.notes += filter(None, [categories.assumption()])
     content.frames = sorted(image.frame for image in images.values())
     for image in images.values():
         if image.camera is not None:
@@ -348,21 +368,25 @@ class _Annotations(NamedTuple):
         """Yield key, entry and image of each annotation of a single person. Others are counted in
         `content`.
         """
-        n_left_out = Counter[str]()  # annotations of a category that is no person
         for i, entry in enumerate(records(self.file, "annotations", self.stored)):
             key = f"annotations[{i}]"
             image_id = whole_number(self.file, f"{key}.image_id", entry.get("image_id"))
             if image_id not in self.images:
                 expected = "the id of one of images"
                 raise label_error(self.file, f"{key}.image_id", expected, str(image_id))
-            category = self.categories.other_than_people(entry)
-            if category is not None:
-                n_left_out[shown(category)] += 1
-            elif entry.get("iscrowd") == 1:
-                content.passed_over += 1
-            else:
-                yield key, entry, self.images[image_id]
-        content.notes += left_out_notes("annotation", n_left_out, "no people")
+            category = self.categories.name(entry)
+            if not self.categories.are_people(entry):
+                content.unread[BY_CATEGORY][category] += 1
+                continue
+            if entry.get("iscrowd") == 1:
+                content.unread[BY_MARK]["iscrowd"] += 1
+                continue
+            if self.categories.is_assumed:
+                content.unread["categories taken for people"][category] += 1
+            content.count_keys(entry, COCO_KEYS)
+            named = {f"attributes.{name}": value for name, value in attributes(entry).items()}
+            content.count_keys(named, ATTRIBUTES)
+            yield key, entry, self.images[image_id]
 
 
 class _CocoImage(NamedTuple):

@@ -7,10 +7,10 @@ each frame. A `LabelFormat` says how a format counts frames and pixels, and how 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from pipeline.clips.labels.joint_orders import StatedOrder
 from pipeline.clips.labels.label_values import label_error, whole_number
 from pipeline.clips.labels.people_table import FoundPeople
 from pipeline.errors import RawDataError
+from pipeline.files.formats.names import shown_names
 from pipeline.files.formats.other_formats import FORMATS
 from pipeline.people.skeletons import LARGEST, Doubles
 
@@ -35,12 +36,40 @@ CORNER_BOX: Final = "x y w h"
 CENTRE_BOX: Final = "cx cy w h"
 TWO_CORNERS: Final = "x y x y"
 UNSCALED: Final = np.ones(3)  # x, y and score of an image of the clip's size
+PEOPLE: Final = ("person", "people", "pedestrian", "human")  # names of their class
+# kinds of what nobody reads, as the lines about it begin
+NOT_READ: Final = "keys not read"
+BOXES_ALONE: Final = "boxes alone: no joint"
+BY_CATEGORY: Final = "people skipped by category"
+BY_CLASS: Final = "people skipped by class"
+BY_MARK: Final = "people skipped by a mark"
+NOBODY: Final = [-1]  # OpenPose's person_id without identities
+
+
+class StatedClasses(NamedTuple):
+    """The classes that are people, as far as the user states them."""
+
+    names: frozenset[str] = frozenset()  # or numbers, in lower case; empty: none is stated
+    setting: str = "people_classes"
+
+    def are_people(self, name: str, usual: Collection[str]) -> bool:
+        """Whether a class of this name, or number, is people. usual: those that are if none is
+        stated.
+        """
+        return name.casefold() in (self.names or usual)
+
+    def no_people(self, file: Path, key: str, classes: Iterable[str]) -> RawDataError:
+        """The error that none of a file's classes is people."""
+        expected = f"a class {' or '.join(sorted(self.names or PEOPLE))}"
+        do = f"State those that are people: {self.setting}."
+        return label_error(file, key, expected, shown_names(classes), do)
 
 
 class Stated(NamedTuple):
     """What the user states about a clip's files of people."""
 
     joints: StatedOrder = StatedOrder()
+    classes: StatedClasses = StatedClasses()
 
 
 NOT_STATED: Final = Stated()
@@ -53,7 +82,6 @@ class LabelContent:
     people: FoundPeople = field(default_factory=FoundPeople)
     frames: list[int] | None = None  # the frames that were processed, if the format lists them
     joints: Sequence[str] | None = None  # the joints' names, if the file has them
-    passed_over: int = 0  # number of detections that are no people, or are marked as not to be used
     box_form: str = CORNER_BOX  # of the people's boxes in the file
     bad_boxes: Counter[str] = field(default_factory=Counter)  # people who are left out, by reason
     first_bad_box: RawDataError | None = None
@@ -63,6 +91,14 @@ class LabelContent:
     in_pixels: str = ""  # advice how its tool writes pixels instead of shares of the image
     # frame -> (3, 3) homography from the previous frame to it
     camera: dict[int, Doubles] = field(default_factory=dict)
+
+    def count_keys(self, entry: Mapping[str, Any], known: frozenset[str]) -> None:
+        """Count the keys of a person that nobody reads, if they hold anything. known: all keys
+        that are read, or that repeat what others say.
+        """
+        for key in entry.keys() - known:
+            if entry[key] and entry[key] != NOBODY:
+                self.unread[NOT_READ][key] += 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from typing import Final, NamedTuple
 
 from pipeline.clips.files import KEYPOINTS, read_detection
 from pipeline.clips.labels.detections import ALPHAPOSE, SUFFIXES, UNREAD
+from pipeline.clips.labels.text_files import CLASSES
 from pipeline.clips.listing import visible_entries
 from pipeline.errors import FOLDER, RawDataError
 from pipeline.files.raw import RawVideo, VideoTexts
@@ -58,6 +59,7 @@ class _Labels(NamedTuple):
 
     path: str  # below the raw folder: keypoints/train/a.mp4.json
     is_folder: bool
+    classes: str | None = None  # the list of classes beside a text file (`text_files.CLASSES`)
 
 
 class _FolderNames(NamedTuple):
@@ -125,7 +127,8 @@ class ClipLabels:
             return VideoTexts(name, tuple(clips))
         if labels.is_folder:
             return VideoTexts(name, tuple(clips), (), (labels.path,))
-        return VideoTexts(name, (*clips, labels.path))
+        classes = () if labels.classes is None else (labels.classes,)
+        return VideoTexts(name, (*clips, labels.path, *classes))
 
     def find(self, clip: str, folder: str) -> _Labels | None:
         """Find the labels of the clip with this file name in `keypoints/<folder>`.
@@ -141,7 +144,10 @@ class ClipLabels:
             for name in (clip, _stem(clip)):
                 file = _first_in(files, name, suffixes)
                 if file is not None:
-                    return _Labels(f"{below}/{file}", is_folder=False)
+                    classes = None
+                    if CLASSES in files and file.endswith((".txt", ".csv")):
+                        classes = f"{below}/{CLASSES}"
+                    return _Labels(f"{below}/{file}", is_folder=False, classes=classes)
                 if name in folders:
                     return _Labels(f"{below}/{name}", is_folder=True)
         return None
@@ -186,7 +192,7 @@ class ClipLabels:
         of_all = None
         files, folders = self.list_names(folder)
         for name in sorted(files | folders):
-            if self.is_of_a_clip(folder, name):
+            if name == CLASSES or self.is_of_a_clip(folder, name):
                 continue
             plain_name = _plain(name)
             if plain_name in _NAMES_OF_ALL or name == ALPHAPOSE:

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.cli.text import count
 from pipeline.errors import RawDataError
 from pipeline.files.formats import arrays
 from pipeline.files.formats.large_json import StreamedList
@@ -22,7 +21,6 @@ EXPORT: Final = (
     "Export one of the joint orders in docs/datasets/kinetics.md: x, y and score of each "
     "joint in pixels."
 )
-MOST_NOTES: Final = 5  # of categories that are left out
 MOST_NAMES: Final = 100  # of joints, keys or classes that are not read; others are counted together
 ONE_VIDEO: Final = "Have the files of one video, and of one run of the detector, in a folder."
 OTHER_TOOL: Final = (
@@ -35,25 +33,14 @@ numbers: Final = partial(arrays.numbers, do=FORMATS)
 floats: Final = partial(arrays.floats, do=FORMATS)
 
 
-def left_out_notes(noun: str, n_by_name: Counter[str], why: str) -> list[str]:
-    """Notes of what is left out, by the name of its category: one for each of a few, and one for
-    all others.
-    """
-    listed = n_by_name.most_common(MOST_NOTES)
-    notes = [f"{count(n, noun)} of {name} left out: {why}" for name, n in listed]
-    n_others = n_by_name.total() - sum(n for _, n in listed)
-    if n_others:
-        others = f"others ({len(n_by_name) - len(listed):,})"
-        notes.append(f"{count(n_others, noun)} of {others} left out: {why}")
-    return notes
-
-
 def countable_names(n_by_name: Counter[str]) -> dict[str, int]:
     """Names in a file -> how often each is there, of the commonest MOST_NAMES ones: each as
     messages show it, without quotes. All others are one, "others".
     """
     names = Counter[str]()
-    for name, n in n_by_name.most_common(MOST_NAMES):
+    # in an order that does not change from run to run
+    listed = sorted(n_by_name.items(), key=lambda item: (-item[1], item[0]))
+    for name, n in listed[:MOST_NAMES]:
         names[shown(name).strip("'")] += n
     n_others = n_by_name.total() - names.total()
     if n_others:

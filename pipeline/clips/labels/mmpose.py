@@ -16,9 +16,12 @@ import numpy as np
 
 from pipeline.clips.labels.joint_orders import JOINT_COUNTS
 from pipeline.clips.labels.label_content import (
+    BY_CLASS,
+    PEOPLE,
     TWO_CORNERS,
     LabelContent,
     LabelFormat,
+    StatedClasses,
     tolerant_box,
 )
 from pipeline.clips.labels.label_values import (
@@ -31,17 +34,22 @@ from pipeline.clips.labels.label_values import (
     records,
     track_id,
 )
-from pipeline.clips.labels.people_table import FoundPeople, FoundPerson
+from pipeline.clips.labels.people_table import FoundPerson
 from pipeline.files.formats.large_json import StreamedList
 from pipeline.files.formats.names import kind
 
 IN_PICTURE: Final = "Use a 2D detector's output, x and y in pixels, not a pose lifter's 3D joints."
+# keys of people that are read, or that repeat or refine what is read; those of Ultralytics, too
+KEYS: Final = frozenset(
+    {"keypoints", "keypoint_scores", "bbox", "bbox_score", "track_id"}
+    | {"name", "class", "confidence", "box"}
+)
 INFERENCER: Final = LabelFormat("MMPose's inferencer", first_frame=0)  # it numbers by enumerate()
 DEMO: Final = LabelFormat("MMPose's demo", first_frame=1)  # it counts before it processes a frame
 
 
 def mmpose_content(
-    form: LabelFormat, file: Path, key: str, frames: object, meta: Any
+    form: LabelFormat, file: Path, key: str, frames: object, meta: Any, classes: StatedClasses
 ) -> LabelContent:
     """Read the list `frames` of a file. MMPose writes for each frame its number and `instances`,
     which have keypoints J x (x, y), keypoint_scores J and bbox. ViTPose in MMPose writes the same.
@@ -66,7 +74,7 @@ def mmpose_content(
         ordered = [by_id.get(str(j)) for j in range(len(by_id))]
         names = joint_names(file, "meta_info.keypoint_id2name", ordered)
 
-    people = FoundPeople()
+    content = LabelContent(joints=names, box_form=TWO_CORNERS)
     frame_numbers = []
     for i, entry in enumerate(frames):
         key_of_frame = f"{key}[{i}]"
@@ -82,10 +90,27 @@ def mmpose_content(
         frame_numbers.append(frame)
         key_of_people = f"{key_of_frame}.instances"
         for k, person in enumerate(records(file, key_of_people, stored)):
-            people.add(_instance(file, f"{key_of_people}[{k}]", frame, person, names))
+            if not _is_person(person, classes, content):
+                continue
+            content.count_keys(person, KEYS)
+            person_key = f"{key_of_people}[{k}]"
+            content.people.add(_instance(file, person_key, frame, person, names))
     if len(set(frame_numbers)) != len(frame_numbers):
         raise label_error(file, key, "each frame once", "one twice", ONE_VIDEO)
-    return LabelContent(people, sorted(frame_numbers), names, box_form=TWO_CORNERS)
+    content.frames = sorted(frame_numbers)
+    return content
+
+
+def _is_person(entry: Mapping[str, Any], classes: StatedClasses, content: LabelContent) -> bool:
+    """Whether an instance is a person, by the class that Ultralytics names: by default any is."""
+    name = entry.get("name")
+    if "class" not in entry or not isinstance(name, str) or classes.are_people(name, PEOPLE):
+        return True
+    if classes.names:
+        content.unread[BY_CLASS][name] += 1
+        return False
+    content.unread["classes taken for people"][name] += 1
+    return True
 
 
 def _instance(

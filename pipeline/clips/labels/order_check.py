@@ -161,7 +161,7 @@ class _StretchedOut:
         """
         y = self.points[..., 1]
         ankles = [self.columns["lankle"], self.columns["rankle"]]
-        highest_head = np.nanmin(y[:, self.heads], axis=1)
+        highest_head = np.nanmin(y[:, self.heads], axis=1, initial=np.inf)  # or no column
         is_below = highest_head > np.nanmax(y[:, ankles], axis=1)
         return np.asarray(self.is_vertical & is_below)
 

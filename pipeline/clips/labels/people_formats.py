@@ -46,7 +46,9 @@ FORMATS: Final = (
         "in `categories`, else see [Kinetics](kinetics.md); score: `keypoint_scores`, else v, "
         "which is 1 for visibility 1 and 2 | `track_id`, or CVAT's `attributes.track_id` |",
         lambda source: has(source.json, "images"),
-        lambda source, sizes: keypoints_json.coco_content(source.place, source.json, sizes),
+        lambda source, sizes: keypoints_json.coco_content(
+            source.place, source.json, sizes, source.stated.classes
+        ),
     ),
     PeopleFormat(
         "MMPose's inferencer",
@@ -58,7 +60,7 @@ FORMATS: Final = (
             source.json, lambda frame: isinstance(frame, list) or has(frame, "instances")
         ),
         lambda source, _: mmpose.mmpose_content(
-            mmpose.INFERENCER, source.place, "frames", source.json, None
+            mmpose.INFERENCER, source.place, "frames", source.json, None, source.stated.classes
         ),
     ),
     PeopleFormat(
@@ -72,6 +74,7 @@ FORMATS: Final = (
             "instance_info",
             source.json["instance_info"],
             source.json.get("meta_info"),
+            source.stated.classes,
         ),
     ),
     PeopleFormat(
@@ -105,7 +108,9 @@ FORMATS: Final = (
         "the number at the end of `image_id` | `x y w h`, px | see Kinetics | `idx`, unless "
         "all are 0 |",
         lambda source: source.json == [] or _is_list(source.json, lambda r: isinstance(r, dict)),
-        lambda source, _: keypoints_json.results_content(source.place, source.json),
+        lambda source, _: keypoints_json.results_content(
+            source.place, source.json, source.stated.classes
+        ),
     ),
     PeopleFormat(
         "YOLO",
@@ -113,14 +118,16 @@ FORMATS: Final = (
         "file name | `cx cy w h`, fractions of the image | COCO's 17, if it has joints | last "
         "number, if tracked |",
         lambda source: bool(source.frames),
-        lambda source, sizes: text_files.yolo_content(source.frames, sizes()[0]),
+        lambda source, sizes: text_files.yolo_content(
+            source.frames, sizes()[0], source.stated.classes
+        ),
     ),
     PeopleFormat(
         "MOT",
         "| MOT (MOTChallenge) | text that begins with a number: `frame,id,x,y,w,h,conf,...` | "
         "1 | `x y w h`, px; the first pixel is 1 | none | `id`, unless it is -1 |",
         lambda source: text_files.are_mot_lines(source.text),
-        lambda source, _: text_files.mot_content(source.place),
+        lambda source, _: text_files.mot_content(source.place, source.stated.classes),
     ),
     PeopleFormat(
         "Sports2D's TRC in px",

@@ -35,25 +35,28 @@ import math
 import re
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final, NamedTuple, NoReturn, Self
 
 import numpy as np
 
-from pipeline.cli.text import FEW, first_few
 from pipeline.clips.labels.label_content import (
+    BY_CLASS,
+    BY_MARK,
     CENTRE_BOX,
     LARGEST_SHARE,
+    PEOPLE,
     LabelContent,
     LabelFormat,
+    StatedClasses,
 )
 from pipeline.clips.labels.label_values import (
     DAMAGED,
+    MOST_NAMES,
     finite_score,
     floats,
     label_error,
-    left_out_notes,
     other_tool_error,
     whole_number,
 )
@@ -73,8 +76,9 @@ TEXT: Final = "text in UTF-8"
 HEAD: Final = 1 << 17  # bytes, which tell another file from text
 LONGEST_TRACK: Final = 200  # characters of its name
 MOST_DIGITS: Final = 12  # of a frame's number
-# classes of MOT16's truth: no class, pedestrian, on a vehicle, standing
-MOT_PEOPLE: Final = (-1, 1, 2, 7)
+CLASSES: Final = "labels.txt"  # names of MOT's classes, as CVAT writes them: a line each
+NO_CLASS: Final = -1
+MOT_PEOPLE: Final = ("1", "2", "7")  # of MOT16's truth: pedestrian, on a vehicle, standing
 JOINTS: Final = 17  # COCO's, of YOLO's pose models
 KEYPOINT_NUMBERS: Final = (0, 2 * JOINTS, 3 * JOINTS)  # none, without and with confidence
 N_BEFORE: Final = 5  # numbers of a YOLO line before its keypoints: class and box
@@ -112,7 +116,10 @@ def csv_content(file: Path, first: str) -> LabelContent:
         raise label_error(file, "line 1", expected, actual, do)
     content = LabelContent()
     with reading(file, "CSV", do=HEADER):
+        header = {name.strip() for name in next(csv.reader([first]))}
+        unread = header.difference(COLUMNS, [""])
         for key, track, frame, box in _csv_people(file, first):
+            content.unread["columns not read"].update(unread)
             corners = CSV.parse_box(file, key, floats(file, key, box), content)
             if corners is not None:
                 content.people.add(FoundPerson(frame, corners, track))
@@ -210,13 +217,15 @@ def _refuse_second(file: Path, first: str, track: object, frame: int) -> NoRetur
     raise label_error(file, second[0], "one box a frame", actual, HEADER)
 
 
-def mot_content(file: Path) -> LabelContent:
+def mot_content(file: Path, classes: StatedClasses) -> LabelContent:
     """Read MOT's lines. Lines with confidence 0 are skipped. With 9 columns, the eighth is a
-    class, as in MOT16's ground truth. Raises RawDataError.
+    class: its number in a list (`_ClassList`), or without one in MOT16's ground truth. Raises
+    RawDataError.
     """
     content = LabelContent()
+    class_list = _ClassList.beside(file, classes)
     largest = 0.0  # number of a box
-    eighth = set[float]()  # numbers in files that should have no class there, a few of them
+    eighth = Counter[float]()  # numbers in files that should have no class there
     for key, line in lines_of(file):
         values = floats(file, key, line.split(","))
         if file.suffix.lower() == ".csv" and len(values) == len(COLUMNS):
@@ -235,35 +244,83 @@ def mot_content(file: Path) -> LabelContent:
         if len(values) > 6:
             score = finite_score(file, key, values[6])
         box_score = score if score > 0 else 1.0  # some trackers write -1
-        if len(values) in (8, 10) and len(eighth) <= FEW:
-            eighth.add(values[7])
-        is_no_person = len(values) == 9 and values[7] not in MOT_PEOPLE
-        if score == 0 or is_no_person:
-            content.passed_over += 1
+        if len(values) in (8, 10) and len(eighth) <= MOST_NAMES:
+            eighth[values[7]] += 1
+        if score == 0:
+            content.unread[BY_MARK]["confidence 0"] += 1
+            continue
+        if len(values) == 9 and not class_list.is_person(values[7], content):
             continue
         corners = MOT.parse_box(file, key, values[2:6], content, box_score)
         if corners is not None:
             track = None if identity < 0 else identity
             content.people.add(FoundPerson(frame, corners, track))
     if len(eighth) > 1 and all(value >= 0 and value % 1 == 0 for value in eighth):
-        found = first_few([f"{value:.0f}" for value in sorted(eighth)])
-        content.notes.append(f"a class in column 8 ({found}) is not used: it is with 9 columns")
+        numbers = {f"{value:.0f}": n for value, n in eighth.items()}
+        content.unread["column 8 not read, a class in files of 9 columns,"].update(numbers)
     if largest <= LARGEST_SHARE:
         actual = f"numbers up to {largest:.3g}: shares of the image"
         do = "Multiply x and w by the image's width, y and h by its height."
         raise label_error(file, "boxes", "x y w h in px", actual, do)
+    if not content.people:
+        class_list.require_people(file)
     return content
 
 
-def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> LabelContent:
-    """Read YOLO's files, (number, file) each, without classes other than 0, COCO's person.
+class _ClassList(NamedTuple):
+    """Which classes of MOT's lines are people."""
+
+    names: Mapping[str, str]  # by number; {} without a list
+    stated: StatedClasses
+
+    @classmethod
+    def beside(cls, file: Path, stated: StatedClasses) -> Self:
+        """Read the list beside MOT's file, or beside its folder `gt`, if there is one."""
+        folders = [file.parent]
+        if file.parent.name == "gt":
+            folders.append(file.parent.parent)
+        for folder in folders:
+            if (folder / CLASSES).is_file():
+                lines = enumerate(_text_lines(folder / CLASSES, TEXT), 1)
+                names = {str(number): name.strip() for number, name in lines if name.strip()}
+                return cls(names, stated)
+        return cls({}, stated)
+
+    def is_person(self, number: float, content: LabelContent) -> bool:
+        """Whether a line's class is a person; `content` counts those that are not, and, without a
+        list or a statement, all.
+        """
+        if number == NO_CLASS:
+            return True
+        name = f"{number:g}"
+        name = self.names.get(name, name)
+        is_person = self._are_people(name)
+        if not (self.names or self.stated.names):
+            state = "taken" if is_person else "skipped"
+            content.unread["classes as MOT16 numbers them"][f"{name} {state}"] += 1
+        elif not is_person:
+            content.unread[BY_CLASS][name] += 1
+        return is_person
+
+    def require_people(self, file: Path) -> None:
+        """Raise RawDataError if there is a list, and none of its classes is people."""
+        if self.names and not any(map(self._are_people, self.names.values())):
+            raise self.stated.no_people(file, CLASSES, self.names.values())
+
+    def _are_people(self, name: str) -> bool:
+        return self.stated.are_people(name, PEOPLE if self.names else MOT_PEOPLE)
+
+
+def yolo_content(
+    files: Sequence[tuple[int, Path]], size: tuple[int, int], classes: StatedClasses
+) -> LabelContent:
+    """Read YOLO's files, (number, file) each: of classes that are stated, or of 0, COCO's person.
 
     The numbers after box and joints are used last (`_use_endings`), because all lines together tell
     what they are. Raises RawDataError.
     """
     content = LabelContent(box_form=CENTRE_BOX)
     endings = array("d")  # two for each person: the numbers after box and joints, NaN without
-    skipped = Counter[str]()  # lines of a class that is no person
     line_formats = set[int]()  # the KEYPOINT_NUMBERS that lines have
     for number, file in files:
         frame = YOLO.frame(file, "name", number)
@@ -271,8 +328,8 @@ def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> La
             values = floats(file, key, line.split())
             n_keypoints = _count_keypoint_numbers(file, key, len(values))
             number_of_class = whole_number(file, f"{key}, class", values[0])
-            if number_of_class != 0:
-                skipped[f"class {number_of_class}"] += 1
+            if not classes.are_people(str(number_of_class), usual=["0"]):
+                content.unread[BY_CLASS][str(number_of_class)] += 1
                 continue
 
             line_formats.add(n_keypoints)
@@ -296,7 +353,6 @@ def yolo_content(files: Sequence[tuple[int, Path]], size: tuple[int, int]) -> La
             content.people.add(FoundPerson(frame, points, box=box))
             endings.extend((*ending, math.nan, math.nan)[:2])
     _use_endings(content.people, np.asarray(endings).reshape(-1, 2))
-    content.notes += left_out_notes("line", skipped, "0 is COCO's person")
     return content
 
 

@@ -20,16 +20,16 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
-from typing import Any, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 
-from pipeline.accounting import VideoAccount
+from pipeline.accounting import VideoAccount, describe_counts
 from pipeline.cli.text import count, first_few
 from pipeline.clips.files import KEYPOINTS, MADE_BY, read_info
 from pipeline.clips.labels.detections import UNREAD, Detections, read_detections, read_results
 from pipeline.clips.labels.joint_orders import StatedOrder
-from pipeline.clips.labels.label_content import Stated
+from pipeline.clips.labels.label_content import Stated, StatedClasses
 from pipeline.clips.labels.label_files import own_labels
 from pipeline.clips.labels.people_table import ByFrame
 from pipeline.clips.tracks.linking import SECOND
@@ -44,7 +44,7 @@ from pipeline.datasets.shared.clips.people import (
 )
 from pipeline.datasets.shared.images import require_frames
 from pipeline.datasets.shared.in_pixels import DETECTED_OUTSIDE, STRAY_JOINTS, require_pixels
-from pipeline.errors import RawDataError, refuse
+from pipeline.errors import ConfigError, RawDataError, refuse
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.cuts import cuts_of
 from pipeline.files.pixels.frames import MOST_LOST, Video
@@ -62,8 +62,16 @@ DETECTORS: Final = "`python -m pipeline detect`, OpenPose or another one"
 class ClipDataset(Dataset):
     """A dataset of clips whose people a detector finds. Clips without its labels are rejected."""
 
+    # names or numbers of the classes that are people in keypoint files, as "player, referee";
+    # unset: person, people, pedestrian and human, or those that the file's format numbers as people
+    people_classes: str | None = None
+
     uses = (*Dataset.uses, "clips")
     labels = LabelRules(keypoints_from="detected")
+    added: ClassVar[Mapping[str, Any]] = {"people_classes": None}
+
+    def __post_init__(self) -> None:
+        self.classes()  # raises ConfigError for an invalid option
 
     def joint_order(self, clip: str) -> StatedOrder:
         """What the user states about files of a clip that do not name their joints."""
@@ -71,7 +79,16 @@ class ClipDataset(Dataset):
 
     def stated(self, clip: str) -> Stated:
         """What the user states about the label files of a clip."""
-        return Stated(self.joint_order(clip))
+        return Stated(self.joint_order(clip), self.classes())
+
+    def classes(self) -> StatedClasses:
+        """The classes that the user states to be people. Raises ConfigError for an empty name."""
+        names = [name.strip().casefold() for name in (self.people_classes or "").split(",")]
+        if self.people_classes is not None and "" in names:
+            expected = 'names or numbers between commas, as "player, referee"'
+            problem = f"{self.name}: people_classes is {self.people_classes!r}; expected {expected}"
+            raise ConfigError(problem, "people_classes")
+        return StatedClasses(frozenset(filter(None, names)), f"[{self.name}] people_classes")
 
     def origin(self, video: str) -> Origin:
         """The recording is the published video: the stem of the clip's file name, in any folder.
@@ -191,7 +208,8 @@ def _read_labels(
     if detections.is_order_assumed:
         account.assume(f"the joint order {detections.skeleton}", setting=stated.joints.setting)
     if not detections.n_persons:
-        account.note(f"{place.name} has no person in any frame")
+        unread = [f"{what}: {describe_counts(n)}" for what, n in account.unread.items()]
+        account.note("; ".join([f"{place.name} has no person in any frame", *unread]))
     return _ClipDetections(place, info, detections)
 
 

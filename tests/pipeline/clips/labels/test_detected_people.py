@@ -1,12 +1,13 @@
 """Who of a detector's file is a person, and which people are the same one."""
 
 import json
-import re
 
 import numpy as np
 import pytest
 
 from pipeline.clips.labels.detections import read_detections
+from pipeline.clips.labels.label_content import BOXES_ALONE, BY_CATEGORY, BY_CLASS, BY_MARK
+from pipeline.clips.labels.label_values import MOST_NAMES
 from tests.pipeline.clips.labels.made_detections import (
     CASES,
     COCO_NAMES,
@@ -26,10 +27,8 @@ def test_a_crowd_is_no_person(tmp_path):
     (tmp_path / "x.json").write_text(json.dumps(content))
     found = read_detections(tmp_path / "x.json", "x", lambda: [SIZE])
     assert found.n_persons == N - 1
-    assert [note[:26] for note in found.notes] == [
-        "1 annotation of 'car' left",
-        "1 detections are no people",
-    ]
+    assert found.unread == {BY_CATEGORY: {"car": 1}, BY_MARK: {"iscrowd": 1}}
+    assert not found.notes
 
 
 def category(name, joints=COCO_NAMES, **more):
@@ -53,30 +52,27 @@ def test_animals_are_no_people(one, is_person, tmp_path):
             tmp_path / "k", {"": coco_object() | {"categories": [one, {"id": 3, "name": "bear"}]}}
         )
     )
-    names = ["bear"] if is_person else [one["name"], "bear"]
+    skipped = {"bear": 1} if is_person else {one["name"]: N, "bear": 1}
     assert found.n_persons == (N if is_person else 0)
-    assert [
-        note.partition(" left")[0].rpartition("'")[0].partition("'")[2] for note in found.notes
-    ] == names
+    assert found.unread[BY_CATEGORY] == skipped
 
 
 @pytest.mark.parametrize(
-    ("people", "other", "said"),
+    ("people", "other", "unread"),
     [
-        ("Person", "car", "annotation of 'car' left out"),
-        ("pedestrian", "car", "annotation of 'car' left out"),
-        ("player", "ball", "no category is called person: taken for people are ball, player"),
+        ("Person", "car", {BY_CATEGORY: {"car": 1}}),
+        ("pedestrian", "car", {BY_CATEGORY: {"car": 1}}),
+        ("player", "ball", {"categories taken for people": {"player": N, "ball": 1}}),
     ],
 )
 def test_without_joints_people_are_told_by_the_name_of_their_category(
-    people, other, said, tmp_path
+    people, other, unread, tmp_path
 ):
     categories = [{"id": 1, "name": people}, {"id": 3, "name": other}]
     found = read(
         write(tmp_path / "k", {"": coco_object(joints=False) | {"categories": categories}})
     )
-    (note,) = found.notes
-    assert said in note
+    assert found.unread == {BOXES_ALONE: {}, **unread}
     assert found.n_persons == N + (people == "player")
 
 
@@ -103,12 +99,12 @@ def test_classes_in_a_column_that_is_none_of_mots_are_noted(ending, said, tmp_pa
     """VisDrone has them in the eighth of ten."""
     lines = [f"{t + 1},{k},100,80,60,150,{ending.format(k)}" for t in EVERY for k in (1, 4)]
     found = read(write(tmp_path / "k.txt", {"": "\n".join(lines)}))
-    expected = ["a class in column 8 (1, 4) is not used: it is with 9 columns"] * said
-    assert [*found.notes] == expected
+    classes = {"column 8 not read, a class in files of 9 columns,": {"1": N, "4": N}}
+    assert found.unread == {BOXES_ALONE: {}} | (classes if said else {})
 
 
 @pytest.mark.parametrize("form", ["results", "coco", "yolo"])
-def test_many_categories_that_are_no_people_are_a_few_notes(form, tmp_path):
+def test_many_categories_that_are_no_people_are_counted_together(form, tmp_path):
     n_categories = 300
     if form == "yolo":
         line = "0 0.5 0.5 0.1 0.3\n"
@@ -125,8 +121,10 @@ def test_many_categories_that_are_no_people_are_a_few_notes(form, tmp_path):
         files = {"": content}
     found = read(write(tmp_path / "k", files))
     assert found.n_persons == N
-    assert len(found.notes) == 6
-    assert re.search(r"^2,36\d .* of others \(29[56]\) left out", found.notes[-1])
+    (skipped,) = (n for what, n in found.unread.items() if what in (BY_CATEGORY, BY_CLASS))
+    assert len(skipped) == MOST_NAMES + 1
+    n_named = sum(n for name, n in skipped.items() if name != "others")
+    assert skipped["others"] + n_named == n_categories * N + (form == "coco")
 
 
 def two_people(**more):
