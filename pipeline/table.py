@@ -92,8 +92,9 @@ SHARED_CODE: Final[Mapping[str, SharedCode]] = {
         version=1,
         files=("pipeline/datasets/shared/smpl.py",),
     ),
+    # 2: what files of people state is used, and what of them is not read is told
     "clips": SharedCode(
-        version=1,
+        version=2,
         files=(
             "pipeline/clips/files.py",
             "pipeline/clips/labels/",

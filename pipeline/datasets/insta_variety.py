@@ -79,8 +79,7 @@ class InstaVariety(ClipDataset):
     # clip; wrong times; joint orders of videos' keypoints are assumed, not searched; bad boxes,
     # zeros, places in a list
     # 11: linking under a moving camera; left and right by time
-    # 12: what files of people state is used, and what of them is not read is told
-    version = 12
+    version = 11
     release = Release(
         page="https://github.com/akanazawa/human_dynamics",
         parts=(

@@ -74,8 +74,7 @@ class Kinetics(ClipDataset):
     # clip; wrong times; joint orders are stated or assumed, not searched; bad boxes, zeros,
     # places in a list
     # 15: linking under a moving camera; left and right by time
-    # 16: what files of people state is used, and what of them is not read is told
-    version = 16
+    version = 15
     release = Release(
         page="https://github.com/cvdfoundation/kinetics-dataset",
         parts=(*_parts("train", None), *_parts("val", 19_906)),

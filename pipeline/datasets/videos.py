@@ -118,8 +118,7 @@ class OwnVideos(ClipDataset):
     # clip; wrong times; joint orders are stated or assumed, not searched; bad boxes, zeros,
     # places in a list
     # 12: linking under a moving camera; left and right by time
-    # 13: what files of people state is used, and what of them is not read is told
-    version = 13
+    version = 12
     release = Release(
         optional_splits=frozenset({"val", "test"}),  # used if a folder or a setting says so
         recording="video",
