@@ -27,12 +27,10 @@ from pipeline.clips.labels.joint_orders import JOINT_COUNTS
 from pipeline.clips.labels.label_content import (
     BY_CATEGORY,
     BY_MARK,
-    PEOPLE,
     UNSCALED,
     LabelContent,
     LabelFormat,
     Sizes,
-    StatedClasses,
     tolerant_box,
 )
 from pipeline.clips.labels.label_values import (
@@ -41,7 +39,6 @@ from pipeline.clips.labels.label_values import (
     ONE_VIDEO,
     attributes,
     finite_score,
-    joint_names,
     label_error,
     numbers,
     other_tool_error,
@@ -49,6 +46,7 @@ from pipeline.clips.labels.label_values import (
     track_id,
     whole_number,
 )
+from pipeline.clips.labels.people_classes import Categories, StatedClasses, read_categories
 from pipeline.clips.labels.people_table import FoundPerson
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import load_json
@@ -77,12 +75,6 @@ COCO_KEYS: Final = frozenset(
 # of CVAT's attributes
 ATTRIBUTES: Final = frozenset(
     f"attributes.{name}" for name in ("track_id", "keyframe", "occluded", "rotation")
-)
-# COCO's, AP-10K's and others; and joints that people do not have
-ANIMALS: Final = re.compile(
-    "(?<![a-z])(animal|bird|cat|dog|horse|sheep|cow|elephant|bear|zebra|giraffe|monkey|macaque|ape"
-    "|tiger|lion|mouse|mice|rat|pig|fox|wolf|deer|rabbit|fish|fly|locust|tail|tailbase|paw|hoof"
-    "|withers|snout|beak|wings)(?![a-z])"
 )
 COCO_PERSON: Final = "1"
 _NAME_OF_IMAGE: Final = re.compile(r"(?P<name>(?:.*\D)?)(?P<number>[0-9]{1,18})", re.DOTALL)
@@ -234,64 +226,6 @@ def _identity(file: Path, result: Mapping[str, Any]) -> int | None:
     return whole_number(file, "idx", idx)
 
 
-class _Categories(NamedTuple):
-    """Which of COCO's categories are people."""
-
-    people: frozenset[str]  # ids
-    joints: list[str] | None  # names, if the file has them
-    names: Mapping[str, str]  # of all categories, by id
-    is_assumed: bool  # several are people by no name and no joints
-
-    def name(self, annotation: Mapping[str, Any]) -> str:
-        """The name of an annotation's category; its id if it is unknown."""
-        category = str(annotation.get("category_id"))
-        return self.names.get(category, category)
-
-    def are_people(self, annotation: Mapping[str, Any]) -> bool:
-        """Whether an annotation's category is people: all are if the file names no categories, or
-        the annotation has none.
-        """
-        is_known = bool(self.names) and "category_id" in annotation
-        return not is_known or str(annotation.get("category_id")) in self.people
-
-
-def _categories(file: Path, stored: object, classes: StatedClasses) -> _Categories:
-    """Choose the categories that are people: those with a stated name, or one of PEOPLE. If none is
-    stated, and none has such a name, all but animals (AP-10K's, macaques). If some of these have
-    keypoints, only they are people. Raises RawDataError if none has a stated name.
-    """
-    listed = [*records(file, "categories", stored or [])]  # read once
-    people = [each for each in listed if classes.are_people(str(each.get("name")), PEOPLE)]
-    is_assumed = not people
-    if is_assumed and listed and classes.names:
-        raise classes.no_people(file, "categories", [str(each.get("name")) for each in listed])
-    if is_assumed:
-        people = [category for category in listed if not _is_animal(category)]
-    with_joints = [category for category in people if category.get("keypoints")]
-    if with_joints:
-        people = with_joints
-    key = "categories.keypoints"
-    joints = None
-    for category in with_joints:
-        names = joint_names(file, key, category["keypoints"])
-        joints = joints or names
-        if names != joints:
-            actual = f"others for {shown(people[0].get('name'))} and {shown(category.get('name'))}"
-            do = "Export one skeleton for all categories of people."
-            raise label_error(file, key, "the same joints for all people", actual, do)
-    name_of = {str(category.get("id")): str(category.get("name")) for category in listed}
-    ids = frozenset(str(category.get("id")) for category in people)
-    return _Categories(ids, joints, name_of, is_assumed and len(ids) > 1 and joints is None)
-
-
-def _is_animal(category: Mapping[str, Any]) -> bool:
-    joints = category.get("keypoints")
-    texts = [category.get("name"), category.get("supercategory")]
-    if isinstance(joints, list):
-        texts += joints
-    return ANIMALS.search(" ".join(map(str, texts)).lower()) is not None
-
-
 def coco_content(
     file: Path, document: Mapping[str, Any], sizes: Sizes | None, classes: StatedClasses
 ) -> LabelContent:
@@ -305,7 +239,7 @@ def coco_content(
     wrote it.
     """
     images = _coco_images(file, document.get("images"), sizes)
-    categories = _categories(file, document.get("categories"), classes)
+    categories = read_categories(file, document.get("categories"), classes)
     annotations = _Annotations(file, document.get("annotations"), images, categories)
     content = annotations.people()
     content.frames = sorted(image.frame for image in images.values())
@@ -327,7 +261,7 @@ class _Annotations(NamedTuple):
     file: Path
     stored: object
     images: Mapping[int, _CocoImage]
-    categories: _Categories
+    categories: Categories
 
     def people(self, *, as_boxes: bool = False) -> LabelContent:
         """The people: their joints, or else their boxes. If no joint is labelled in the whole file,

@@ -7,7 +7,7 @@ each frame. A `LabelFormat` says how a format counts frames and pixels, and how 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -17,9 +17,9 @@ import numpy as np
 from pipeline.accounting import DEGENERATE_BOX
 from pipeline.clips.labels.joint_orders import StatedOrder
 from pipeline.clips.labels.label_values import label_error, whole_number
+from pipeline.clips.labels.people_classes import StatedClasses
 from pipeline.clips.labels.people_table import FoundPeople
 from pipeline.errors import RawDataError
-from pipeline.files.formats.names import shown_names
 from pipeline.files.formats.other_formats import FORMATS
 from pipeline.people.skeletons import LARGEST, Doubles
 
@@ -36,7 +36,6 @@ CORNER_BOX: Final = "x y w h"
 CENTRE_BOX: Final = "cx cy w h"
 TWO_CORNERS: Final = "x y x y"
 UNSCALED: Final = np.ones(3)  # x, y and score of an image of the clip's size
-PEOPLE: Final = ("person", "people", "pedestrian", "human")  # names of their class
 # kinds of what nobody reads, as the lines about it begin
 NOT_READ: Final = "keys not read"
 BOXES_ALONE: Final = "boxes alone: no joint"
@@ -44,25 +43,6 @@ BY_CATEGORY: Final = "people skipped by category"
 BY_CLASS: Final = "people skipped by class"
 BY_MARK: Final = "people skipped by a mark"
 NOBODY: Final = [-1]  # OpenPose's person_id without identities
-
-
-class StatedClasses(NamedTuple):
-    """The classes that are people, as far as the user states them."""
-
-    names: frozenset[str] = frozenset()  # or numbers, in lower case; empty: none is stated
-    setting: str = "people_classes"
-
-    def are_people(self, name: str, usual: Collection[str]) -> bool:
-        """Whether a class of this name, or number, is people. usual: those that are if none is
-        stated.
-        """
-        return name.casefold() in (self.names or usual)
-
-    def no_people(self, file: Path, key: str, classes: Iterable[str]) -> RawDataError:
-        """The error that none of a file's classes is people."""
-        expected = f"a class {' or '.join(sorted(self.names or PEOPLE))}"
-        do = f"State those that are people: {self.setting}."
-        return label_error(file, key, expected, shown_names(classes), do)
 
 
 class Stated(NamedTuple):

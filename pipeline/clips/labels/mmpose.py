@@ -17,11 +17,9 @@ import numpy as np
 from pipeline.clips.labels.joint_orders import JOINT_COUNTS
 from pipeline.clips.labels.label_content import (
     BY_CLASS,
-    PEOPLE,
     TWO_CORNERS,
     LabelContent,
     LabelFormat,
-    StatedClasses,
     tolerant_box,
 )
 from pipeline.clips.labels.label_values import (
@@ -34,6 +32,7 @@ from pipeline.clips.labels.label_values import (
     records,
     track_id,
 )
+from pipeline.clips.labels.people_classes import PEOPLE, StatedClasses
 from pipeline.clips.labels.people_table import FoundPerson
 from pipeline.files.formats.large_json import StreamedList
 from pipeline.files.formats.names import kind

@@ -46,10 +46,8 @@ from pipeline.clips.labels.label_content import (
     BY_MARK,
     CENTRE_BOX,
     LARGEST_SHARE,
-    PEOPLE,
     LabelContent,
     LabelFormat,
-    StatedClasses,
 )
 from pipeline.clips.labels.label_values import (
     DAMAGED,
@@ -60,6 +58,7 @@ from pipeline.clips.labels.label_values import (
     other_tool_error,
     whole_number,
 )
+from pipeline.clips.labels.people_classes import PEOPLE, StatedClasses
 from pipeline.clips.labels.people_table import FoundPeople, FoundPerson
 from pipeline.files.formats.arrays import reading, refuse
 from pipeline.files.formats.names import LARGEST_WHOLE, kind, shown

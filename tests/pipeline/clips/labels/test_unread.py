@@ -16,8 +16,8 @@ from pipeline.clips.labels.label_content import (
     BY_CLASS,
     NOT_READ,
     Stated,
-    StatedClasses,
 )
+from pipeline.clips.labels.people_classes import StatedClasses
 from pipeline.errors import RawDataError
 from pipeline.people.skeletons import BLAZE, convert
 from tests.docs.markdown import ROOT
