@@ -13,7 +13,7 @@ from pipeline.clips.detectors import Detect, Detector, People
 from pipeline.datasets.base import Dataset, ImageFolders, Mistake, Origin, Release, ReleasePart
 from pipeline.datasets.shared.checks import LabelRules, finite_joints
 from pipeline.datasets.shared.images import frames_there, inputs, pictures_or_video
-from pipeline.datasets.shared.smpl import EXTRINSICS, UP, smpl_labels
+from pipeline.datasets.shared.smpl import BODIES, EXTRINSICS, UP, smpl_labels
 from pipeline.errors import ConfigError, MissingAssets, PipelineError, RawDataError
 from pipeline.features.streams.base import (
     ROW_RATE,
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 __all__ = ["Dataset", "ExtraColumn", "LabelRules", "RawVideo"]  # datasets
 __all__ += ["ImageFolders", "Mistake", "Origin", "Release", "ReleasePart"]  # their downloads
 __all__ += ["Totals", "Track", "VideoAccount"]  # their tracks and accounts
-__all__ += ["EXTRINSICS", "UP", "finite_joints", "smpl_labels"]  # labels
+__all__ += ["BODIES", "EXTRINSICS", "UP", "finite_joints", "smpl_labels"]  # labels
 __all__ += ["extents", "smooth_boxes", "tight_boxes"]  # boxes
 __all__ += ["JOINTS", "KEYPOINTS_13", "convert", "joint_names", "keypoints_13"]  # joints
 __all__ += ["FrameSource", "Image", "Pictures", "Video"]  # images

@@ -78,13 +78,12 @@ def drop_neutral(options: Mapping[str, Any], added: Mapping[str, Any]) -> dict[s
     }
 
 
-def shared_versions(uses: Iterable[str]) -> dict[str, dict[str, int]]:
-    """The entry of an identity for `uses`: {"uses": {"clips": 2}}; {} if all versions are 1.
+def raised_versions(uses: Mapping[str, int]) -> dict[str, Any]:
+    """The entry "uses" of an identity: versions of shared code from 2 on; {} without any.
 
-    Raises KeyError for a name that is not in `table.SHARED_CODE`.
+    uses: Name of code that several datasets, streams or detectors use -> its version.
     """
-    versions = {name: table.SHARED_CODE[name].version for name in uses}
-    raised = {name: version for name, version in versions.items() if version > 1}
+    raised = {name: version for name, version in uses.items() if version > 1}
     return {"uses": raised} if raised else {}
 
 

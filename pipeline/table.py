@@ -1,5 +1,4 @@
-"""Table of all built-in datasets, streams, detectors, models, exports and commands, and of the code
-that several of them use.
+"""Table of all built-in datasets, streams, detectors, models, exports and commands.
 
 A module is imported only when its name is used. Other packages register theirs by entry points of
 the same groups (`plug_ins`), except commands.
@@ -8,7 +7,7 @@ the same groups (`plug_ins`), except commands.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
 DEMO_BODY: Final = "pipeline.extras.demo.body:procedural"  # what `Body.stand_in` loads
 
@@ -59,86 +58,6 @@ OWN: Final[dict[str, dict[str, str]]] = {
         "hmmr": "vibe_model.hmmr:MODEL",
         "part_dynamics": "vibe_model.part_dynamics:MODEL",
     },
-}
-
-
-class SharedCode(NamedTuple):
-    """Code that several datasets, streams or detectors use, which name it in `uses`."""
-
-    # raised by hand whenever the same input would give other tracks, numbers or people
-    version: int
-    # below the repository: files, and folders, which end in "/", but for the files of them that
-    # another name of the same users has
-    files: tuple[str, ...]
-
-
-SHARED_CODE: Final[Mapping[str, SharedCode]] = {
-    # of datasets
-    "readers": SharedCode(
-        version=1,
-        files=(
-            "pipeline/accounting.py",
-            "pipeline/clips/labels/people_table.py",
-            "pipeline/datasets/base.py",
-            "pipeline/datasets/shared/",
-            "pipeline/files/formats/",
-            "pipeline/files/numbers.py",
-            "pipeline/files/pixels/",
-            "pipeline/files/raw/",
-            "pipeline/people/",
-        ),
-    ),
-    "bodies": SharedCode(
-        version=1,
-        files=("pipeline/datasets/shared/smpl.py",),
-    ),
-    # 2: what files of people state is used, and what of them is not read is told
-    "clips": SharedCode(
-        version=2,
-        files=(
-            "pipeline/clips/files.py",
-            "pipeline/clips/labels/",
-            "pipeline/clips/listing.py",
-            "pipeline/clips/tracks/",
-            "pipeline/datasets/shared/clips/",
-            "pipeline/files/pixels/cuts.py",
-            "pipeline/people/homography.py",
-        ),
-    ),
-    # of streams
-    "streams": SharedCode(
-        version=1,
-        files=(
-            "cache/crop_policy.py",
-            "pipeline/clips/detectors/blaze_pose.py",
-            "pipeline/clips/detectors/graphs.py",
-            "pipeline/features/engine/worker.py",
-            "pipeline/features/inputs.py",
-            "pipeline/features/streams/base.py",
-            "pipeline/features/weights.py",
-            "pipeline/people/",
-        ),
-    ),
-    "networks": SharedCode(
-        version=1,
-        files=(
-            "pipeline/features/networks/",
-            "pipeline/features/streams/network.py",
-        ),
-    ),
-    # of detectors
-    "detectors": SharedCode(
-        version=1,
-        files=(
-            "pipeline/clips/detectors/__init__.py",
-            "pipeline/clips/detectors/blaze_pose.py",
-            "pipeline/clips/detectors/graphs.py",
-            "pipeline/clips/detectors/two_parts.py",
-            "pipeline/people/boxes.py",
-            "pipeline/people/joint_values.py",
-            "pipeline/people/skeletons.py",
-        ),
-    ),
 }
 
 # program -> name -> module with COMMAND, summary

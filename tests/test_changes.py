@@ -176,18 +176,18 @@ def test_every_version_is_on_the_page_of_versions_to_raise():
     assert [file for file in having if f"`{file}`" not in page] == []
 
 
-@pytest.mark.parametrize("name", table.SHARED_CODE)
+@pytest.mark.parametrize("name", shared_code.FILES)
 def test_shared_code_is_as_recorded_or_its_version_is_raised(name):
     """Whoever changes it says whether results are equal."""
-    version = table.SHARED_CODE[name].version
+    version = shared_code.version_of(name)
     recorded = shared_code.record_of(name).value or {"version": version, "files": {}}
     changed = shared_code.changes(recorded["files"], shared_code.digests(name))
     users = ", ".join(one.name for one in shared_code.members() if name in one.uses)
     record = f"`python -m tests.shared_code {name}` records it"
     assert changed == [] or version != recorded["version"], (
         f"{', '.join(changed)}: shared code of {users}. If the same input may give other results, "
-        f"raise the version of {name!r} in SHARED_CODE of pipeline/table.py, or `version` of those "
-        f"whose results change. Then, or if all results are equal, {record}."
+        f"raise uses[{name!r}] in {shared_code.place_of(name)}, or `version` of those whose results "
+        f"change. Then, or if all results are equal, {record}."
     )
     assert (changed, version) == ([], recorded["version"]), f"the version is raised: {record}."
 
@@ -205,7 +205,7 @@ def test_shared_code_is_declared_by_those_who_use_it(member):
     used.pop(None, None)
     for name, found in used.items():
         assert name in member.uses, f"`uses` of {member.definition} has no {name!r}: {found}"
-    assert {*member.uses} <= used.keys(), f"{member.definition} does not use all of its `uses`"
+    assert member.uses.keys() <= used.keys(), f"{member.definition} does not use all of its `uses`"
 
 
 def test_a_file_that_two_use_is_shared_code():
@@ -219,7 +219,7 @@ def test_a_file_that_two_use_is_shared_code():
                 plain = (*shared_code.PLAIN, *shared_code.OPENS_WEIGHTS[kind])
                 shared = shared_code.owner(file, shared_code.names_of(kind))
                 assert shared or any(shared_code.holds(place, file) for place in plain), (
-                    f"{file}: add it to SHARED_CODE of pipeline/table.py, for {kind}"
+                    f"{file}: add it to FILES of tests/shared_code.py, for {kind}"
                 )
 
 

@@ -36,6 +36,7 @@ from pipeline.datasets.base import Dataset, Mistake, Origin, Release, ReleasePar
 from pipeline.datasets.labels.motions import ENDINGS, SMPL_JOINTS, Motion
 from pipeline.datasets.shared.checks import LabelRules, other_unit
 from pipeline.datasets.shared.smpl import (
+    BODIES,
     SMPLX_NAMES,
     SMPLX_UNMIRRORED,
     is_smplx,
@@ -126,7 +127,7 @@ class Amass(Dataset):
     name = "amass"
     splits = ("train",)
     version = 5  # 5: SMPL and NymeriaPlus are read, poses of zeros are not turned
-    uses = (*Dataset.uses, "bodies")
+    uses = Dataset.uses | BODIES
     release = Release(
         page="https://amass.is.tue.mpg.de",
         parts=(

@@ -129,8 +129,8 @@ class Dataset(ABC):
     name: ClassVar[str]
     splits: ClassVar[tuple[str, ...]]
     version: ClassVar[int]  # raised by hand whenever the same raw files would give other tracks
-    # shared code that makes its tracks, by names of `pipeline.table.SHARED_CODE`
-    uses: ClassVar[tuple[str, ...]] = ("readers",)
+    # shared code that makes its tracks -> its version, likewise: part of the identity from 2 on
+    uses: ClassVar[dict[str, int]] = {"readers": 1}
     release: ClassVar[Release] = Release()
     labels: ClassVar[LabelRules] = LabelRules()
     # options that state something of clips by their names, as "slow/*=240, a.mp4=120": what the

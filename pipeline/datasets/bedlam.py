@@ -43,6 +43,7 @@ from pipeline.datasets.shared.checks import LabelRules, finite_joints, finite_ro
 from pipeline.datasets.shared.images import require_size
 from pipeline.datasets.shared.numbering import frame_mismatch, require_numbers, require_rate
 from pipeline.datasets.shared.smpl import (
+    BODIES,
     EXTRINSICS,
     INTRINSICS,
     SMPLX_NAMES,
@@ -117,7 +118,7 @@ class Bedlam(Dataset):
     name = "bedlam"
     splits: ClassVar[tuple[str, ...]] = ("train",)
     version = 4  # 4, 3: images under other numbers are refused
-    uses = (*Dataset.uses, "bodies")
+    uses = Dataset.uses | BODIES
     release = Release(
         page="https://bedlam.is.tue.mpg.de",
         parts=(

@@ -27,7 +27,7 @@ from pipeline.accounting import Totals, VideoAccount
 from pipeline.datasets.base import Dataset, ImageFolders, Origin, Release, ReleasePart
 from pipeline.datasets.shared.checks import LabelRules, finite_joints, finite_rows, require_labels
 from pipeline.datasets.shared.images import frames_there, require_size
-from pipeline.datasets.shared.smpl import EXTRINSICS, UP, smpl_labels
+from pipeline.datasets.shared.smpl import BODIES, EXTRINSICS, UP, smpl_labels
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import StoredArrays
 from pipeline.files.formats.names import shown
@@ -70,7 +70,7 @@ class Emdb(Dataset):
     name = "emdb"
     splits = ("emdb1", "emdb2")
     version = 3  # 3: images that the labels do not count are refused
-    uses = (*Dataset.uses, "bodies")
+    uses = Dataset.uses | BODIES
     release = Release(
         page="https://eth-ait.github.io/emdb",
         parts=(

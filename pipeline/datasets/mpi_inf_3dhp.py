@@ -51,7 +51,7 @@ from pipeline.datasets.shared.images import (
     require_released_size,
     require_size,
 )
-from pipeline.datasets.shared.smpl import EXTRINSICS, fit_labels
+from pipeline.datasets.shared.smpl import BODIES, EXTRINSICS, fit_labels
 from pipeline.errors import RawDataError
 from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.pictures import Pictures
@@ -104,7 +104,7 @@ class MpiInf3dhp(Dataset):
     # 7: images of another size than the release's are refused, also without a camera; one thread
     # decodes a clip; wrong times
     version = 7
-    uses = (*Dataset.uses, "bodies")
+    uses = Dataset.uses | BODIES
 
     release = Release(
         page="https://vcai.mpi-inf.mpg.de/3dhp-dataset",

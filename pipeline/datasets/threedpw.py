@@ -32,7 +32,7 @@ from pipeline.cli.text import count
 from pipeline.datasets.base import Dataset, ImageFolders, Mistake, Origin, Release, ReleasePart
 from pipeline.datasets.shared.checks import LabelRules, finite_rows
 from pipeline.datasets.shared.images import frames_there, require_size
-from pipeline.datasets.shared.smpl import EXTRINSICS, smpl_labels
+from pipeline.datasets.shared.smpl import BODIES, EXTRINSICS, smpl_labels
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats.arrays import StoredArrays, numbers
 from pipeline.files.formats.names import shown
@@ -115,7 +115,7 @@ class ThreeDPW(Dataset):
     name = "3dpw"
     splits = ("train", "validation", "test")
     version = 6  # 6: no note of each video about a missing body model
-    uses = (*Dataset.uses, "bodies")
+    uses = Dataset.uses | BODIES
     release = Release(
         page="https://virtualhumans.mpi-inf.mpg.de/3DPW",
         parts=(

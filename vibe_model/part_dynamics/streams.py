@@ -17,6 +17,7 @@ import numpy as np
 
 from pipeline.errors import ConfigError
 from pipeline.features.streams.base import LabelStream, Machine, Provenance
+from pipeline.features.streams.network import NETWORKS
 from pipeline.features.weights import KINDS, WeightsSpec
 from pipeline.people import skeletons
 from pipeline.people.skeletons import Array
@@ -59,7 +60,7 @@ class PrVipe(LabelStream):
 
     kind: ClassVar[str] = "pr_vipe"
     version: ClassVar[int] = 1
-    uses: ClassVar[tuple[str, ...]] = (*LabelStream.uses, "networks")
+    uses: ClassVar[dict[str, int]] = LabelStream.uses | NETWORKS
     dim: ClassVar[int] = 2 * SIZE
     columns: ClassVar[tuple[str, ...]] = ("kp_2d",)
     is_trained: ClassVar[bool] = True

@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass as validated
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Image as Image
 from pipeline.people.skeletons import Float32s
-from pipeline.plug_ins import ClassRegistry, drop_neutral, shared_versions
+from pipeline.plug_ins import ClassRegistry, drop_neutral, raised_versions
 from pipeline.processes import TIMEOUT
 from pipeline.processes.settings import Computing
 
@@ -48,8 +48,8 @@ class Detector(ABC):
 
     name: ClassVar[str]
     version: ClassVar[int] = 1  # raised by hand whenever the same images would give other people
-    # shared code that finds them, by names of `pipeline.table.SHARED_CODE`
-    uses: ClassVar[tuple[str, ...]] = ("detectors",)
+    # shared code that finds them -> its version, likewise: part of `identity` from 2 on
+    uses: ClassVar[dict[str, int]] = {"detectors": 1}
     # options that were added later -> the value that changes nothing, which `identity` leaves out
     added: ClassVar[Mapping[str, Any]] = {}
     stand_in: ClassVar[bool] = False  # it is for demo data only, and finds no one in real images
@@ -139,7 +139,7 @@ def identity(detector: Detector) -> dict[str, Any]:
     package's detector fails in it.
     """
     with _REGISTRY.calling(detector.name, "identity"):
-        return detector.identity() | shared_versions(detector.uses)
+        return detector.identity() | raised_versions(detector.uses)
 
 
 def terms(detector: Detector) -> list[dict[str, str]]:

@@ -53,7 +53,7 @@ from pipeline.datasets.h36m.release_layout import (
     VIDEOS,
 )
 from pipeline.datasets.shared.checks import LabelRules
-from pipeline.datasets.shared.smpl import EXTRINSICS, UP
+from pipeline.datasets.shared.smpl import BODIES, EXTRINSICS, UP
 from pipeline.errors import RawDataError
 from pipeline.files.raw import RawVideo
 from pipeline.people.boxes import tight_boxes
@@ -145,7 +145,7 @@ class Human36M(Dataset):
     # 7: images of another size than the release's are refused; one thread decodes a clip; wrong
     # times
     version = 7
-    uses = (*Dataset.uses, "bodies")
+    uses = Dataset.uses | BODIES
 
     release = Release(
         page="http://vision.imar.ro/human3.6m",

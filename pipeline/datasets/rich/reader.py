@@ -42,7 +42,7 @@ from pipeline.datasets.rich.labels import (
 from pipeline.datasets.shared.checks import LabelRules
 from pipeline.datasets.shared.images import no_pictures, require_size
 from pipeline.datasets.shared.numbering import require_numbers, require_rate
-from pipeline.datasets.shared.smpl import EXTRINSICS
+from pipeline.datasets.shared.smpl import BODIES, EXTRINSICS
 from pipeline.errors import RawDataError
 from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.raw import RawVideo
@@ -87,7 +87,7 @@ class Rich(Dataset):
     name = "rich"
     splits = ("train", "val", "test")
     version = 1
-    uses = (*Dataset.uses, "bodies")
+    uses = Dataset.uses | BODIES
     release = Release(
         page="https://rich.is.tue.mpg.de",
         parts=(

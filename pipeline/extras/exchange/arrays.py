@@ -240,7 +240,7 @@ class Imported(Stream):
     dim: int = 2048  # type: ignore[misc]  # Numbers per row
 
     kind: ClassVar[str] = IMPORTED
-    uses: ClassVar[tuple[str, ...]] = ()
+    uses: ClassVar[dict[str, int]] = {}
     dtype: ClassVar[str] = "float32"
 
     @property

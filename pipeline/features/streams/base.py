@@ -28,7 +28,7 @@ from cache.arrays import Array, Bools, Floats
 from pipeline.errors import MissingAssets
 from pipeline.features.weights import WeightsSpec
 from pipeline.files.pixels.frames import Image
-from pipeline.plug_ins import drop_neutral, shared_versions
+from pipeline.plug_ins import drop_neutral, raised_versions
 
 MOST_CROPS: Final = 8192  # in a batch, 1.2 GB of pixels
 # A label that every row has besides the columns: its track's fps / step; NaN if fps is unknown.
@@ -121,8 +121,8 @@ class Stream(ABC):
 
     kind: ClassVar[str]
     version: ClassVar[int] = 1  # increase it if the same crops give other numbers
-    # shared code that makes its numbers, by names of `pipeline.table.SHARED_CODE`
-    uses: ClassVar[tuple[str, ...]] = ("streams",)
+    # shared code that makes its numbers -> its version, likewise: part of the identity from 2 on
+    uses: ClassVar[dict[str, int]] = {"streams": 1}
     dtype: ClassVar[str] = "float32"  # or float16
     # whether its weights are trained here (`trained_by`); then other weights replace its rows
     is_trained: ClassVar[bool] = False
@@ -231,7 +231,7 @@ class Stream(ABC):
         """
         options = {option.name: getattr(self, option.name) for option in fields(self)}
         identity: dict[str, Any] = {"kind": self.kind, "version": self.version}
-        identity |= shared_versions(self.uses)
+        identity |= raised_versions(self.uses)
         for name, value in drop_neutral(options, self.added).items():
             if isinstance(value, Path):
                 if not value.is_file():

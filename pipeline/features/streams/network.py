@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from pipeline.features.networks.backbones import HeadlessNetwork, LibraryNetwork
     from pipeline.features.networks.base import Loaded
 
+# `Stream.uses` of networks, also of those that other modules load
+NETWORKS: Final[dict[str, int]] = {"networks": 1}
 HUB: Final = "https://huggingface.co"  # where timm's weights are
 MOST_NETWORKS: Final = 3  # number of networks that stay in memory
 UNTRAINED: Final = WeightsSpec("untrained", "0")
@@ -60,7 +62,7 @@ def _loaded_network(source: _NetworkSource) -> Network:
 class _SharedNetworkStream(NumberStream):
     """A stream whose network is shared with other streams and splits."""
 
-    uses: ClassVar[tuple[str, ...]] = (*NumberStream.uses, "networks")
+    uses: ClassVar[dict[str, int]] = NumberStream.uses | NETWORKS
 
     # exact: fp32; fast: bf16 if the device has it, cosine with exact at least 0.9999
     precision: Precision

@@ -24,7 +24,7 @@ from pipeline.cli.text import count
 from pipeline.datasets.base import Dataset
 from pipeline.files.raw import is_stand_in, refuse_mixture
 from pipeline.people import smpl_files
-from pipeline.plug_ins import drop_neutral, shared_versions
+from pipeline.plug_ins import drop_neutral, raised_versions
 from pipeline.steps.conversion.selection import ALL_ROWS, RowSelection
 
 _DIGEST: Final = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{20,}\b")
@@ -50,7 +50,7 @@ def reader_parts(
         "dataset": dataset.name,
         "split": split,
         "version": dataset.version,
-        **shared_versions(dataset.uses),
+        **raised_versions(dataset.uses),
         "parameters": drop_neutral(dataset.parameters(), dataset.added),
         "stand_in": is_stand_in(raw),
         "body": None,

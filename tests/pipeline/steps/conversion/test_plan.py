@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import cache
-from pipeline import datasets, table
+from pipeline import datasets
 from pipeline.datasets.penn_action import PennAction
 from pipeline.errors import PipelineError
 from pipeline.files.raw import RawVideo, changes
@@ -268,7 +268,7 @@ def test_a_raised_version_of_shared_code_reads_the_videos_again_and_is_named(
     penn, types, monkeypatch
 ):
     penn.converted("exact")
-    monkeypatch.setitem(table.SHARED_CODE, "readers", table.SharedCode(version=2, files=()))
+    monkeypatch.setattr(PennAction, "uses", {"readers": 2})
     types(CONVERT, "converted (why: uses was not set, is readers 2): videos 3 kept of 3")
     types(CONVERT, "up to date")
     extract = "extract penn_action/train --cache CACHE --weights untrained:0 --precision exact"
