@@ -256,6 +256,7 @@ def test_a_short_training_has_the_recorded_losses(made, record):
     tolerance = 1e-3 if metadata.version("opencv-python").startswith("4.") else 0.03
     expected = {tag: pytest.approx(of, rel=tolerance) for tag, of in (recorded.value or {}).items()}
     if recorded.rewrite and ours != expected:
-        recorded.write(ours)
+        equal = {tag for tag in ours.keys() & expected.keys() if ours[tag] == expected[tag]}
+        recorded.write({tag: recorded.value[tag] if tag in equal else ours[tag] for tag in ours})
         return
     assert ours == expected, f"{recorded}"
