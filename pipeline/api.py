@@ -11,8 +11,9 @@ from cache import CropPolicy, ExtraColumn
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.clips.detectors import Detect, Detector, People
 from pipeline.datasets.base import Dataset, ImageFolders, Mistake, Origin, Release, ReleasePart
-from pipeline.datasets.shared.checks import LabelRules, finite_joints
+from pipeline.datasets.shared.checks import LabelRules, finite_joints, finite_rows
 from pipeline.datasets.shared.images import frames_there, inputs, pictures_or_video
+from pipeline.datasets.shared.labelled_track import labelled_track
 from pipeline.datasets.shared.smpl import BODIES, EXTRINSICS, UP, smpl_labels
 from pipeline.errors import ConfigError, MissingAssets, PipelineError, RawDataError
 from pipeline.features.streams.base import (
@@ -49,7 +50,8 @@ if TYPE_CHECKING:
 __all__ = ["Dataset", "ExtraColumn", "LabelRules", "RawVideo"]  # datasets
 __all__ += ["ImageFolders", "Mistake", "Origin", "Release", "ReleasePart"]  # their downloads
 __all__ += ["Totals", "Track", "VideoAccount"]  # their tracks and accounts
-__all__ += ["BODIES", "EXTRINSICS", "UP", "finite_joints", "smpl_labels"]  # labels
+__all__ += ["BODIES", "EXTRINSICS", "UP", "labelled_track", "smpl_labels"]  # labels
+__all__ += ["finite_joints", "finite_rows"]  # that are numbers
 __all__ += ["extents", "smooth_boxes", "tight_boxes"]  # boxes
 __all__ += ["JOINTS", "KEYPOINTS_13", "convert", "joint_names", "keypoints_13"]  # joints
 __all__ += ["FrameSource", "Image", "Pictures", "Video"]  # images

@@ -32,10 +32,9 @@ from pipeline.api import (
     Track,
     Video,
     VideoAccount,
-    convert,
     finite_joints,
+    labelled_track,
     open_regular,
-    tight_boxes,
 )
 
 SPLITS: Final = ("train", "val")
@@ -111,28 +110,26 @@ class LabRecordings(Dataset):
         source.require_decodable()
         kp_2d = finite_joints(table[:, 2:-4].reshape(-1, len(joints), 3), account)
         kp_2d[..., 2] = np.where(kp_2d[..., 2] < self.min_score, 0, np.minimum(kp_2d[..., 2], 1))
-        kp_2d = convert(kp_2d, source=joints, target="spin49")
-        bbox, unseen, degenerate = tight_boxes(kp_2d, BOX_FACTOR)
-        tracks = []
+        tracks: list[Track] = []
         for who in np.unique(person):
             rows = np.flatnonzero(person == who)
             rows = rows[np.argsort(frame[rows], kind="stable")]
             twice = np.diff(frame[rows], prepend=-1) == 0  # of duplicate rows, the first counts
-            reasons = {
-                "duplicate_person": twice,
-                "no_visible_joint": unseen[rows],
-                "degenerate_box": degenerate[rows],
-            }
-            if len(kept := rows[account.keep_rows(reasons)]):
-                labels: dict[str, Any] = {
-                    "frame_index": frame[kept],
-                    "bbox": bbox[kept],
-                    "kp_2d": kp_2d[kept],
-                }
-                labels["extra"] = {"foot_contact": contact[kept].astype(np.uint8)}
-                tracks.append(
-                    self.track(split, video, who, fps=header.fps, frames=source, **labels)
-                )
+            tracks += labelled_track(
+                self,
+                split,
+                video,
+                account,
+                source,
+                who,
+                reasons={"duplicate_person": twice},
+                skeleton=joints,
+                kp_2d=kp_2d[rows],
+                frame_index=frame[rows],
+                box_factor=BOX_FACTOR,
+                fps=header.fps,
+                extra={"foot_contact": contact[rows].astype(np.uint8)},
+            )
         return tracks
 
 

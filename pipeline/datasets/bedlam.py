@@ -23,6 +23,7 @@ SMPL-X labels fill other columns than SMPL's, so each of both datasets has a sec
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -30,6 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from pipeline.accounting import VideoAccount
 from pipeline.datasets.base import Dataset, ImageFolders, Mistake, Origin, Release, ReleasePart
@@ -41,6 +43,7 @@ from pipeline.datasets.labels.bedlam import (
 )
 from pipeline.datasets.shared.checks import LabelRules, finite_joints, finite_rows
 from pipeline.datasets.shared.images import require_size
+from pipeline.datasets.shared.labelled_track import labelled_track
 from pipeline.datasets.shared.numbering import frame_mismatch, require_numbers, require_rate
 from pipeline.datasets.shared.smpl import (
     BODIES,
@@ -61,7 +64,7 @@ from pipeline.files.pixels.pictures import Pictures, TurnedPictures
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import scan_names
 from pipeline.people.cameras import is_rigid
-from pipeline.people.skeletons import JOINTS, Ints, convert
+from pipeline.people.skeletons import JOINTS, Doubles, Ints
 from pipeline.people.smpl_files import N_BETAS, N_POSE
 from pipeline.people.track import Track
 
@@ -220,14 +223,32 @@ class Bedlam(Dataset):
         is_still = labels.is_camera_static() and "orbit" not in scene
         if not is_still:
             account.note("the camera moves, and the labels' world with it: no extrinsics, no up")
-        images = pictures.indices()
-        tracks = []
+        tracks: list[Track] = []
         for subject in np.unique(labels.subject):
-            subject_labels = labels.select(labels.subject == subject)
-            rows = _keep_rows(subject_labels, images, account)
-            if len(rows.number):
-                values = _track_fields(rows, body, is_still=is_still)
-                tracks.append(self.track(split, video, subject, frames=pictures, **values))
+            rows = labels.select(labels.subject == subject)
+            rows = rows.select(np.argsort(rows.number, kind="stable"))
+            kp_2d = finite_joints(rows.keypoints, account)
+            kp_2d[..., 2] = kp_2d[..., 2] > 0  # confidence: annotated or not
+            side = rows.scale[:, None] * STATED_PX / CROP_SCALE
+            tracks += labelled_track(
+                self,
+                split,
+                video,
+                account,
+                pictures,
+                subject,
+                reasons=_reasons_to_drop(rows, kp_2d, pictures.indices()),
+                # OpenPose's 25 joints, or those that all bodies share
+                skeleton="body_25" if kp_2d.shape[1] == len(JOINTS["body_25"]) else SHARED,
+                kp_2d=kp_2d,
+                frame_index=rows.number,
+                bbox=np.column_stack([rows.center, side, side]),
+                extrinsics=rows.extrinsics if is_still else None,
+                labels_of=functools.partial(_labels_of, rows, body),
+                fps=FPS,
+                crop_scale=CROP_SCALE,
+                extra={"up": WORLD_UP} if is_still else {},
+            )
         return tracks
 
 
@@ -315,16 +336,14 @@ def _note_format(labels: SceneLabels, account: VideoAccount) -> SceneLabels:
     return labels
 
 
-def _keep_rows(labels: SceneLabels, images: Ints, account: VideoAccount) -> SceneLabels:
-    """Select a subject's usable rows, in temporal order. images: numbers of existing images."""
-    rows = labels.select(np.argsort(labels.number, kind="stable"))
+def _reasons_to_drop(rows: SceneLabels, kp_2d: Doubles, images: Ints) -> dict[str, ArrayLike]:
+    """Reasons to drop a subject's rows, in temporal order. images: numbers of existing images."""
     number = rows.number
     is_finite = finite_rows(
         rows.center, rows.scale, rows.pose, rows.betas, rows.trans, rows.intrinsics
     )
-    rows = replace(rows, keypoints=finite_joints(rows.keypoints, account))
-    has_joint = (rows.keypoints[..., 2] > 0).any(axis=1)
-    reasons = {
+    has_joint = (kp_2d[..., 2] > 0).any(axis=1)
+    return {
         "duplicate_person": np.isin(number, number[1:][np.diff(number) == 0]),  # ambiguous
         "no_picture": ~np.isin(number, images),
         "label_not_finite": ~is_finite,
@@ -333,25 +352,12 @@ def _keep_rows(labels: SceneLabels, images: Ints, account: VideoAccount) -> Scen
         "bad_camera": ~is_rigid(rows.extrinsics),
         "no_visible_joint": ~has_joint,
     }
-    return rows.select(account.keep_rows(reasons))
 
 
-def _track_fields(rows: SceneLabels, body: Body | None, *, is_still: bool) -> dict[str, Any]:
-    """Make the fields of a track from one subject's usable rows.
-
-    is_still: whether the camera is static, so that the labels' world is one for all rows.
-    """
-    side = rows.scale[:, None] * STATED_PX / CROP_SCALE
-    kp_2d = rows.keypoints.copy()
-    kp_2d[..., 2] = kp_2d[..., 2] > 0  # confidence: annotated or not
-    # the joints are OpenPose's 25, or those that all bodies share
-    has_openpose_joints = kp_2d.shape[1] == len(JOINTS["body_25"])
-    joints = JOINTS["body_25"] if has_openpose_joints else SHARED
-
+def _labels_of(labels: SceneLabels, body: Body | None, kept: Ints) -> dict[str, Any]:
+    """Make the fields of a track from these rows of one subject's labels: body, intrinsics."""
+    rows = labels.select(kept)
     extra: dict[str, Any] = {}
-    if is_still:
-        extra["extrinsics"] = rows.extrinsics.astype(np.float32)
-        extra["up"] = WORLD_UP
     intrinsics = rows.intrinsics.astype(np.float32)
     zooms = bool((intrinsics != intrinsics[0]).any())
     if zooms:
@@ -367,16 +373,7 @@ def _track_fields(rows: SceneLabels, body: Body | None, *, is_still: bool) -> di
     else:
         smpl = smpl_labels(rows.pose, rows.betas, trans, np.eye(4), body, evaluation=False)
         smpl["trans"] = trans
-    return {
-        "fps": FPS,
-        "frame_index": rows.number,
-        "bbox": np.column_stack([rows.center, side, side]),
-        "kp_2d": convert(kp_2d, source=joints, target="spin49"),
-        "crop_scale": CROP_SCALE,
-        "intrinsics": None if zooms else intrinsics[0],
-        "extra": extra,
-        **smpl,
-    }
+    return {"intrinsics": None if zooms else intrinsics[0], "extra": extra, **smpl}
 
 
 def _empty_smpl(n_rows: int, *, has_body: bool) -> dict[str, Any]:

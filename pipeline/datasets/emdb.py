@@ -15,11 +15,12 @@ checks and converts it.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -27,6 +28,7 @@ from pipeline.accounting import Totals, VideoAccount
 from pipeline.datasets.base import Dataset, ImageFolders, Origin, Release, ReleasePart
 from pipeline.datasets.shared.checks import LabelRules, finite_joints, finite_rows, require_labels
 from pipeline.datasets.shared.images import frames_there, require_size
+from pipeline.datasets.shared.labelled_track import labelled_track
 from pipeline.datasets.shared.smpl import BODIES, EXTRINSICS, UP, smpl_labels
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import StoredArrays
@@ -40,9 +42,9 @@ from pipeline.people.skeletons import (
     JOINTS,
     Bools,
     Doubles,
+    Ints,
     add_confidence,
     are_usable_numbers,
-    convert,
 )
 from pipeline.people.smpl_files import gender_of
 from pipeline.people.track import Track
@@ -142,35 +144,25 @@ class Emdb(Dataset):
             "label_not_finite": ~is_finite,
             "bad_camera": ~is_rigid(labels.extrinsics),
         }
-        rows = account.keep_rows(reasons)
-        if not len(rows):
-            return []
-
-        extrinsics = labels.extrinsics[rows]
-        smpl = smpl_labels(
-            labels.pose[rows],
-            labels.betas,
-            labels.trans[rows],
-            extrinsics,
-            None if body is None else body.of(labels.gender),
-            evaluation=True,
-        )
-        track = self.track(
+        return labelled_track(
+            self,
             split,
             video,
+            account,
+            pictures,
+            reasons=reasons,
+            skeleton="smpl",
+            kp_2d=kp_2d,
+            bbox=labels.boxes,
+            extrinsics=labels.extrinsics,
+            labels_of=functools.partial(_smpl_of, labels, body),
             fps=FPS,
-            frame_index=rows,
-            bbox=labels.boxes[rows],
-            kp_2d=convert(kp_2d[rows], source="smpl", target="spin49"),
-            valid=np.ones(len(rows), np.bool_),
+            valid=np.ones(len(kp_2d), np.bool_),
             gender=labels.gender,
             crop_scale=CROP_SCALE,
             intrinsics=labels.intrinsics,
-            frames=pictures,
-            extra={"extrinsics": extrinsics.astype(np.float32), "up": WORLD_UP},
-            **smpl,
+            extra={"up": WORLD_UP},
         )
-        return [track]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -189,6 +181,18 @@ class _SequenceLabels:
     kp_2d: Doubles  # (F, 24, 2) px
     boxes: Doubles  # (F, 4) cx, cy, side, side px
     no_box: Bools  # (F,) frames in `invalid_idxs`, and frames whose corners are no box
+
+
+def _smpl_of(labels: _SequenceLabels, body: Body | None, rows: Ints) -> dict[str, Any]:
+    """The labels of the body in these frames."""
+    return smpl_labels(
+        labels.pose[rows],
+        labels.betas,
+        labels.trans[rows],
+        labels.extrinsics[rows],
+        None if body is None else body.of(labels.gender),
+        evaluation=True,
+    )
 
 
 def _convert_labels(stored: StoredArrays) -> _SequenceLabels:

@@ -39,6 +39,7 @@ from pipeline.datasets.labels.fits import FILE, FitStore, picture_name
 from pipeline.datasets.shared.checks import finite_joints
 from pipeline.datasets.shared.clips.clip import ClipDataset, clip_tracks
 from pipeline.datasets.shared.clips.people import ANY_CLIP
+from pipeline.datasets.shared.labelled_track import labelled_track
 from pipeline.errors import RawDataError
 from pipeline.files.formats import tfrecords
 from pipeline.files.formats.arrays import reading
@@ -48,7 +49,7 @@ from pipeline.files.pixels.decode import PictureError, picture_size
 from pipeline.files.pixels.sources import MAX_PICTURES, PICTURES, RecordPictures
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import VIDEOS
-from pipeline.people.skeletons import Array, Doubles, Float32s, convert
+from pipeline.people.skeletons import Array, Doubles, Float32s, Ints, convert
 from pipeline.people.smpl_files import N_BETAS, N_POSE
 from pipeline.people.track import Track
 
@@ -166,30 +167,31 @@ class InstaVariety(ClipDataset):
             "no_picture": np.isnan(sizes[:, 0]),
             "no_visible_joint": ~(kp_2d[..., 2] > 0).any(axis=1),
         }
-        rows = account.keep_rows(reasons)
-        if not len(rows):
-            return []
+
+        def fits_of(rows: Ints) -> dict[str, Array]:
+            if not self.fits:
+                return {}
+            names = record.picture_names(n_frames)
+            spin49 = convert(kp_2d[rows], source=self.name, target="spin49").astype(np.float32)
+            return _match_fits(raw, [names[row] for row in rows.tolist()], spin49, account)
 
         # A box is the whole image, made square by its larger side: an image of 224 x 224 is its own
         # crop.
-        side = sizes[rows].max(axis=1, keepdims=True)
-        spin49 = convert(kp_2d[rows], source=self.name, target="spin49").astype(np.float32)
-        fits: dict[str, Array] = {}
-        if self.fits:
-            names = record.picture_names(n_frames)
-            fits = _match_fits(raw, [names[row] for row in rows.tolist()], spin49, account)
-        track = self.track(
+        side = sizes.max(axis=1, keepdims=True)
+        return labelled_track(
+            self,
             split,
             video,
+            account,
+            source,
+            reasons=reasons,
+            skeleton=self.name,
+            kp_2d=kp_2d,
+            bbox=np.concatenate([sizes / 2, side, side], axis=1),
+            labels_of=fits_of,
             fps=math.nan,
-            frame_index=rows,
-            bbox=np.concatenate([sizes[rows] / 2, side, side], axis=1),
-            kp_2d=spin49,
             crop_scale=CROP_SCALE,
-            frames=source,
-            **fits,
         )
-        return [track]
 
 
 def _match_fits(

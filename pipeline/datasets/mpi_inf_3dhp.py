@@ -51,6 +51,7 @@ from pipeline.datasets.shared.images import (
     require_released_size,
     require_size,
 )
+from pipeline.datasets.shared.labelled_track import labelled_track
 from pipeline.datasets.shared.smpl import BODIES, EXTRINSICS, fit_labels
 from pipeline.errors import RawDataError
 from pipeline.files.pixels.frames import Video
@@ -59,11 +60,10 @@ from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import is_folder_there
 from pipeline.people.boxes import tight_boxes
 from pipeline.people.skeletons import (
-    JOINTS,
     Bools,
-    Doubles,
     Float32s,
     Floats,
+    Ints,
     add_confidence,
     convert,
     correspondence,
@@ -221,39 +221,34 @@ class MpiInf3dhp(Dataset):
         read_labels = _read_train if split == "train" else _read_test
         labels, film = read_labels(raw, video, account)
         bbox, reasons = _boxes_and_reasons(labels, film, account)
-        rows = account.keep_rows(reasons)
-        if not len(rows):
-            return []
 
-        pelvis = JOINTS[labels.skeleton].index("hip")
-        root = labels.kp_3d[rows, pelvis : pelvis + 1]
-        kp_3d = _to_spin49(labels.kp_3d[rows] - root, labels.skeleton)
-        columns: dict[str, Any] = {}
-        if labels.valid is not None:  # of a test video
-            columns["kp_3d_eval"] = convert(kp_3d[..., :3], source="spin49", target="common14")
-            columns["valid"] = labels.valid[rows]
-        if film.extrinsics is not None:
-            columns["extra"] = {"extrinsics": np.tile(film.extrinsics, (len(rows), 1, 1))}
-        if Path(neural_annot.FITS) in video.files:
+        def labels_of(rows: Ints) -> dict[str, Any]:
+            if Path(neural_annot.FITS) not in video.files:
+                return {}
             joints = convert(labels.kp_3d, source=TRAIN, target=TEST)
             load = functools.partial(
                 neural_annot.load_fits, raw, video.name, joints, film.extrinsics, rows
             )
-            columns |= fit_labels(load, len(rows), account)
-        track = self.track(
+            return fit_labels(load, len(rows), account)
+
+        return labelled_track(
+            self,
             split,
             video,
+            account,
+            film.source,
+            reasons=reasons,
+            skeleton=labels.skeleton,
+            kp_2d=add_confidence(labels.kp_2d),
+            kp_3d=labels.kp_3d,
+            evaluation=split == "test",
+            bbox=bbox,
+            extrinsics=film.extrinsics,
+            labels_of=labels_of,
             fps=film.fps,
-            frame_index=rows,
-            bbox=bbox[rows],
-            kp_2d=_to_spin49(labels.kp_2d[rows], labels.skeleton),
-            kp_3d=kp_3d,
-            has_3d=np.ones(len(rows), np.bool_),
             intrinsics=film.intrinsics,
-            frames=film.source,
-            **columns,
+            valid=labels.valid,
         )
-        return [track]
 
 
 @dataclass(frozen=True)
@@ -392,8 +387,3 @@ def _boxes_and_reasons(
         "degenerate_box": degenerate,
     }
     return bbox, reasons
-
-
-def _to_spin49(joints: Doubles, skeleton: str) -> Doubles:
-    """Convert joints (N, J, C) to spin49, (N, 49, C + 1), with confidence 1 for known joints."""
-    return convert(add_confidence(joints), source=skeleton, target="spin49")

@@ -32,12 +32,12 @@ from pipeline.datasets.shared.images import (
     require_source_pixels,
 )
 from pipeline.datasets.shared.in_pixels import require_pixels
+from pipeline.datasets.shared.labelled_track import labelled_track
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import StoredArrays, load_mat, numbers
 from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.raw import RawVideo
-from pipeline.people.boxes import tight_boxes
-from pipeline.people.skeletons import JOINTS, Doubles, Floats, convert
+from pipeline.people.skeletons import JOINTS, Doubles, Floats
 from pipeline.people.track import Track
 
 if TYPE_CHECKING:
@@ -127,25 +127,17 @@ class PennAction(Dataset):
             require_size(
                 pictures, size, file, f"{UNPACK[:-1]}, without resizing images.", tolerance=RESIZED
             )
-        boxes, empty, degenerate = tight_boxes(kp_2d)
-        reasons = {
-            "no_picture": ~frames_there(pictures, len(kp_2d), account),
-            "no_visible_joint": empty,
-            "degenerate_box": degenerate,
-        }
-        rows = account.keep_rows(reasons)
-        if not len(rows):
-            return []
-        track = self.track(
+        return labelled_track(
+            self,
             split,
             video,
+            account,
+            pictures,
+            reasons={"no_picture": ~frames_there(pictures, len(kp_2d), account)},
+            skeleton="penn_action",
+            kp_2d=kp_2d,
             fps=math.nan,
-            frame_index=rows,
-            bbox=boxes[rows],
-            kp_2d=convert(kp_2d[rows], source="penn_action", target="spin49"),
-            frames=pictures,
         )
-        return [track]
 
 
 def _keypoints(label: StoredArrays) -> Doubles:

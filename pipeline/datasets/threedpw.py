@@ -19,11 +19,12 @@ The pickle of a sequence with N frames is a dict. Each of these lists has an ent
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -32,6 +33,7 @@ from pipeline.cli.text import count
 from pipeline.datasets.base import Dataset, ImageFolders, Mistake, Origin, Release, ReleasePart
 from pipeline.datasets.shared.checks import LabelRules, finite_rows
 from pipeline.datasets.shared.images import frames_there, require_size
+from pipeline.datasets.shared.labelled_track import labelled_track
 from pipeline.datasets.shared.smpl import BODIES, EXTRINSICS, smpl_labels
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats.arrays import StoredArrays, numbers
@@ -45,7 +47,6 @@ from pipeline.people.skeletons import (
     JOINTS,
     Bools,
     Doubles,
-    Float32s,
     Ints,
     are_usable_numbers,
     convert,
@@ -219,72 +220,59 @@ class ThreeDPW(Dataset):
         account.found = n_frames * len(sequence.actors)
         pictures = Pictures(raw, f"imageFiles/{video.name}/image_{{:05d}}.jpg")
         has_picture = frames_there(pictures, n_frames, account, spare=0)
-        intrinsics = sequence.intrinsics
-        require_size(pictures, None, labels, UNPACK_WHOLE, intrinsics)
-        tracks = []
+        require_size(pictures, None, labels, UNPACK_WHOLE, sequence.intrinsics)
+        tracks: list[Track] = []
         for number, actor in enumerate(sequence.actors):
-            rows, bbox = _keep_rows(actor, sequence.to_camera, has_picture, account)
-            if not len(rows):
+            boxes, first, stop = smooth_boxes(actor.kp_18, MIN_CONFIDENCE)
+            if not len(boxes):
+                account.drop_track("no_detection", n_frames)
                 continue
+            bbox = np.zeros((n_frames, 4), np.float32)
+            bbox[first:stop] = boxes * np.array([1, 1, BOX_FACTOR, BOX_FACTOR], np.float32)
             actor_body = body
             if body is not None and self.model != "neutral":
                 actor_body = body.of(actor.gender)
-            to_camera = sequence.to_camera[rows]
-            smpl = smpl_labels(
-                actor.pose[rows],
-                actor.betas,
-                actor.trans[rows],
-                to_camera,
-                actor_body,
-                evaluation=split != "train",
-            )
-            kp_2d = convert(_limbs(actor.kp_18[rows]), source="common14", target="spin49")
-            track = self.track(
+            kp_14 = _limbs(actor.kp_18)
+            frames = np.arange(n_frames)
+            reasons = {
+                "no_picture": ~has_picture,
+                "before_first_detection": frames < first,
+                "after_last_detection": frames >= stop,
+                "too_few_visible_joints": (kp_14[..., 2] > 0).sum(axis=1) < MIN_LIMB_JOINTS,
+                "label_not_finite": ~finite_rows(actor.pose, actor.trans, sequence.to_camera),
+                "bad_camera": ~is_rigid(sequence.to_camera),
+            }
+            tracks += labelled_track(
+                self,
                 split,
                 video,
+                account,
+                pictures,
                 number,
-                fps=FPS,
-                frame_index=rows,
+                reasons=reasons,
+                skeleton="common14",
+                kp_2d=kp_14,
                 bbox=bbox,
-                kp_2d=kp_2d,
-                valid=actor.valid[rows],
+                extrinsics=sequence.to_camera,
+                labels_of=functools.partial(
+                    _smpl_of, actor, sequence.to_camera, actor_body, evaluation=split != "train"
+                ),
+                fps=FPS,
+                valid=actor.valid,
                 gender=actor.gender,
                 crop_scale=CROP_SCALE,
-                intrinsics=intrinsics,
-                frames=pictures,
-                extra={"extrinsics": to_camera.astype(np.float32)},
-                **smpl,
+                intrinsics=sequence.intrinsics,
             )
-            tracks.append(track)
         return tracks
 
 
-def _keep_rows(
-    actor: _StoredActor, to_camera: Doubles, has_picture: Bools, account: VideoAccount
-) -> tuple[Ints, Float32s]:
-    """Select the K usable frames of an actor: their numbers, (K,), and boxes, (K, 4).
-
-    Counts the other frames as dropped. to_camera, has_picture: of all N frames.
-    """
-    n_frames = len(actor.pose)
-    boxes, first, stop = smooth_boxes(actor.kp_18, MIN_CONFIDENCE)
-    if not len(boxes):
-        account.drop_track("no_detection", n_frames)
-        return np.empty(0, np.int64), boxes
-    frames = np.arange(n_frames)
-    n_visible = (_limbs(actor.kp_18)[..., 2] > 0).sum(axis=1)
-    reasons = {
-        "no_picture": ~has_picture,
-        "before_first_detection": frames < first,
-        "after_last_detection": frames >= stop,
-        "too_few_visible_joints": n_visible < MIN_LIMB_JOINTS,
-        "label_not_finite": ~finite_rows(actor.pose, actor.trans, to_camera),
-        "bad_camera": ~is_rigid(to_camera),
-    }
-    rows = account.keep_rows(reasons)
-    factors = np.array([1, 1, BOX_FACTOR, BOX_FACTOR], np.float32)
-    # boxes begin at the first detection; the reasons leave only rows in [first, stop)
-    return rows, boxes[rows - first] * factors
+def _smpl_of(
+    actor: _StoredActor, to_camera: Doubles, body: Body | None, rows: Ints, *, evaluation: bool
+) -> dict[str, Any]:
+    """The labels of an actor's body in these frames."""
+    pose = actor.pose[rows]
+    trans = actor.trans[rows]
+    return smpl_labels(pose, actor.betas, trans, to_camera[rows], body, evaluation=evaluation)
 
 
 def _limbs(kp_18: Doubles) -> Doubles:

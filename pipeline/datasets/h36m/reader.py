@@ -28,7 +28,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -53,11 +53,11 @@ from pipeline.datasets.h36m.release_layout import (
     VIDEOS,
 )
 from pipeline.datasets.shared.checks import LabelRules
+from pipeline.datasets.shared.labelled_track import labelled_track
 from pipeline.datasets.shared.smpl import BODIES, EXTRINSICS, UP
 from pipeline.errors import RawDataError
 from pipeline.files.raw import RawVideo
-from pipeline.people.boxes import tight_boxes
-from pipeline.people.skeletons import add_confidence, convert
+from pipeline.people.skeletons import Ints, convert
 from pipeline.people.track import Track
 
 if TYPE_CHECKING:
@@ -247,44 +247,33 @@ class Human36M(Dataset):
             account.note(DAMAGED[recording])
         read_labels = json_layout.read_labels if _is_json(video) else release_layout.read_labels
         labels = read_labels(raw, video, account)
-        bbox, empty, degenerate = tight_boxes(labels.kp_2d, BOX_FACTOR)
-        reasons = {**labels.reasons, "no_visible_joint": empty, "degenerate_box": degenerate}
-        rows = account.keep_rows(reasons)
-        if not len(rows):
-            return []
+        extrinsics, intrinsics = labels.camera or (None, None)
 
-        frame_index = labels.frame_index[rows]
-        joints = labels.joints[rows]
-        has_3d = np.isfinite(joints).all(axis=(1, 2))
-        if not has_3d.all():
-            account.note(
-                f"{int((~has_3d).sum())} of the kept frames are not finite in 3D: without kp_3d"
-            )
-        kp_3d = convert(add_confidence(joints), source="h36m", target="spin49")
-        kp_3d[~has_3d] = np.nan
-        common14 = convert(joints, source="h36m", target="common14").astype(np.float32)
-        smpl = smpl_labels(raw, video, frame_index, labels.action, common14, body, account)
-        extra = {}
-        intrinsics = None
-        if labels.camera is not None:
-            extrinsics, intrinsics = labels.camera
-            extra = {"extrinsics": np.tile(extrinsics, (len(rows), 1, 1)), "up": WORLD_UP}
-        track = self.track(
+        def labels_of(rows: Ints) -> dict[str, Any]:
+            frames = labels.frame_index[rows]
+            common14 = convert(labels.joints[rows], source="h36m", target="common14")
+            joints = common14.astype(np.float32)
+            return smpl_labels(raw, video, frames, labels.action, joints, body, account)
+
+        return labelled_track(
+            self,
             split,
             video,
+            account,
+            labels.source,
+            reasons=labels.reasons,
+            skeleton="h36m",
+            kp_2d=labels.kp_2d,
+            kp_3d=labels.joints,
+            evaluation=split == "val",
+            frame_index=labels.frame_index,
+            box_factor=BOX_FACTOR,
+            extrinsics=extrinsics,
+            labels_of=labels_of,
             fps=FPS,
-            frame_index=frame_index,
-            bbox=bbox[rows],
-            kp_2d=convert(labels.kp_2d[rows], source="h36m", target="spin49"),
-            kp_3d=kp_3d,
-            kp_3d_eval=common14 if split == "val" else None,
-            has_3d=has_3d,
             intrinsics=intrinsics,
-            frames=labels.source,
-            extra=extra,
-            **smpl,
+            extra={} if extrinsics is None else {"up": WORLD_UP},
         )
-        return [track]
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ from pipeline.datasets.rich.labels import (
 )
 from pipeline.datasets.shared.checks import LabelRules
 from pipeline.datasets.shared.images import no_pictures, require_size
+from pipeline.datasets.shared.labelled_track import labelled_track
 from pipeline.datasets.shared.numbering import require_numbers, require_rate
 from pipeline.datasets.shared.smpl import BODIES, EXTRINSICS
 from pipeline.errors import RawDataError
@@ -48,7 +49,7 @@ from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import find
 from pipeline.people.cameras import mirrored_axis
-from pipeline.people.skeletons import JOINTS, Floats, convert
+from pipeline.people.skeletons import JOINTS, Floats
 from pipeline.people.track import Track
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ class Rich(Dataset):
         require_numbers(pictures, frames.min(), frames.max())
         require_size(pictures, None, raw / calibration, SAME_NAMES, camera.intrinsics)
 
-        tracks = []
+        tracks: list[Track] = []
         for subject in np.unique(subjects).tolist():
             own = np.flatnonzero(subjects == subject)
             size, gendered = pictures.size(), body.of(GENDERS[subject])
@@ -187,27 +188,25 @@ class Rich(Dataset):
                 "no_box": seen.is_behind,
                 "no_visible_joint": ~(seen.kp_2d[..., 2] > 0).any(axis=1),
             }
-            rows = account.keep_rows(reasons)
-            if not len(rows):
-                continue
-            track = self.track(
+            tracks += labelled_track(
+                self,
                 split,
                 video,
+                account,
+                pictures,
                 subject,
+                reasons=reasons,
+                skeleton=SHARED,
+                kp_2d=seen.kp_2d,
+                frame_index=frames[own],
+                bbox=seen.boxes,
+                extrinsics=camera.extrinsics,
                 fps=FPS,
-                frame_index=frames[own][rows],
-                bbox=seen.boxes[rows],
-                kp_2d=convert(seen.kp_2d[rows], source=SHARED, target="spin49"),
                 gender=GENDERS[subject],
                 crop_scale=CROP_SCALE,
                 intrinsics=camera.intrinsics,
-                frames=pictures,
-                extra={
-                    "extrinsics": np.tile(camera.extrinsics, (len(rows), 1, 1)).astype(np.float32),
-                    "smplx_joints": seen.joints[rows].astype(np.float32),
-                },
+                extra={"smplx_joints": seen.joints},
             )
-            tracks.append(track)
         return tracks
 
 
