@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike
 
 from cache import COLUMNS, TrackRows
 from cache.arrays import Array, Bools, Ints
+from cache.read.labels import used_in_3d
 from pipeline.cli.text import count, first_few
 
 
@@ -271,7 +272,8 @@ SUMS: Final[dict[str, Callable[[Sequence[TrackRows]], float]]] = {
         Counter(_stored(tracks, "frame_index").tolist()).values(), default=0
     ),
     "confidence_2d": lambda tracks: _stored(tracks, "kp_2d")[..., 2].sum(dtype=np.float64),
-    "rows_3d": lambda tracks: _stored(tracks, "has_3d").sum(),
+    # whose 3D joints are used
+    "rows_3d": lambda tracks: sum(int(used_in_3d(track.columns).sum()) for track in tracks),
     "rows_smpl": lambda tracks: _stored(tracks, "has_smpl").sum(),
 }
 

@@ -12,7 +12,7 @@ separately, with joints as the last axis, and unknown values are set to 0 with a
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Final, NamedTuple
 
@@ -214,6 +214,20 @@ class LabelFields:
         if pose is None or betas is None or flag is None:
             return False
         return np.equal(flag, 1) & _finite_rows(pose) & _finite_rows(betas)
+
+
+def used_in_3d(columns: Mapping[str, Array]) -> Bools:
+    """Whether 3D losses and metrics use each of T rows, (T,): all 14 COMMON_JOINTS are known.
+
+    columns: (T, ...) by name.
+    """
+
+    def read_column(name: str) -> Array | None:
+        return columns[name][None] if name in columns else None
+
+    weights = np.zeros((1, len(columns["frame_index"])), np.float32)
+    LabelFields(read_column, np.ones(1), lambda: None).fill("w_3d", weights)
+    return np.asarray(weights[0] > 0)
 
 
 def mirror(name: str, values: Floats) -> Floats:

@@ -17,13 +17,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cache
+from cache.read.labels import COMMON_JOINTS, used_in_3d
 from pipeline.accounting import DEGENERATE_BOX, VideoAccount
 from pipeline.datasets.shared.images import require_frames, require_source_pixels
 from pipeline.errors import RawDataError, refuse, require_options
 from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.raw import RawVideo
-from pipeline.people.skeletons import Bools, Floats, Number, are_usable_numbers, zero_invalid_joints
+from pipeline.people.skeletons import (
+    JOINTS,
+    Bools,
+    Floats,
+    Number,
+    are_usable_numbers,
+    zero_invalid_joints,
+)
 from pipeline.people.smpl_files import Model
 from pipeline.people.track import Track, other_units
 
@@ -33,6 +41,8 @@ CONVERT_UNITS: Final = (
 # number of boxes smaller than a pixel from which a video without usable boxes is taken to be in
 # another unit
 FEWEST_TINY: Final = 8
+# a kind of `VideoAccount.unread`; its names are those of the missing joints
+UNUSED_3D: Final = "3D joints that losses and metrics do not use, for lack of others,"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +102,7 @@ class LabelRules:
         labels = raw / candidates[0]  # for messages
         _require_units(labels, tracks, account)
         _require_images(labels, tracks, has_checked_joints=self.checks_joints)
+        _count_unused_joints(tracks, account)
 
 
 def _require_units(labels: Path, tracks: Sequence[Track], account: VideoAccount) -> None:
@@ -124,6 +135,20 @@ def _require_images(labels: Path, tracks: Sequence[Track], *, has_checked_joints
     keypoints = [track.kp_2d for track in tracks if track.kp_2d is not None]
     if keypoints and not has_checked_joints and isinstance(source, Pictures | Video):
         require_source_pixels(labels, np.concatenate(keypoints), source)
+
+
+def _count_unused_joints(tracks: Sequence[Track], account: VideoAccount) -> None:
+    """Count rows of which losses and metrics use no 3D joint, by the joints that are missing."""
+    n_missing: Counter[str] = Counter()
+    for track in tracks:
+        if track.kp_3d is not None and track.has_3d is not None:
+            is_unused = track.has_3d & ~used_in_3d(track.columns)
+            is_missing = track.kp_3d[is_unused][:, COMMON_JOINTS, 3] <= 0
+            counts = is_missing.sum(axis=0).tolist()
+            n_missing.update(dict(zip(JOINTS["common14"], counts, strict=True)))
+    missing = {name: n for name, n in n_missing.items() if n}
+    if missing:
+        account.unread[UNUSED_3D] = missing
 
 
 def finite_rows(*labels: Floats) -> Bools:

@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 
 import cache
+from pipeline import accounting
+from pipeline.accounting import VideoAccount
 from pipeline.datasets.base import Dataset
-from pipeline.datasets.shared.checks import LabelRules
+from pipeline.datasets.shared.checks import UNUSED_3D, LabelRules
 from pipeline.datasets.shared.labelled_track import labelled_track
 from pipeline.datasets.shared.smpl import EXTRINSICS, UP
 from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.raw import RawVideo
 from pipeline.people.skeletons import JOINTS
+from tests import made_splits
 from tests.pipeline.datasets.by_hand import standing
 
 N = 5
@@ -165,3 +168,33 @@ def test_3d_joints_are_about_their_root_and_a_frame_of_which_one_is_not_finite_h
     place = JOINTS["common14"].index("lelbow")
     np.testing.assert_array_equal(track.kp_3d_eval[known, place], track.kp_3d[known, ELBOW, :3])
     assert account.notes == ["1 of the kept frames are not finite in 3D: without kp_3d"]
+
+
+def weights_of(track, folder):
+    """What 3D losses and metrics weigh the rows of a track with, read from a cache."""
+    entry = cache.VideoEntry(name=track.video)
+    split = made_splits.write_split(folder / "cache", "walks/train", [(entry, [track.rows])])
+    return split.read([[0, len(track.frame_index)]], stream=None)["w_3d"][0]
+
+
+@pytest.mark.parametrize(
+    ("skeleton", "root", "missing"),
+    [
+        ("smpl", "smpl_pelvis", {"rhip": N, "lhip": N, "neck": N, "headtop": N}),
+        ("h36m", "hip", {}),
+    ],
+)
+def test_3d_joints_that_no_loss_and_no_metric_uses_are_told_by_those_that_are_missing(
+    skeleton, root, missing, read, tmp_path
+):
+    joints = np.random.default_rng(0).uniform(-0.8, 0.8, (N, len(JOINTS[skeleton]), 3))
+    kp_2d = np.concatenate([60 + 50 * joints[..., :2], np.ones((*joints.shape[:2], 1))], axis=-1)
+    given = {"skeleton": skeleton, "kp_2d": kp_2d, "kp_3d": joints, "root": root}
+    (track,), account = read(given)
+    assert track.has_3d.all()
+    assert account.unread == ({UNUSED_3D: missing} if missing else {})
+    used = weights_of(track, tmp_path)
+    assert (used == (0 if missing else 1)).all()
+    assert accounting.sums_of([track.rows])["rows_3d"] == used.sum()
+    again = VideoAccount.from_dict(account.as_dict())
+    assert again.unread == account.unread
