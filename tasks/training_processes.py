@@ -48,7 +48,8 @@ def _launch_processes(words: list[str]) -> None:
     # the processes print their errors themselves
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun's own default, without its warning
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    handlers = {number: signal.getsignal(number) for number in handled}
     try:
         run.main(words)
     except ChildFailedError as error:
@@ -57,8 +58,8 @@ def _launch_processes(words: list[str]) -> None:
             f"training in several processes ended with exit code {code}, see above"
         ) from error
     except SignalException as error:
-        if error.sigval == signal.SIGTERM:
-            raise Terminated from error
+        if error.sigval in (signal.SIGTERM, signal.SIGHUP):
+            raise Terminated(error.sigval) from error
         raise KeyboardInterrupt from error
     finally:
         for number, handler in handlers.items():

@@ -4,7 +4,7 @@ tasks`.
 Each program makes its parser by `parser_of`, from a table of commands, and calls `run`, which
 parses the arguments, fills in settings (`complete`), and runs the command. A command's module has a
 `Command`, and is only imported if the command is named. Errors of a command end here, as messages;
-so do Ctrl-C and SIGTERM (`listen`).
+so do Ctrl-C, SIGTERM and SIGHUP (`listen`).
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ from pipeline.cli.text import command
 from pipeline.errors import PipelineError, did_you_mean
 
 EXIT_CODES: Final = (
-    "exit codes: 0 done; 1 problems found; 2 error; 75 busy, try again later; 130 interrupted; 141 "
-    "broken pipe; 143 terminated (docs/terminal.md)"
+    "exit codes: 0 done; 1 problems found; 2 error; 75 busy, try again later; 129 hung up; "
+    "130 interrupted; 141 broken pipe; 143 terminated (docs/terminal.md)"
 )
 
 # what an interrupted command says about its output (`Command.kept`)
@@ -68,7 +68,8 @@ SET: Final = "PIPELINE_SET"
 
 # s within which several signals are one: `timeout` sends two, to a process and to its group
 AT_ONCE: Final = 1.0
-INTERRUPTED: Final = {130: "interrupted", 143: "terminated"}  # `exit_code` -> word for messages
+# `exit_code` -> word for messages
+INTERRUPTED: Final = {129: "hung up", 130: "interrupted", 143: "terminated"}
 
 
 @dataclass(frozen=True)
@@ -316,24 +317,28 @@ def set_up_process() -> None:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, cleaned up after like Ctrl-C."""
+    """SIGTERM or SIGHUP, cleaned up after like Ctrl-C."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
 
 
 def exit_code(error: KeyboardInterrupt) -> int:
-    """130 for Ctrl-C, 143 for SIGTERM, 141 for a broken pipe."""
+    """130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP, 141 for a broken pipe."""
     if isinstance(error, BrokenPipe):
         return 128 + signal.SIGPIPE
-    return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
+    return 128 + (error.number if isinstance(error, Terminated) else signal.SIGINT)
 
 
 def listen() -> contextlib.ExitStack:
-    """Handle SIGINT and SIGTERM until the returned stack is closed.
+    """Handle SIGINT, SIGTERM and SIGHUP until the returned stack is closed.
 
-    The first SIGINT raises KeyboardInterrupt, the first SIGTERM raises Terminated; a later signal
-    exits at once. Signals that were ignored before stay ignored. A fork of this process exits at
-    once at either signal, without a message, since its parent waits for it. A process of torch's
-    launcher keeps the system's action for SIGTERM, since it may be waiting for the others in C
-    code. Does nothing outside the main thread.
+    The first SIGINT raises KeyboardInterrupt, the first SIGTERM or SIGHUP raises Terminated; a
+    later signal exits at once. Signals that were ignored before stay ignored, such as SIGHUP by
+    `nohup`. A fork of this process exits at once at any of them, without a message, since its
+    parent waits for it. A process of torch's launcher keeps the system's action for SIGTERM and
+    SIGHUP, since it may be waiting for the others in C code. Does nothing outside the main thread.
     """
     owner = os.getpid()
     received = 0.0  # time of the first signal; 0 until it comes
@@ -352,7 +357,7 @@ def listen() -> contextlib.ExitStack:
             os.write(2, message.encode())
             os._exit(128 + number)
         received = time.monotonic()
-        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+        raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
 
     handlers = contextlib.ExitStack()
 
@@ -363,8 +368,9 @@ def listen() -> contextlib.ExitStack:
     if threading.current_thread() is threading.main_thread():
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             handle(signal.SIGINT)
-        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and "RANK" not in os.environ:
-            handle(signal.SIGTERM)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL and "RANK" not in os.environ:
+                handle(number)
     return handlers
 
 

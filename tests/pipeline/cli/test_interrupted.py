@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a broken pipe: exit codes, the message, and what is left behind."""
+"""Ctrl-C, SIGTERM, SIGHUP and a broken pipe: exit codes, the message, and what is left behind."""
 
 import os
 import shlex
@@ -25,7 +25,11 @@ ROOT = Path(__file__).parents[3]
 )
 @pytest.mark.parametrize(
     ("number", "code", "name"),
-    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGTERM, 143, "terminated"),
+        (signal.SIGHUP, 129, "hung up"),
+    ],
 )
 def test_signals_end_with_how_to_continue(
     number, code, name, command, interrupted, kept, penn, ran, monkeypatch
@@ -114,14 +118,53 @@ def test_a_closed_output_is_silence_and_the_exit_code_is_the_same(closed, penn):
     assert codes == "020"
 
 
-def test_an_ignored_ctrl_c_stays_ignored():
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=["Ctrl-C", "nohup"])
+def test_a_signal_that_was_ignored_stays_ignored(number):
+    before = signal.signal(number, signal.SIG_IGN)
     try:
         with listen():
-            signal.raise_signal(signal.SIGINT)
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            signal.raise_signal(number)
+        assert signal.getsignal(number) is signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before)
+
+
+# A command that waits, in a terminal.
+WAITING = """
+import fcntl, os, signal, sys, termios
+import cache
+from pipeline.__main__ import main
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+def verify(*_, **__):
+    os.write(1, b"waits")
+    signal.pause()
+cache.verify = verify
+sys.argv = ["pipeline", "verify", "--cache", sys.argv[1]]
+sys.exit(main())
+"""
+
+
+def test_a_closed_terminal_ends_a_command_by_hang_up_and_without_a_traceback(penn, tmp_path):
+    penn.converted()
+    ours, theirs = os.openpty()
+    errors = tmp_path / "errors"
+    with errors.open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", WAITING, str(penn.root)],
+            cwd=ROOT,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=log,
+            start_new_session=True,
+        )
+    os.close(theirs)
+    shown = b""
+    while b"waits" not in shown:
+        shown += os.read(ours, 1024)
+    os.close(ours)
+    assert process.wait() == 129
+    assert "\nerror: hung up: no output is incomplete" in errors.read_text()
+    assert "Traceback" not in errors.read_text()
 
 
 def test_sigterm_twice_at_once_cleans_up_as_ctrl_c_does_and_the_handlers_are_restored(
