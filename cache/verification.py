@@ -9,7 +9,8 @@ Words:
     group         a folder of Zarr arrays or groups, with a zarr.json that is the same everywhere
     damaged       missing, or with other bytes than the manifest says: a `Damage`
     lost          a manifest that is missing, although arrays of its commit exist: damaged, too
-    stale         a zarr.json that a killed commit has left missing or as it was: a note
+    stale         a zarr.json of an earlier commit, left by a killed commit: a note. A missing one
+                  is damage, since plain Zarr readers cannot open the array without it
     unnamed       a file or folder that no manifest names: a note
 """
 
@@ -24,7 +25,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cache.errors import OTHER_VERSION, AccessDenied, CacheError
-from cache.format import shard as shards
 from cache.format.folders import (
     committed_names,
     find_unreferenced,
@@ -55,6 +55,8 @@ Progress = Callable[[int, int, str], None]
 _THREADS: Final = max(2, min(4, len(os.sched_getaffinity(0))))
 _REQUESTS: Final = 8  # to an object store, at the same time
 _ATTEMPTS: Final = 3  # at a split that is written meanwhile
+_WAIT: Final = 0.05  # s before the next one
+_WRITE_AGAIN: Final = "Write it again: python -m pipeline verify --repair --cache DIR"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,16 +182,19 @@ def _check_place(
 ) -> VerifyReport:
     """Check a stream, or a split without its streams.
 
-    A commit during the check can look like damage: then the place is checked again.
+    A commit during the check can look like damage: then the place is checked again. So it is if a
+    zarr.json is missing, which the writer of a first commit may be about to write.
     """
     for attempt in range(1, _ATTEMPTS + 1):
         etag = _manifest_etag(place)
         check = _PlaceCheck(place, fast, threads, tell)
         check.run()
         is_same_commit = etag is not None and _manifest_etag(place) == etag
-        if check.report.ok or is_same_commit or attempt == _ATTEMPTS:
+        if is_same_commit and not check.lacks_metadata:
             break
-        time.sleep(0.05)  # while a stream is deleted, its manifest goes first
+        if check.report.ok or attempt == _ATTEMPTS:
+            break
+        time.sleep(_WAIT)  # while a stream is deleted, its manifest goes first
     return check.report
 
 
@@ -202,6 +207,7 @@ class _PlaceCheck:
         self._threads = threads
         self._tell = tell
         self.report = VerifyReport(fast=fast)
+        self.lacks_metadata = False  # whether a zarr.json of an array is missing
 
     def run(self) -> None:
         """Check all files of the place; those that this user may not read count as damaged."""
@@ -229,7 +235,7 @@ class _PlaceCheck:
             data = bytes(files.get(key, b""))
             group = root_group(parse_list(data) or ()) if key == ROOT else GROUP
             if not self._is_linked(key) and data != group:
-                self._differs(key, "the zarr.json of a Zarr group", shards.REPAIR)
+                self._differs(key, "the zarr.json of a Zarr group", _WRITE_AGAIN)
 
     def _check_small_files(self) -> Commit | None:
         """Check the manifest and, if it is intact, tables and metadata. Note unnamed files.
@@ -294,8 +300,8 @@ class _PlaceCheck:
             self._note(place.manifest_folder, "nothing is committed yet")
 
     def _check_metadata(self, commit: Commit, linked: Collection[str]) -> None:
-        """Check the zarr.json of each array. One that is missing, or of an earlier commit, is
-        stale: a killed commit left it. Any other content is damage. Keys in `linked` are skipped.
+        """Check the zarr.json of each array. One of an earlier commit is stale: a killed commit
+        left it. One that is missing, or has other content, is damage. Keys in `linked` are skipped.
         """
         place = self._place
         changed = commit.find_stale_metadata().keys() - set(linked)
@@ -303,18 +309,18 @@ class _PlaceCheck:
         n_stale = 0
         for key in sorted(changed):
             array = key.removeprefix(f"{place.arrays_folder}/").removesuffix("/zarr.json")
-            is_earlier = key in files and commit.is_earlier_metadata(array, bytes(files[key]))
-            if is_earlier or self._store.etag(key) is None:
+            if key in files and commit.is_earlier_metadata(array, bytes(files[key])):
                 n_stale += 1
             else:
+                self.lacks_metadata |= key not in files
                 expected = "the zarr.json that follows from the manifest"
-                self._differs(key, expected, shards.REPAIR, array)
+                self._differs(key, expected, _WRITE_AGAIN, array)
         if n_stale:
             self.report.stale.append((place.split, place.stream))
             self._note(
                 place.arrays_folder,
-                f"{n_stale} zarr.json missing or of an earlier commit, left by a killed commit; "
-                "the next writer, or --repair, writes them",
+                f"{n_stale} zarr.json of an earlier commit, left by a killed commit; the next "
+                "writer, or --repair, writes them",
             )
 
     def _check_shards(self, commit: Commit) -> None:

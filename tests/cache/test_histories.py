@@ -292,15 +292,11 @@ class Histories(RuleBasedStateMachine):
         if how != "gone":
             file.write_bytes(flipped(whole, bit) if how == "flipped" else whole[: len(whole) // 2])
         report = cache.verify(self.root)
-        is_metadata = file.name == "zarr.json" and file.parent.name not in GROUPS
-        if is_metadata and how == "gone":  # it follows from the manifest: as a killed commit
-            assert (report.problems, len(report.stale)) == ((), 1)
-        else:
-            damaged = [damage.key for damage in report.damaged]
-            if key.endswith("/features/zarr.json") and key.removesuffix("/zarr.json") in damaged:
-                damaged.remove(key.removesuffix("/zarr.json"))  # an empty folder is a mount point
-            # a list of splits with another name may be a list all the same
-            assert damaged == [key] or (key == "zarr.json" and not damaged)
+        damaged = [damage.key for damage in report.damaged]
+        if key.endswith("/features/zarr.json") and key.removesuffix("/zarr.json") in damaged:
+            damaged.remove(key.removesuffix("/zarr.json"))  # an empty folder is a mount point
+        # a list of splits with another name may be a list all the same
+        assert damaged == [key] or (key == "zarr.json" and not damaged)
         if key != "zarr.json" and not (how == "gone" and key.endswith("manifest.json")):
             with contextlib.suppress(CacheError):
                 assert differences(self.root, self.state) == []
@@ -462,7 +458,9 @@ class Histories(RuleBasedStateMachine):
         found = [differences(self.root, state) for state in states]
         assert not states or [] in found, found
         if (self.root / "zarr.json").exists():
-            assert [text for text in cache.verify(self.root).problems if problem not in text] == []
+            report = cache.verify(self.root)
+            others = [text for text in report.problems if problem not in text]
+            assert [text for text in others if NOT_WRITTEN_YET not in text] == []
         return True
 
     def _finished(self):
@@ -476,6 +474,10 @@ class Histories(RuleBasedStateMachine):
     def _disk_changed(self):
         """By hand, or after a power cut: what is there now is on the disk."""
         self.model = Model(on_disk(self.disk))
+
+
+# A first commit was killed after its manifest: plain Zarr cannot open an array yet.
+NOT_WRITTEN_YET = "expected the zarr.json that follows from the manifest, found no file"
 
 
 @pytest.mark.filterwarnings("ignore:.*no windows of")

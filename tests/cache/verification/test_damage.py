@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
 import cache
 from cache import CacheError
@@ -111,6 +112,21 @@ def test_fast_finds_what_sizes_and_indexes_show_and_reads_no_chunk(root):
         assert report.fast
     with damaged(shard, flipped(whole, 8 * (len(whole) - 30))):  # in the index
         assert found(root, shard, fast=True)
+
+
+def test_an_array_without_its_zarr_json_is_a_problem_that_repair_solves(root):
+    arrays = [file for file in (root / SPLIT).rglob("zarr.json") if (file.parent / "c").is_dir()]
+    assert len(arrays) > 9
+    for file in arrays:
+        with damaged(file, None):
+            assert found(root, file)
+            (problem,) = cache.verify(root).problems
+            assert "found no file. Write it again: " in problem
+            with pytest.raises(FileNotFoundError):
+                zarr.open_array(file.parent, mode="r")
+            assert cache.repair(root, cache.verify(root)).restored == [f"{file.relative_to(root)}"]
+            zarr.open_array(file.parent, mode="r")
+    assert cache.verify(root).ok
 
 
 def test_only_the_splits_that_are_named_are_verified(tmp_path, toy):
