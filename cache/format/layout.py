@@ -39,6 +39,7 @@ UNDECODABLE: Final = 0  # no value: the frame could not be decoded
 COMPUTED: Final = 1
 UNDEFINED: Final = 2  # a value that the stream defines, such as zeros, for rows without an input
 HAS_VALUE: Final = (COMPUTED, UNDEFINED)
+SKIPPED: Final = 255  # the fill value: the row was in no track when its shard was computed
 GENDERS: Final = ("neutral", "male", "female")  # of a track; a batch holds the position in this
 STREAM_ARRAYS: Final = ("", "_ok", "_key")  # suffixes of a stream's name
 

@@ -16,11 +16,12 @@ from cache.errors import CacheError, suggestion
 from cache.format import layout
 from cache.format.extra import ExtraColumn
 from cache.format.folders import refuse_unmounted_stream
-from cache.format.layout import COLUMNS, FEATURES, GENDERS, MANIFEST
+from cache.format.layout import COLUMNS, FEATURES, GENDERS, MANIFEST, SKIPPED
 from cache.format.manifest import Commit
 from cache.format.place import Place
 from cache.format.tables import Tables
 from cache.read.streams import OpenCommit, OpenStream
+from cache.windows import intersect
 
 # Fields of a window's track, repeated in each row. A dataset's own column of the same name replaces
 # them.
@@ -147,8 +148,22 @@ class OpenSplit(OpenCommit):
                     f"{self.name}: no feature stream {stream!r}{hint} there are: {names}. {do}"
                 )
             self.require_current()  # else the stream belongs to other rows
-            self._streams[stream] = OpenStream(commit, self.commit)
+            opened = OpenStream(commit, self.commit)
+            self._require_features_of_replaced_rows(opened)
+            self._streams[stream] = opened
         return self._streams[stream]
+
+    def _require_features_of_replaced_rows(self, stream: OpenStream) -> None:
+        """Raise CacheChanged if the stream skipped rows of this commit, because a later one had
+        replaced them. They would look like rows whose frame could not be decoded.
+        """
+        place = self.commit.place
+        made_for = stream.manifest["split_digest"]
+        if made_for == self.commit.digest or place.store.etag(place.manifest) == self.commit.etag:
+            return
+        skipped = stream.rows_with_flag(SKIPPED)
+        if len(intersect(self.tables.track_rows, skipped)):
+            raise self.commit.changed_error()
 
     def has_later_commit(self) -> bool:
         """Whether there has been a commit since this one, of the split or of a stream that was

@@ -222,6 +222,28 @@ def test_what_is_written_again_under_its_own_name_is_told_by_name(root, toy):
     assert opened.read([[32, 36]], None)["kp_2d"].any()
 
 
+def test_a_split_that_opens_a_stream_of_a_later_commit_has_all_its_windows_or_is_told(
+    tmp_path, toy
+):
+    """The stream skips rows of a video that was replaced before it was extracted."""
+    toy.write(tmp_path, [toy.video("a", [20]), toy.video("b", [12])])
+    before, replaced = (cache.open(tmp_path)["toy/train"] for _ in range(2))
+    toy.write_stream(tmp_path, bad_rows=[3])
+    assert len(before.windows(4, 4, "resnet50")) == 7  # of 8: one has the row without an image
+    toy.write(tmp_path, [toy.video("c", [8])])
+    toy.write_stream(tmp_path)
+    assert len(replaced.windows(4, 4, "resnet50")) == 7
+
+    late = cache.open(tmp_path)["toy/train"]
+    cache.invalidate(tmp_path, "toy/train", "resnet50", [0])
+    toy.write(tmp_path, [toy.video("b", [12], seed=1)], drop=["b"])
+    toy.write_stream(tmp_path)
+    with pytest.raises(cache.CacheChanged, match="open it again"):
+        late.windows(4, 4, "resnet50")
+    assert len(cache.open(tmp_path)["toy/train"].windows(4, 4, "resnet50")) == 10
+    assert len(late.windows(4, 4)) == 10
+
+
 def test_a_relative_root_stays_the_same_folder_and_a_moved_one_is_told(root, monkeypatch, tmp_path):
     monkeypatch.chdir(root.parent)
     opened = cache.open(root.name)

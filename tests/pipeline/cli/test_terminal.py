@@ -242,4 +242,6 @@ def test_luigis_exit_codes_are_documented_as_luigi_cfg_sets_them():
     section = (ROOT / "luigi.cfg").read_text().partition("[retcode]")[2].partition("\n[")[0]
     set_there = re.findall(r"^[a-z_]+ = (\d+)$", section, re.MULTILINE)
     theirs = DOC.partition("Luigi's exit codes")[2].partition("## Ctrl-C")[0]
-    assert ["0", "1", "2", *set_there, "129", "143"] == re.findall(r"^\| (\d+) \|", theirs, re.MULTILINE)
+    assert ["0", "1", "2", *set_there, "129", "143"] == re.findall(
+        r"^\| (\d+) \|", theirs, re.MULTILINE
+    )
