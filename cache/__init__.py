@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cache.crop_policy import CropPolicy, Jitter
-from cache.errors import AccessDenied, Busy, CacheChanged, CacheError, MissingSplit
+from cache.errors import AccessDenied, Busy, CacheChanged, CacheError, ForeignStream, MissingSplit
 from cache.format.extra import ExtraColumn, Mirror, find_mirrors_by
 from cache.format.layout import (
     COLUMNS,
@@ -70,7 +70,7 @@ __all__ += ["Damage", "Repaired", "VerifyReport", "content_digest", "repair", "v
 __all__ += ["COLUMNS", "GENDERS", "ROWS_PER_CHUNK", "ROWS_PER_SHARD"]
 __all__ += ["COMPUTED", "UNDECODABLE", "UNDEFINED"]
 # errors
-__all__ += ["AccessDenied", "Busy", "CacheChanged", "CacheError", "MissingSplit"]
+__all__ += ["AccessDenied", "Busy", "CacheChanged", "CacheError", "ForeignStream", "MissingSplit"]
 
 
 def torch_windows(

@@ -44,6 +44,12 @@ class CacheChanged(CacheError):
     """
 
 
+class ForeignStream(CacheError):
+    """The features were computed for other rows than the split has: the stream of another cache or
+    of a backup is in the stream's place, or the split was made anew.
+    """
+
+
 class MissingSplit(CacheError, KeyError):
     """The cache has no committed split of that name."""
 

@@ -113,13 +113,15 @@ def _remove_shards(place: Place, reported: Collection[int], repaired: Repaired) 
     """Take the reported shards that are still damaged off the manifest: all of them from a stream;
     from a split only those without rows of tracks. The others stay, in `repaired.rows`.
 
-    Raises CacheError if the manifest or the tables are damaged, or if there is no manifest.
+    Raises CacheError if the manifest or the tables are damaged, if there is no manifest, and for a
+    stream of other rows.
     """
     commit = Commit.load(place)
     if commit is None:
         raise lost_manifest(place) or CacheError(
             f"{place.store.location(place.manifest_folder)}: nothing is committed there"
         )
+    commit.refuse_foreign()
     suspects = [file for file in commit.shard_files() if file.number in reported]
     damaged = {file.number for file in suspects if file.problem(place.store, fast=False)}
     if place.stream is None:

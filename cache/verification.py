@@ -24,7 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from cache.errors import OTHER_VERSION, AccessDenied, CacheError
+from cache.errors import OTHER_VERSION, AccessDenied, CacheError, ForeignStream
 from cache.format.folders import (
     committed_names,
     find_unreferenced,
@@ -218,10 +218,11 @@ class _PlaceCheck:
                 commit = self._check_small_files()
                 if commit is not None:
                     self._check_shards(commit)
+                    commit.refuse_foreign()
             if place.stream is None:
                 for key, message in unmounted_streams(self._store, place.split).items():
                     self._damage(key, message)
-        except AccessDenied as error:
+        except (AccessDenied, ForeignStream) as error:
             self._damage(place.manifest, str(error))
         except PermissionError as error:
             self._damage(place.manifest, str(AccessDenied.from_error(error)))

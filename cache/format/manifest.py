@@ -39,12 +39,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from cache.arrays import Ints
-from cache.errors import OTHER_VERSION, AccessDenied, CacheChanged, CacheError
+from cache.errors import OTHER_VERSION, AccessDenied, CacheChanged, CacheError, ForeignStream
 from cache.format import layout
 from cache.format.entries import check_entries, check_tables
 from cache.format.extra import ExtraColumn
@@ -348,14 +348,41 @@ class Commit:
     def foreign_shards(self, split: Commit) -> list[int]:
         """Numbers of a stream's shards that were computed for other rows than the split has now,
         for example because a backup was restored. Only for a stream's commit.
+
+        Raises ForeignStream if these are all shards that the split has.
         """
         records: Mapping[str, str] = self.manifest["rows"]  # of a stream: `rows_record`s
         foreign = []
+        own = []
         for shard, record in records.items():
-            # "": the split has dropped the shard. Its features may be carried over to new rows.
-            if split.rows_record(int(shard)) not in (record, ""):
+            current = split.rows_record(int(shard))
+            if current == record:
+                own.append(int(shard))
+            elif current:  # "": the split has dropped the shard; its features may be carried over
                 foreign.append(int(shard))
+        if foreign and not own:
+            folder = self.place.store.location(self.place.manifest_folder)
+            raise ForeignStream.at(
+                folder,
+                expected=f"features of the rows of {self.place.split}",
+                found="those of other rows in all shards: the stream of another cache or of a "
+                "backup, or an old one beside a split that was made anew",
+                do="Mount or restore its own folder; or compute it again: extract --replace",
+            )
         return foreign
+
+    def refuse_foreign(self) -> None:
+        """Raise ForeignStream as `foreign_shards` does, by the current commit of the split, if that
+        can be read. Does nothing for the commit of a split.
+        """
+        if self.place.stream is None:
+            return
+        try:
+            split = Commit.load_manifest(replace(self.place, stream=None))
+        except CacheError:  # told of the split itself
+            return
+        if split is not None:
+            self.foreign_shards(split)
 
     def rows_record(self, shard: int) -> str:
         """A digest (16 hex digits) of the rows that a split has in a shard, computed from the

@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from cache.arrays import Array, Ints
-from cache.errors import CacheError
+from cache.errors import CacheError, ForeignStream
 from cache.format import layout
 from cache.format.folders import unmounted_streams
 from cache.format.layout import COLUMNS, UNDECODABLE
@@ -49,7 +49,8 @@ class Copied:
     wrote_rows: bool  # False: the split had been copied before
     streams: tuple[str, ...]  # streams of which new rows were copied
     missing: Mapping[str, int]  # stream -> number of live rows that the copy lacks, if any
-    unmounted: tuple[str, ...]  # messages: streams left out, whose disks are not mounted
+    # messages: streams left out, whose disks are not mounted, or that are of other rows
+    left_out: tuple[str, ...]
 
 
 def copy_split(
@@ -67,7 +68,7 @@ def copy_split(
     Rows that a stream of the source does not have yet stay pending in a copied shard.
 
     Args:
-        streams: copy only these streams (default: all whose disks are mounted).
+        streams: copy only these streams (default: all of the split's rows whose disks are mounted).
 
     Raises MissingSplit if the split is missing; CacheError if the other cache has a different split
     or stream of that name, or a running writer of it, for a missing stream, and for damaged rows.
@@ -75,11 +76,18 @@ def copy_split(
     layout.check_names(split)
     source = FeatureCache(root)[split]
     store = store_at(to)
-    unmounted: tuple[str, ...] = ()
+    left_out = list[str]()
     if streams is None:
-        unmounted = tuple(unmounted_streams(source.store, split).values())
-    names = source.streams if streams is None else tuple(dict.fromkeys(streams))
-    opened = {name: source.open_stream(name) for name in names}
+        left_out += unmounted_streams(source.store, split).values()
+    opened = dict[str, OpenStream]()
+    for name in source.streams if streams is None else streams:
+        try:
+            opened[name] = source.open_stream(name)
+        except ForeignStream as error:
+            if streams is not None:
+                raise
+            left_out.append(str(error))
+    names = tuple(opened)
     existing = _find_copy(source, store)
     if existing is None:
         _write_tracks(store, source, progress)
@@ -105,7 +113,7 @@ def copy_split(
         n_missing = n_rows - _count_rows(copied, name)
         if n_missing > 0:
             missing[name] = n_missing
-    return Copied(split, n_rows, existing is None, tuple(written), missing, unmounted)
+    return Copied(split, n_rows, existing is None, tuple(written), missing, tuple(left_out))
 
 
 def _require_same_streams(source: Split, existing: Split, names: Collection[str]) -> None:

@@ -121,7 +121,7 @@ def _copy(split: cache.Split, to: cache.Root, streams: Sequence[str] | None) -> 
         if stream in in_copy.streams:
             text += f". Compute them in the copy: {fill_command(in_copy, stream)}"
         out.warn(text)
-    return copied.unmounted
+    return copied.left_out
 
 
 COMMAND: Final = Command(_options, _run, kept=lambda args: describe_kept(args.to))

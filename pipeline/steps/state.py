@@ -215,7 +215,7 @@ def _read_stream(split: cache.Split, name: str) -> _StreamStatus:
         stream = split.open_stream(name)
         reasons = stream.provenance.get("without_features") or {}
         return _StreamStatus(name, label, weights, stream.undecodable(), reasons)
-    except cache.AccessDenied as error:
+    except (cache.AccessDenied, cache.ForeignStream) as error:
         problem = f"{split.name}: {error}"
     except (cache.CacheError, OSError) as error:
         problem = f"{split.name}: {name} is damaged: {error_text(error)}"

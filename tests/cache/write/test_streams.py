@@ -126,29 +126,62 @@ def test_a_stream_whose_deletion_was_cut_off_is_deleted_by_the_next(tracks, toy)
     assert contents(tracks).keys() == before.keys()
 
 
+def put_features(source, target):
+    """Put the features of one cache into the place of another one's."""
+    shutil.rmtree(target / "toy/train/features")
+    shutil.copytree(source / "toy/train/features", target / "toy/train/features")
+
+
 def test_features_of_other_rows_under_the_same_numbers_are_never_taken_for_these(tmp_path, toy):
-    root, backup = tmp_path / "cache", tmp_path / "backup"
+    """The split's first commit was restored from a backup, and other videos have been added."""
+    root, restored = tmp_path / "cache", tmp_path / "restored"
+    toy.write(root, [toy.video("a", [40])])
+    shutil.copytree(root, restored)
+    toy.write(root, [toy.video("b", [50])])
+    toy.write_stream(root)
+    toy.write(restored, [toy.video("c", [50, 20])])
+    put_features(root, restored)
+    split = cache.open(restored)["toy/train"]
+    assert len(split.windows(4, 4, "resnet50")) == 10  # of a
+    with pytest.raises(CacheError, match="does not have shard 2"):
+        split.read([[64, 68]])
+    assert cache.verify(restored).ok
+    with writer_of(restored) as writer:
+        assert writer.shards.pending == [2, 3, 4]
+        assert not writer.shards.carried(toy.keys(np.arange(64, 74)))[0].any()
+        writer.write(*toy.given(writer.shards, 2))
+        # killed here, the manifest names no shard that was written over
+        assert cache.verify(restored).ok
+        writer.commit({"weights": "known"})
+    assert cache.verify(restored).ok
+    assert cache.open(restored)["toy/train"].windows(4, 4, "resnet50")[:, 1].max() <= 96
+
+
+def test_a_stream_of_another_cache_is_a_problem_of_every_use_and_is_not_changed(tmp_path, toy):
+    root, other = tmp_path / "cache", tmp_path / "other"
     toy.write(root, toy.videos())
     toy.write_stream(root)
-    toy.write(
-        backup, [toy.video(name, rows, seed=3) for name, rows in {"x": [40], "y": [50, 53]}.items()]
-    )
-    shutil.rmtree(backup / "toy/train/features")
-    shutil.copytree(root / "toy/train/features", backup / "toy/train/features")
-    split = cache.open(backup)["toy/train"]  # as one that was restored without its features
-    with pytest.warns(UserWarning, match="no windows of 4 .* with resnet50 has 0"):
-        assert len(split.windows(4, 4, "resnet50")) == 0
-    with pytest.raises(CacheError, match="does not have shard"):
-        split.read(split.windows(4, 4)[:1])
-    with writer_of(backup) as writer:
-        assert writer.shards.pending == [0, 1, 2, 3, 4]
-        assert not writer.shards.carried(toy.keys(np.arange(10)))[0].any()
-        writer.write(*toy.given(writer.shards, 0))
-        # killed here, the manifest names no shard that was written over
-        assert cache.verify(backup).ok
-        writer.commit({"weights": "known"})
-    assert cache.verify(backup).ok
-    assert cache.open(backup)["toy/train"].windows(4, 4, "resnet50")[:, 1].max() <= 32
+    toy.write(other, [toy.video("x", [40], seed=3), toy.video("y", [50], seed=3)])
+    put_features(root, other)
+    before = toy.tree(other)
+    split = cache.open(other)["toy/train"]
+    for using in (
+        lambda: split.windows(4, 4, "resnet50"),
+        lambda: split.read([[0, 4]]),
+        lambda: writer_of(other).__enter__(),
+        lambda: cache.copy_split(other, "toy/train", tmp_path / "named", streams=["resnet50"]),
+    ):
+        with pytest.raises(cache.ForeignStream, match=r"features/resnet50: .*extract --replace"):
+            using()
+    (problem,) = cache.verify(other).problems
+    assert "the stream of another cache" in problem
+    assert cache.repair(other, cache.verify(other)).refused == [problem]
+    assert toy.tree(other) == before
+    copied = cache.copy_split(other, "toy/train", tmp_path / "copy")
+    assert (copied.left_out, copied.streams) == ((problem,), ())
+    cache.delete_stream(other, "toy/train", "resnet50")
+    toy.write_stream(other)
+    assert cache.verify(other).ok
 
 
 def test_a_lost_manifest_is_reported_and_nothing_is_written_over_what_it_named(root, toy):

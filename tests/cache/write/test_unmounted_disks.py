@@ -70,12 +70,12 @@ def test_a_stream_whose_disk_is_not_mounted_is_a_problem_of_every_use_and_loses_
     assert collected.removed == [] and contents(root) == before
 
     copied = cache.copy_split(root, SPLIT, to)
-    assert [text.startswith(problem) for text in copied.unmounted] == [True]
+    assert [text.startswith(problem) for text in copied.left_out] == [True]
     assert copied.streams == (() if folder == FEATURES else ("other",))
     mount(tmp_path / "disk", root / folder)
     assert contents(root) == complete
     again = cache.copy_split(root, SPLIT, to)
-    assert "resnet50" in again.streams and again.unmounted == () and cache.verify(root).ok
+    assert "resnet50" in again.streams and again.left_out == () and cache.verify(root).ok
 
 
 @pytest.mark.parametrize("held", ["lost+found/", "NOT_MOUNTED", "not_mounted/README"])

@@ -1,0 +1,50 @@
+"""A stream of another cache, or an old one beside a split that was made anew, in a stream's place:
+nothing is written into it, and `extract --replace` computes it again.
+"""
+
+import shutil
+
+import pytest
+
+EXTRACT = "extract penn_action/train --cache CACHE --weights untrained:0"
+
+
+def contents(folder):
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.fixture
+def beside_an_old_stream(penn, types, network):
+    """A split that was made anew from fewer videos, and the stream of the former one."""
+    penn.convert()
+    types(EXTRACT)
+    features = penn.root / penn.name / "features"
+    old = penn.root.parent / "old"
+    shutil.copytree(features, old)
+    shutil.rmtree(penn.root)
+    shutil.rmtree(penn.frames("0001"))
+    (penn.raw / "labels/0001.mat").unlink()
+    penn.convert()
+    shutil.rmtree(features)
+    shutil.copytree(old, features)
+    return features
+
+
+def test_every_command_names_a_stream_of_other_rows_and_replace_computes_it_again(
+    beside_an_old_stream, penn, types
+):
+    before = contents(beside_an_old_stream)
+    of_others = "of other rows in all shards"
+    for command, code in {
+        "status --cache CACHE": 1,
+        "verify --cache CACHE": 1,
+        "verify --cache CACHE --repair": 1,
+        f"copy --cache CACHE --to {penn.root.parent / 'copy'}": 1,
+        EXTRACT: 2,
+    }.items():
+        assert of_others in " ".join(types(command, code=code).split()), command
+    after = contents(beside_an_old_stream)
+    assert {file: after[file] for file in before} == before
+    types(f"{EXTRACT} --replace")
+    types("status --cache CACHE")
+    types("verify --cache CACHE")
