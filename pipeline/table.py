@@ -30,8 +30,8 @@ OWN: Final[dict[str, dict[str, str]]] = {
     },
     "vibe_pipeline.streams": {
         "resnet50": "pipeline.features.streams.network:ResNet50",
-        "torchvision": "pipeline.features.streams.network:Torchvision",
-        "timm": "pipeline.features.streams.network:Timm",
+        "torchvision": "pipeline.features.streams.torchvision:Torchvision",
+        "timm": "pipeline.features.streams.timm:Timm",
         "blaze_joints": "pipeline.features.streams.blaze:BlazeJoints",
         "cam_angvel": "pipeline.extras.streams.world:CamAngvel",
         "hmr2": "pipeline.extras.streams.world:Hmr2",

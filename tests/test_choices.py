@@ -78,6 +78,7 @@ pipeline.features.networks resnet50_on_device
 pipeline.features.networks.arithmetic torch_flags
 pipeline.features.networks.cpu CpuNetwork
 pipeline.features.networks.cuda CudaNetwork
+pipeline.features.streams.network LibraryStream
 pipeline.grades word_key
 pipeline.people.smpl_files body_files
 pipeline.people.smplx_body load_body

@@ -10,17 +10,10 @@ import functools
 import json
 from abc import abstractmethod
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Self, get_args
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple, Self, get_args
 
 from cache import CropPolicy
-from pipeline.errors import (
-    ConfigError,
-    MissingAssets,
-    PipelineError,
-    did_you_mean,
-    missing_package,
-)
+from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.streams.base import (
     Machine,
     NumberStream,
@@ -37,7 +30,6 @@ if TYPE_CHECKING:
 
 # `Stream.uses` of networks, also of those that other modules load
 NETWORKS: Final[dict[str, int]] = {"networks": 1}
-HUB: Final = "https://huggingface.co"  # where timm's weights are
 MOST_NETWORKS: Final = 3  # number of networks that stay in memory
 UNTRAINED: Final = WeightsSpec("untrained", "0")
 
@@ -175,10 +167,10 @@ class ResNet50(_SharedNetworkStream):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _LibraryStream(NetworkStream):
+class LibraryStream(NetworkStream):
     """The base of streams of a library's networks. The features are the input of the network's
-    classifier, `dim` numbers per crop. A library is a class with `ask`, here and in
-    `pipeline.table`.
+    classifier, `dim` numbers per crop. A library is a class with `ask`, in a file
+    here, and a line of `pipeline.table`.
 
     `dim` is an option here, not a class variable as in most streams. 0 is replaced by the library's
     number, so the identity always records the number itself. If it is set, plans need neither the
@@ -235,70 +227,3 @@ class _LibraryStream(NetworkStream):
         ConfigError for an unknown name, MissingAssets for a missing download; other errors of the
         library become ConfigErrors.
         """
-
-
-@dataclass(frozen=True, kw_only=True)
-class Torchvision(_LibraryStream):
-    """A classification network of torchvision, up to the input of its last linear layer."""
-
-    kind: ClassVar[str] = "torchvision"
-    package: ClassVar[str] = "torchvision"
-    example: ClassVar[str] = "vit_b_16"
-
-    def ask(self, pretrained: WeightsSpec | None) -> HeadlessNetwork:
-        """Ask torchvision for the network (`backbones.from_torchvision`)."""
-        from pipeline.features.networks.backbones import from_torchvision
-
-        return from_torchvision(self.network, self.crop.shape, pretrained)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Timm(_LibraryStream):
-    """A network of timm, with its own pooling."""
-
-    kind: ClassVar[str] = "timm"
-    package: ClassVar[str] = "timm"
-    example: ClassVar[str] = "vit_small_patch14_dinov2"
-
-    def ask(self, pretrained: WeightsSpec | None) -> HeadlessNetwork:
-        """Ask timm for the network without its classifier (`num_classes=0`)."""
-        from pipeline.features.networks.backbones import HeadlessNetwork
-
-        try:
-            import timm
-        except ImportError as error:
-            raise missing_package(f"timm {self.network}", "timm", "timm") from error
-        name = self.network
-        if pretrained and pretrained.argument:
-            name = f"{name}.{pretrained.argument}"
-        config = timm.get_pretrained_cfg(name)
-        if config is None:
-            close = did_you_mean(self.network, timm.list_models())
-            raise ConfigError(f"timm {version('timm')} has no network {name!r}{close}", "network")
-
-        # a network of one input size, such as a ViT, is made for the size of the crops
-        options = dict[str, Any]()
-        if config.fixed_input_size and tuple(config.input_size[1:]) != self.crop.shape:
-            options["img_size"] = self.crop.shape
-        source = f"{HUB}/{config.hf_hub_id}"
-        try:
-            network = timm.create_model(
-                name, pretrained=pretrained is not None, num_classes=0, **options
-            )
-        except OSError as error:  # errors of the Hugging Face hub are OSErrors, too
-            url = f"{source}/resolve/main/{config.hf_hub_filename or 'model.safetensors'}"
-            raise MissingAssets(
-                f"weights {pretrained} of timm {self.network}: {url} cannot be downloaded. "
-                "Download it elsewhere, and name its path: file:FILE."
-            ) from error
-
-        classifier = config.classifier or ()  # one name, or several
-        if isinstance(classifier, str):
-            classifier = (classifier,)
-        layer = "pooled, num_classes=0"
-        backbone = HeadlessNetwork(network, layer, tuple(classifier), config.mean, config.std)
-        if pretrained is None:
-            return backbone
-        model = f"{self.network.partition('.')[0]}.{config.tag}"
-        terms = {"licence": config.license or "not recorded by timm", "source": source}
-        return replace(backbone, pretrained=model, terms=terms)
