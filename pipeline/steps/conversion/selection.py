@@ -5,6 +5,7 @@
 (`video_names`), and why, behind " #":
 
     videos/train/dance.mp4/1  # bad: two people
+    videos/train/crowd.mp4    # all of its tracks
 
 `select` takes these tracks away, and of the others the rows that follow each other faster than
 `max_fps`. Both count in the video's account. The account also has the names that the list had of
@@ -72,9 +73,9 @@ class RowSelection:
         if self.leave_out is None:
             return tuple(videos)
         by_video: dict[str, set[str]] = {}
-        for of_split, path, person in _read_list(self.leave_out, names):
-            if of_split in ("", split):
-                by_video.setdefault(path, set()).add(f"{path}/{person}")
+        for listed in _read_list(self.leave_out, names):
+            if listed.split in ("", split):
+                by_video.setdefault(listed.path, set()).add(listed.name)
         return tuple(
             replace(video, left_out=tuple(sorted(by_video.get(video.name, ())))) for video in videos
         )
@@ -84,11 +85,11 @@ ALL_ROWS: Final = RowSelection()
 
 
 class _ListedTrack(NamedTuple):
-    """A track of the list."""
+    """A track of the list, or all of a video."""
 
     split: str  # "" if it is not stated
     path: str  # of its video
-    person: str
+    name: str  # of the track; of all: the path
 
 
 def _read_list(file: Path, names: VideoNames) -> Iterator[_ListedTrack]:
@@ -118,20 +119,23 @@ def _find_track(line: str, names: VideoNames) -> _ListedTrack | None:
     """The track of a line; None if it is of another dataset.
 
     A name ends before a "#" behind a blank. It may have such a "#", too: the shortest one that fits
-    is meant. Raises ConfigError without one.
+    is meant, and the track of a video before another video. Raises ConfigError without one.
     """
     ends = [comment.start() for comment in re.finditer(r"\s+#|$", line)]
     for end in ends:
         path, _, person = line[:end].rpartition("/")
         video = names.find(path)
         if video is not None:
-            return _ListedTrack(*video, person)
+            return _ListedTrack(*video, f"{video[1]}/{person}")
+        video = names.find(line[:end])
+        if video is not None:
+            return _ListedTrack(*video, video[1])
     dataset = line.partition("/")[0]
     if dataset != names.dataset and dataset in datasets.names():
         return None
-    suggestions = (names.suggest(line[:end].rpartition("/")[0]) for end in ends)
-    suggestion = next(filter(None, suggestions), "")
-    expected = f"VIDEO/PERSON, or {names.dataset}/SPLIT/VIDEO/PERSON, of a video"
+    candidates = [name for end in ends for name in (line[:end].rpartition("/")[0], line[:end])]
+    suggestion = next(filter(None, map(names.suggest, candidates)), "")
+    expected = f"VIDEO or VIDEO/PERSON, also with {names.dataset}/SPLIT/ before it, of a video"
     raise ConfigError(f"expected {expected}, found {line!r}{suggestion}")
 
 
@@ -145,16 +149,21 @@ def select(
     """The tracks and rows of a video that the user takes; counts the others in its account.
 
     Rejects the video if it lacks one of the left-out tracks.
-    left_out: names of tracks. extra: the reader's extra columns.
+    left_out: names of tracks; the video's own name: all. extra: the reader's extra columns.
     """
     if account.set_aside or account.other_split:
         account.left_out = {name: [] for name in left_out}
         return [*tracks]
+    all_out = account.name in left_out
+    if all_out:
+        account.left_out[account.name] = []
     record = ClipRecord.from_dict(account.clip)
     used_names = {track.name for track in tracks}
     if len(account.subjects) == len(tracks):
         pairs = zip(tracks, account.subjects, strict=True)
-        account.subjects = [subject for track, subject in pairs if track.name not in left_out]
+        account.subjects = [
+            subject for track, subject in pairs if not (all_out or track.name in left_out)
+        ]
     names = []
     selected_tracks = []
     for track in tracks:
@@ -169,12 +178,13 @@ def select(
             name = free_name(track.name, "-", k, used_names)
             names.append(name)
             if name in left_out:
-                account.take_back_track(LEFT_OUT, n_rows)
                 account.left_out[name] = place_of(part.columns)
+            if all_out or name in left_out:
+                account.take_back_track(LEFT_OUT, n_rows)
             else:
                 selected_tracks.append(replace(part, name=name))
         account.take_back_rows(ABOVE_MAX_FPS, n_above)
-    missing = [name for name in left_out if name not in names]
+    missing = [name for name in left_out if name not in (*names, account.name)]
     if missing:
         tracks_now = f"no track of this video, which has {', '.join(names) or 'none'}"
         refuse_line(account, missing[0], tracks_now)

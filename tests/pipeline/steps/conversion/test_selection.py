@@ -246,6 +246,9 @@ def marked(file, split="train", names=NAMES):
         ("videos/train/take #2.mp4/0  # bad", "take #2.mp4/0"),
         ("take #2.mp4/0 # see #3", "take #2.mp4/0"),
         ("cafe\u0301.mp4/0", "caf\u00e9.mp4/0"),
+        ("a.mp4", "a.mp4"),
+        ("videos/train/a.mp4  # a crowd", "a.mp4"),
+        ("take #2.mp4 # see a.mp4/0", "take #2.mp4"),
     ],
 )
 def test_a_line_of_the_list(tmp_path, listed, line, track):
@@ -271,7 +274,7 @@ def test_a_name_that_is_one_clip_s_path_and_another_s_full_name_is_refused(tmp_p
         ("# one\n0033/0", "line 2.*did you mean '0003'"),
         ("# nobody", "no track.*none takes all"),
         ("penn_acton/train/0003/0", "line 1"),
-        ("penn_action/train/0003", "line 1"),
+        ("penn_action/train/0033", "line 1.*did you mean 'penn_action/train/0003'"),
         (b"\xff\xfe\x00", "UTF-8"),
         (None, "no such file"),
     ],
@@ -309,6 +312,46 @@ def test_a_track_is_left_out_and_comes_back(penn, listed, types, reads):
     assert "left_out_by_hand" not in types(f"{CONVERT} --set convert.leave_out=none")
     assert_equal(penn.rows("kp_2d"), whole)
     assert reads.names == ["0003"]
+
+
+def test_a_whole_clip_is_left_out_by_its_name_and_comes_back(penn, listed, types, reads):
+    penn.convert()
+    whole = penn.rows("kp_2d")
+    listed(f"{penn.name}/0003  # a crowd", f"{penn.name}/0003/0  # and this one")
+    for read, said in (["0003"], "left_out_by_hand"), ([], "up to date"):
+        reads.clear()
+        types(LEAVE_OUT, said)
+        assert reads.names == read
+        assert penn.rows("kp_2d").keys() == whole.keys() - {"0003/0"}
+    listed(f"{penn.name}/0003")
+    types(LEAVE_OUT, "1 video read")
+    assert penn.rows("kp_2d").keys() == whole.keys() - {"0003/0"}
+    types(f"{CONVERT} --set convert.leave_out=none")
+    assert_equal(penn.rows("kp_2d"), whole)
+
+
+def test_all_tracks_of_a_clip_that_is_left_out_count_also_those_of_a_cut_one():
+    account = VideoAccount("v", found=9, kept=9, tracks_kept=3, subjects=["Ann", None, "Bob"])
+    tracks = [track(25, range(n), f"v/{n}") for n in (2, 3, 4)]
+    assert select(tracks, account, ("v", "v/3"), None, EXTRA) == []
+    assert (account.subjects, account.tracks_kept, account.read) == ([], 0, 9)
+    assert dict(account.dropped) == {"left_out_by_hand": 9}
+    assert account.left_out.keys() == {"v", "v/3"}
+    account.check()
+
+
+def test_a_track_of_one_clip_is_meant_before_another_clip(tmp_path, listed):
+    """Of Kinetics, which has folders of clips beside clips."""
+    names = VideoNames("kinetics", {"train": {"train/dance", "train/dance/0"}})
+    listed("train/dance/0")
+    assert marked(tmp_path / "out.txt", names=names) == ["train/dance/0"]
+    (video,) = (each for each in marked_videos(tmp_path / "out.txt", names) if each.left_out)
+    assert video.name == "train/dance"
+
+
+def marked_videos(file, names):
+    videos = [RawVideo(path, ()) for _, path in sorted(names.videos)]
+    return RowSelection(leave_out=file).mark(videos, "train", names)
 
 
 def test_what_parts_have_read_with_another_list_is_read_again(penn, listed, types):
