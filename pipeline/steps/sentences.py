@@ -60,8 +60,12 @@ def kept_lines(work: ConversionWork, stays: Mapping[str, RowsBefore]) -> list[st
     status = command("status", "--all", "--cache", str(recipe.root))
     drop = ConversionRecord(work.committed).drop_command(recipe.raw)
     or_delete = f"or delete their rows: {drop}"
-    missing = missing_lines(stays)
-    unusable = [*reasons_of_kind(stays, Kind.UNUSABLE).values()]
+    moved = recipe.others.find_moved(
+        name for name, before in stays.items() if before.may_have_moved
+    )
+    not_moved = {name: before for name, before in stays.items() if name not in moved}
+    missing = missing_lines(not_moved)
+    unusable = [*reasons_of_kind(not_moved, Kind.UNUSABLE).values()]
     lines = []
     if missing:
         shown = ", ".join(few(missing, FEW, status))
@@ -75,11 +79,12 @@ def kept_lines(work: ConversionWork, stays: Mapping[str, RowsBefore]) -> list[st
             f"{count(len(unusable), 'video')} would lose rows; the rows are kept: "
             f"{shown} Restore them (and touch the folder of an image that is put back), {or_delete}"
         )
-    moved = [name for name, before in stays.items() if before.may_have_moved]
-    commands = recipe.others.convert_commands(moved) if moved else []
-    if commands:
-        stay = "videos that have moved to another split stay until it is converted"
-        lines.append(f"{stay}: {' && '.join(commands)}")
+    if moved:
+        shown = ", ".join(few([*moved], FEW, status))
+        lines.append(
+            f"{count(len(moved), 'video')} moved to another split; the rows are kept until it is "
+            f"converted: {shown}: {' && '.join(sorted({*moved.values()}))}"
+        )
     return [f"{work.name}: {line}" for line in lines]
 
 

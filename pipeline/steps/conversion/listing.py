@@ -93,17 +93,23 @@ class OtherSplits:
             return False
         return not self.digests.isdisjoint({digest, *_parts(video)})
 
-    def convert_commands(self, videos: Iterable[str]) -> list[str]:
-        """Commands that convert those which list a video with one of these names, or with one that
-        begins with another split's folder.
+    def find_moved(self, videos: Iterable[str]) -> dict[str, str]:
+        """Those of these videos which another split lists, in its own folder or not, and has no
+        rows of -> the command that converts that split.
         """
-        names = {video.removeprefix(f"{self.split}/") for video in videos}
-        places = "--raw", str(self.raw), "--cache", str(self.root)
-        return [
-            command("convert", f"{self.dataset.name}/{split}", *places)
-            for split, listed in self.listed.items()
-            if not names.isdisjoint(video.removeprefix(f"{split}/") for video in listed)
-        ]
+        here = {video.removeprefix(f"{self.split}/"): video for video in videos}
+        moved = {}
+        for split, listed in self.listed.items() if here else ():
+            name = f"{self.dataset.name}/{split}"
+            committed = committed_split(self.root, name)
+            there = {} if committed is None else VideosByName(committed.tables)
+            convert = command("convert", name, "--raw", str(self.raw), "--cache", str(self.root))
+            for video in listed:
+                before = here.get(video.removeprefix(f"{split}/"))
+                has_rows = video in there and there[video].account.get("tracks_kept")
+                if before is not None and not has_rows:
+                    moved[before] = convert
+        return moved
 
 
 def _parts(video: cache.VideoEntry) -> set[str]:

@@ -373,11 +373,11 @@ def test_a_reason_that_names_another_split_is_no_move(tmp_path):
     lab.write(name, "bad")
     for _ in range(2):
         assert lab.convert() == {name: Kind.UNUSABLE}
-        assert "have moved" not in " ".join(problems_of(lab.plan()))
+        assert "moved to another split" not in " ".join(problems_of(lab.plan()))
     lab.write(name, "moved")
     for _ in range(2):
         assert lab.convert() == {name: Kind.UNUSABLE}
-        assert "have moved" in " ".join(problems_of(lab.plan()))
+        assert "moved to another split" in " ".join(problems_of(lab.plan()))
 
 
 def test_reading_that_ended_early_settles_nothing():
