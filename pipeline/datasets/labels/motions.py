@@ -57,8 +57,8 @@ MOTION_X: Final[Mapping[str, int]] = {
 }
 UNPACK_AGAIN: Final = "Unpack this subset again."
 OTHER_BODY: Final = (
-    "Take the SMPL, SMPL-H or SMPL-X files of the release: other bodies are not read. Import "
-    "results of body estimators with --format bodies."
+    "Take the SMPL, SMPL-H or SMPL-X files of the release: other bodies are not read. A pose "
+    "begins with the root's rotation, 3 numbers, which 63 or 69 numbers lack."
 )
 
 

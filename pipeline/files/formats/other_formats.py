@@ -91,7 +91,7 @@ _OTHER_PROGRAMS: Final = {
         "a motion of NymeriaPlus: a subset of the dataset amass"
     ),
     ".npz body_pose global_orient transl": OtherProgram(
-        "SMPL-X's body alone: import GVHMR's hmr4d_results.pt"
+        "a body's parameters without times or images, as SMPLer-X's"
     ),
     ".npz poses betas trans": OtherProgram(
         "a motion in AMASS's form: a subset of the dataset amass"

@@ -258,8 +258,8 @@ class ArrayUnpickler(pickle._Unpickler):
         )
         if module.partition(".")[0] in OTHER_PROGRAMS:
             advice = (
-                "It is another program's file: import results of body estimators with "
-                "--format bodies, or have that program write plain dicts and NumPy arrays."
+                "It is another program's file: docs/results.md has the results of body "
+                "estimators that are imported; have others written as plain dicts and NumPy arrays."
             )
         raise UnsafePickle(
             f"{self.path}: not read, because it asks for {asks_for}, which {needs} does not "

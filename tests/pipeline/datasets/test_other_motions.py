@@ -3,6 +3,7 @@ their forms: none of them is a real file.
 """
 
 import pickle
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from scipy.spatial.transform import Rotation
 import cache
 from pipeline import datasets
 from pipeline.accounting import Accounting
+from pipeline.errors import RawDataError, UnsafePickle
+from pipeline.extras.exchange.bodies.tools import read_estimates
 from tests.hostile import Call
 from tests.pipeline.datasets.by_hand import read_one, refusal
 
@@ -247,3 +250,49 @@ def test_no_code_of_a_motion_runs(tmp_path):
     assert list(AMASS.tracks(tmp_path / "raw", "train", report=report)) == []
     assert [account.set_aside for account in report] == ["unsafe_pickle", "bad_label_file"]
     assert not mark.exists()
+
+
+def numbers(**widths):
+    return {key: np.zeros((N, width)) for key, width in widths.items()}
+
+
+SMPLER_X = {
+    key: np.zeros((n, 3))
+    for key, n in (("global_orient", 1), ("body_pose", 21), ("left_hand_pose", 15), ("transl", 1))
+}
+
+
+@pytest.mark.parametrize(
+    ("content", "imported", "converted"),
+    [
+        (
+            numbers(poses=69, betas=10, trans=3) | {"fps": 30.0},
+            "a subset of the dataset amass",
+            "A pose begins with the root's rotation, 3 numbers, which 63 or 69 numbers lack",
+        ),
+        (
+            numbers(body_pose=69, betas=10, transl=3, global_orient=3),
+            "a body's parameters without times or images",
+            "a body's parameters without times or images, as SMPLer-X's. Take the file away",
+        ),
+        (SMPLER_X, "as SMPLer-X's", "Take the file away"),
+    ],
+)
+def test_no_command_sends_back_to_the_one_that_sent_here(content, imported, converted, tmp_path):
+    file = place(tmp_path / "CMU/01/walk_poses.npz")
+    np.savez(file, **content)
+    with pytest.raises(RawDataError) as caught:
+        list(read_estimates(file))
+    assert imported in str(caught.value)
+    message = str(refusal(AMASS, tmp_path))
+    assert converted in message
+    for text in (message, str(caught.value)):
+        assert "--format bodies" not in text
+        assert "GVHMR" not in text
+
+
+def test_a_result_that_names_other_objects_is_not_sent_to_the_command_that_refused_it(tmp_path):
+    (tmp_path / "results.pkl").write_bytes(pickle.dumps({"a": Counter("a")}))
+    with pytest.raises(UnsafePickle, match="have others written as plain dicts") as caught:
+        list(read_estimates(tmp_path / "results.pkl"))
+    assert "--format bodies" not in str(caught.value)
