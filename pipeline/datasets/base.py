@@ -28,7 +28,7 @@ import numpy as np
 import cache
 from pipeline.accounting import Accounting, Totals, VideoAccount
 from pipeline.datasets.shared.checks import LabelRules
-from pipeline.errors import MissingAssets, PipelineError, RawDataError, note_fault
+from pipeline.errors import MissingAssets, PipelineError, RawDataError, UnsafePickle, note_fault
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import caching
 from pipeline.people.track import Track
@@ -272,6 +272,8 @@ class Dataset(ABC):
         except RawDataError as error:
             note_fault(error)
             account.reject(error.reason, str(error))
+        except UnsafePickle as error:
+            account.reject("unsafe_pickle", str(error))
         account.check()
         return tracks, account
 

@@ -34,7 +34,13 @@ from pipeline.clips.labels.label_content import (
     Sizes,
     Stated,
 )
-from pipeline.clips.labels.label_values import DAMAGED, ONE_VIDEO, countable_names, label_error
+from pipeline.clips.labels.label_values import (
+    DAMAGED,
+    ONE_VIDEO,
+    all_in_one,
+    countable_names,
+    label_error,
+)
 from pipeline.clips.labels.people_formats import Source, format_of
 from pipeline.clips.labels.people_table import (
     ByFrame,
@@ -47,7 +53,7 @@ from pipeline.errors import FOLDER, RawDataError
 from pipeline.files.formats.arrays import reading
 from pipeline.files.formats.large_json import read_json
 from pipeline.files.formats.names import kind
-from pipeline.files.formats.other_formats import OtherProgram
+from pipeline.files.formats.other_formats import OtherProgram, other_format
 from pipeline.files.raw.files import list_names, open_regular
 from pipeline.people.skeletons import Doubles, Ints, Skeleton
 
@@ -187,7 +193,11 @@ def read_results(file: Path, sizes: Sizes | None = None, stated: Stated = NOT_ST
         with reading(file, expected, do=DAMAGED):
             if sam_3d_body.is_of_tool(file):
                 return _read(Source(file, stated), sizes)
-            program = OtherProgram.from_file(file) or OtherProgram(f"a {file.suffix} file")
+            program = OtherProgram.from_file(file)
+            if program is None:
+                with open_regular(file) as stream:
+                    packed = other_format(stream.read(64))
+                program = OtherProgram(packed or f"a {file.suffix} file")
         found = f"{program.owner}, which is not read"
         raise label_error(file, FOLDER, expected, found, program.advice)
     with reading(file, "a file", do=DAMAGED), open_regular(file) as stream:
@@ -283,6 +293,8 @@ def _assemble(
     notes = content.notes
     _require_one_order(source, content.people)
     people = content.people.finish()
+    if people.are_of_several_frames():
+        raise all_in_one(place)
     is_copy = people.find_copies()
     if is_copy.any():
         copies = count(int(is_copy.sum()), "detection")

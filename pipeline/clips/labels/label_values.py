@@ -75,6 +75,13 @@ def other_tool_error(
     return label_error(file, key, expected, found, do)
 
 
+def all_in_one(file: Path) -> RawDataError:
+    """The error for a file with the people of all frames, without the frame of each."""
+    actual = "all frames in one file: the frame of a person cannot be known"
+    do = "Run the tool on the video, so that it writes each person's frame, or a file for each."
+    return label_error(file, "frames", "the frame of each person", actual, do)
+
+
 def joint_names(file: Path, key: str, names: Any) -> list[str]:
     """Check the names of the joints in a file, and return them. Raises RawDataError unless they are
     a list of different texts.

@@ -79,7 +79,7 @@ FORMATS: Final = (
     ),
     PeopleFormat(
         "SAM 3D Body",
-        "| SAM 3D Body: what `process_one_image` returns, saved as npz, pickle or JSON "
+        "| SAM 3D Body: what `process_one_image` returns, saved as npz, npy, pickle or JSON "
         "([how](../results.md#sam-3d-body)) | `pred_keypoints_2d` of each person; a file for each "
         "image, or one for all | 0; from `frame`, or the number at the end of the file's name | "
         "`x y x y`, px | its 70, of which 24 are taken; score 1 | none |",

@@ -112,6 +112,14 @@ class PeopleTable(NamedTuple):
             return np.zeros(0, np.int64)
         return _equal_neighbours(self.code, self.frame)[1]
 
+    def are_of_several_frames(self) -> bool:
+        """Whether all people are in one frame, most of them under an identity that another one has:
+        then the people of all frames are there.
+        """
+        if None in self.identities or len(np.unique(self.frame)) != 1:
+            return False
+        return 2 * len(self.find_repeated()) >= len(self.frame)
+
     def find_frames(self) -> Ints:
         """(T + 1,) the first row of each of T frames, and N, if people are in order."""
         n_people = len(self.frame)

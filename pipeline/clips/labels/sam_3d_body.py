@@ -18,15 +18,16 @@ import mmap
 import pickle
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from pipeline.clips.labels.label_content import TWO_CORNERS, LabelContent
+from pipeline.clips.labels.label_content import NOT_READ, TWO_CORNERS, LabelContent
 from pipeline.clips.labels.label_values import DAMAGED
-from pipeline.clips.labels.people_table import FoundPeople, FoundPerson
+from pipeline.clips.labels.people_table import FoundPerson
+from pipeline.errors import RawDataError, UnsafePickle
 from pipeline.files.formats.arrays import (
     StoredArrays,
     load_json,
@@ -43,7 +44,18 @@ from pipeline.people.skeletons import JOINTS, Doubles, correspondence
 TOOL: Final = "SAM 3D Body"
 KEY: Final = "pred_keypoints_2d"
 FRAME: Final = "frame"  # key of a person
+# keys of a person that are read, and those of its body and hands
+KEYS: Final = frozenset(
+    {"bbox", KEY, "pred_keypoints_3d", "pred_cam_t", "focal_length", FRAME}
+    | {"pred_vertices", "pred_joint_coords", "pred_global_rots", "global_rot", "body_pose_params"}
+    | {"hand_pose_params", "shape_params", "scale_params", "expr_params", "mhr_model_params"}
+    | {"pred_pose_raw", "lhand_bbox", "rhand_bbox", "mask"}
+)
 WRITE: Final = "docs/results.md has ten lines that write such files."
+TENSORS: Final = f"Save arrays by pickle or np.savez: .cpu().numpy() of each tensor. {WRITE}"
+NPY: Final = b"\x93NUMPY"  # first bytes of an array
+OBJECTS: Final = b"'|O'"  # in its header, which ends within so many bytes
+_HEADER: Final = 128
 _HOLDS: Final = f"{TOOL}'s results: NumPy arrays in dicts and lists"
 _NUMBER: Final = re.compile(r"(\d{1,18})(?:_data)?(?:\.\w+)?$")  # at the end of a file's name
 _SIDES: Final = ("left", "right")
@@ -74,6 +86,7 @@ class SamPerson(NamedTuple):
     joints: Doubles  # (70, 3) m in camera axes
     place: Doubles  # (3,) m, which is added to the joints
     focal: float  # px; nan: not stored
+    keys: Set[str]  # of its dict
 
 
 def is_of_tool(file: Path) -> bool:
@@ -83,25 +96,55 @@ def is_of_tool(file: Path) -> bool:
     if file.is_dir():
         return False
     with reading(file, "a file", do=DAMAGED), open_unbuffered(file) as stream:
-        if not stream.read(1):
+        start = stream.read(len(ZIP))
+        if not start:
             return False
+        if start == ZIP:
+            with zipfile.ZipFile(stream) as archive:
+                return any(_has_key(archive, name) for name in archive.namelist())
         with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return content.find(KEY.encode()) >= 0
 
 
+def _has_key(archive: zipfile.ZipFile, name: str) -> bool:
+    """Whether a member of an archive has the tool's key in its name, or, of objects, in its
+    content, which may be compressed.
+    """
+    if KEY in name:
+        return True
+    with archive.open(name) as member:
+        start = member.read(_HEADER)
+        is_pickle = start.startswith(pickle.PROTO) or (start.startswith(NPY) and OBJECTS in start)
+        return is_pickle and KEY.encode() in start + member.read()
+
+
 def load(file: Path) -> Any:
-    """The content of a file: dicts and lists of arrays. Raises RawDataError, and UnsafePickle."""
+    """The content of a file: dicts and lists of arrays. Raises RawDataError, with the reason
+    `unsafe_pickle` for one that names more than arrays.
+    """
     with reading(file, _HOLDS, do=WRITE):
         data = read_regular(file)
-        if data.startswith(ZIP):
-            with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                return {
-                    name.removesuffix(".npy"): _load_npy(file, archive.read(name))
-                    for name in archive.namelist()
-                }
-        if data[:1] == pickle.PROTO:
-            return ArrayUnpickler(file, io.BytesIO(data), ARRAYS, _HOLDS).load()
+        try:
+            if data.startswith(ZIP):
+                return _load_archive(file, data)
+            if data.startswith(NPY):
+                return _load_npy(file, data)
+            if data[:1] == pickle.PROTO:
+                return ArrayUnpickler(file, io.BytesIO(data), ARRAYS, _HOLDS).load()
+        except UnsafePickle as error:
+            found = f"that it asks for {error.asks_for}: not read"
+            do = TENSORS if error.asks_for.startswith("torch.") else WRITE
+            raise RawDataError(file, "pickle", _HOLDS, found, do, reason="unsafe_pickle") from error
     return load_json(file, do=WRITE)
+
+
+def _load_archive(file: Path, data: bytes) -> dict[str, Any]:
+    """The arrays in an npz, by name. Raises RawDataError for what torch.save writes."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        names = archive.namelist()
+        if any(name.endswith("/data.pkl") for name in names):
+            raise RawDataError(file, "file", _HOLDS, "what torch.save writes", TENSORS)
+        return {name.removesuffix(".npy"): _load_npy(file, archive.read(name)) for name in names}
 
 
 def _load_npy(file: Path, data: bytes) -> Any:
@@ -164,6 +207,7 @@ def _person(stored: StoredArrays, frame: int | None) -> SamPerson:
         stored.take("pred_keypoints_3d", len(NAMES), 3, finite=True),
         stored.take("pred_cam_t", 3, finite=True),
         focal,
+        stored.content.keys(),
     )
 
 
@@ -172,14 +216,16 @@ def sam_content(place: Path, files: Sequence[tuple[int, Path]]) -> LabelContent:
     RawDataError.
     """
     pages: Sequence[tuple[int | None, Path]] = files or [(None, place)]
-    people = FoundPeople()
+    content = LabelContent(box_form=TWO_CORNERS)
     for frame, file in pages:
         for person in read_people(file, load(file), frame):
             points = np.column_stack([person.points, np.ones(len(NAMES))])[_KNOWN]
-            people.add(FoundPerson(person.frame, points, box=person.box))
-    frames = [frame for frame, _ in files] or None
-    joints = [NAMES[column] for column in _KNOWN]
-    return LabelContent(people, frames, joints, box_form=TWO_CORNERS)
+            content.people.add(FoundPerson(person.frame, points, box=person.box))
+            for key in person.keys - KEYS:
+                content.unread[NOT_READ][key] += 1
+    content.frames = [frame for frame, _ in files] or None
+    content.joints = [NAMES[column] for column in _KNOWN]
+    return content
 
 
 def spin49_joints(joints: Doubles) -> Doubles:

@@ -52,6 +52,7 @@ from pipeline.clips.labels.label_content import (
 from pipeline.clips.labels.label_values import (
     DAMAGED,
     MOST_NAMES,
+    all_in_one,
     finite_score,
     floats,
     label_error,
@@ -109,8 +110,8 @@ def csv_content(file: Path, first: str) -> LabelContent:
     if _is_number(first.split()[0]):
         actual = "numbers with spaces between them"
         do = (
-            "Write YOLO's lines as a text file for each frame, numbered from 1; MOT's lines "
-            "with commas."
+            "The frames of YOLO's lines in one file cannot be known: run it on the video, so that "
+            "it writes a file for each. Write MOT's lines with commas."
         )
         raise label_error(file, "line 1", expected, actual, do)
     content = LabelContent()
@@ -118,7 +119,8 @@ def csv_content(file: Path, first: str) -> LabelContent:
         header = {name.strip() for name in next(csv.reader([first]))}
         unread = header.difference(COLUMNS, [""])
         for key, track, frame, box in _csv_people(file, first):
-            content.unread["columns not read"].update(unread)
+            for name in unread:
+                content.unread["columns not read"][name] += 1
             corners = CSV.parse_box(file, key, floats(file, key, box), content)
             if corners is not None:
                 content.people.add(FoundPerson(frame, corners, track))
@@ -321,6 +323,8 @@ def yolo_content(
     content = LabelContent(box_form=CENTRE_BOX)
     endings = array("d")  # two for each person: the numbers after box and joints, NaN without
     line_formats = set[int]()  # the KEYPOINT_NUMBERS that lines have
+    if [number for number, _ in files] == [0]:  # Ultralytics' image0.txt, of images without names
+        raise all_in_one(files[0][1])
     for number, file in files:
         frame = YOLO.frame(file, "name", number)
         for key, line in lines_of(file):

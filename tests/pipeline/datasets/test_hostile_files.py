@@ -6,6 +6,7 @@ is touched, nothing is run and nothing is written.
 
 import json
 import os
+import pickle
 import random
 import re
 import shutil
@@ -20,9 +21,12 @@ import h5py
 import pytest
 
 from pipeline import datasets
+from pipeline.accounting import Accounting
 from pipeline.datasets import RELEASES
+from pipeline.datasets.base import Dataset
+from pipeline.files.formats.pickles import load_pickle
 from pipeline.files.pixels.sources import parse
-from pipeline.files.raw import MARKER
+from pipeline.files.raw import MARKER, RawVideo
 from pipeline.people.track import column_problems
 from pipeline.processes import Failed
 from pipeline.processes.ordered import ordered_map
@@ -367,6 +371,26 @@ def test_a_pickle_that_would_run_code_runs_none(embedded, tmp_path):
         file.write_bytes(f"cos\nsystem\n(S'touch {mark}'\ntR.".encode())
     assert reasons_of("3dpw", raw) == {"unsafe_pickle"}
     assert not mark.exists()
+
+
+def test_a_package_s_reader_that_loads_an_unsafe_pickle_has_no_defect(tmp_path):
+    class Pickles(Dataset):
+        name = "pickles"
+        splits = ("train",)
+        version = 1
+
+        def videos(self, raw, split):
+            return [RawVideo("a", (Path("a.pkl"),))]
+
+        def read(self, raw, split, video, account, body):
+            return load_pickle(raw / video.files[0], kind="sequence")["tracks"]
+
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(Path("a")))
+    report = Accounting()
+    list(Pickles().tracks(tmp_path, "train", report=report))
+    (account,) = report
+    assert account.set_aside == "unsafe_pickle"
+    assert "asks for pathlib" in account.message
 
 
 @pytest.mark.parametrize(

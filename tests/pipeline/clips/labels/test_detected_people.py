@@ -1,6 +1,7 @@
 """Who of a detector's file is a person, and which people are the same one."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ import pytest
 from pipeline.clips.labels.detections import read_detections
 from pipeline.clips.labels.label_content import BOXES_ALONE, BY_CATEGORY, BY_CLASS, BY_MARK
 from pipeline.clips.labels.label_values import MOST_NAMES
+from pipeline.errors import RawDataError
+from tests.docs.markdown import ROOT
 from tests.pipeline.clips.labels.made_detections import (
     CASES,
     COCO_NAMES,
@@ -19,6 +22,9 @@ from tests.pipeline.clips.labels.made_detections import (
     read,
     write,
 )
+
+SAMPLES = ROOT.parent / "shared/data/mistakes"
+MISTAKES = pytest.mark.skipif(not SAMPLES.is_dir(), reason="no samples of mistakes")
 
 
 def test_a_crowd_is_no_person(tmp_path):
@@ -158,3 +164,68 @@ def test_an_identity_is_read_where_a_tool_has_it_and_is_none_if_it_tells_nobody_
     assert (found.identity and [ids.tolist() for ids in found.identity]) == (who and [who] * N)
     assert [note for said in found.notes if note in said] == [note] * len(found.notes)
     assert bool(found.notes) == bool(note)
+
+
+# --------------------------------------------------------------------------------------------------
+# the people of all frames in one
+
+ALL_IN_ONE = "all frames in one file: the frame of a person cannot be known. Run the tool on the"
+
+
+def in_one(*endings):
+    """YOLO's lines of people in all frames; endings: of each person's."""
+    lines = (
+        f"0 0.{3 + 4 * k}{t:02d} 0.4 0.1 0.3{end}" for t in EVERY for k, end in enumerate(endings)
+    )
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("image0.txt", in_one(" 1", " 2")),
+        ("image0.txt", in_one("", "")),
+        ("image1.txt", in_one(" 1", " 2")),  # after another advice was followed
+        ("c_7.txt", in_one(" 0.9 4")),
+    ],
+)
+def test_the_people_of_all_frames_in_one_file_of_yolo_are_refused(name, lines, tmp_path):
+    with pytest.raises(RawDataError, match=ALL_IN_ONE):
+        read(write(tmp_path / "k", {name: lines}))
+
+
+def test_the_people_of_all_frames_in_one_file_are_refused_in_every_format(tmp_path):
+    listed = [one | {"image_id": "0.jpg", "idx": 4} for one in CASES["coco results"].files[""]]
+    with pytest.raises(RawDataError, match=ALL_IN_ONE):
+        read(write(tmp_path / "results", {"": listed}))
+    mot = "".join(f"1,7,{100 + t},80,60,150,0.9\n" for t in EVERY)
+    with pytest.raises(RawDataError, match=ALL_IN_ONE):
+        read(write(tmp_path / "mot", {"": mot}))
+    with pytest.raises(RawDataError, match=r"cannot be known: run it on the video"):
+        read(write(tmp_path / "clip.txt", {"": in_one(" 1", " 2")}))
+
+
+@MISTAKES
+def test_ultralytics_file_of_images_without_names_is_refused(tmp_path):
+    shutil.copytree(SAMPLES / "image0", tmp_path / "k")
+    with pytest.raises(RawDataError, match=ALL_IN_ONE):
+        read(tmp_path / "k")
+
+
+def test_many_people_in_the_only_frame_with_anybody_are_read(tmp_path):
+    crowd = "".join(f"0 0.{k + 1} 0.4 0.05 0.2 {k + 1}\n" for k in range(8))
+    assert read(write(tmp_path / "tracked", {"c_5.txt": crowd})).n_persons == 8
+    unnamed = "".join(f"0 0.{k + 1} 0.4 0.05 0.2 0.{k + 1}\n" for k in range(8))
+    assert read(write(tmp_path / "untracked", {"c_5.txt": unnamed})).n_persons == 8
+    twice = [one | {"idx": 4} for one in CASES["coco results"].files[""][:1] * 2]
+    several = [
+        one | {"image_id": "0.jpg", "idx": k + 5}
+        for k, one in enumerate(CASES["coco results"].files[""])
+    ]
+    assert read(write(tmp_path / "results", {"": twice + several})).n_persons == 1 + N
+
+
+def test_files_of_yolo_from_0_are_told_to_begin_with_1(tmp_path):
+    files = {f"c_{t}.txt": "0 0.5 0.5 0.1 0.3\n" for t in EVERY}
+    with pytest.raises(RawDataError, match=r"found 0\. Count frames from 1"):
+        read(write(tmp_path / "k", files))

@@ -1,17 +1,22 @@
 """SAM 3D Body's joints: what people save of `process_one_image`, of planted people and of a real one."""
 
+import gzip
 import json
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 import cache
+from pipeline import datasets
+from pipeline.accounting import Accounting
 from pipeline.clips.labels.detections import read_detections
 from pipeline.clips.labels.sam_3d_body import NAMES, read_people
-from pipeline.errors import RawDataError, UnsafePickle
+from pipeline.errors import RawDataError
 from pipeline.extras.exchange.bodies.estimate import pinhole
 from pipeline.extras.exchange.bodies.people_in_frames import read_estimate, with_cameras
 from pipeline.files.formats import large_json
@@ -19,6 +24,7 @@ from pipeline.people.cameras import project
 from pipeline.people.skeletons import HIP, JOINTS
 from tests.hostile import Call
 from tests.made_splits import track_of, write_split
+from tests.pipeline.datasets.by_hand import write_video
 from tests.pipeline.extras.exchange import planted_bodies as planted
 
 REAL = Path(__file__).parents[5] / "shared/data/sam_3d_body/img_subj00.npz"
@@ -189,8 +195,90 @@ def test_what_cannot_be_is_refused(tmp_path):
         with pytest.raises(RawDataError, match=problem):
             list(read_people(file, [person(0, 0) | {"frame": 0} | changes]))
     file.write_bytes(pickle.dumps([person(0, 0), Call(print, "pred")]))
-    with pytest.raises(UnsafePickle):
+    with pytest.raises(RawDataError, match=r"asks for builtins\.print: not read") as caught:
         read_detections(file, "walk", lambda: [planted.SIZE])
+    assert caught.value.reason == "unsafe_pickle"
+
+
+def every_person():
+    return [
+        {key: value for key, value in one.items() if key != "mask"} | {"frame": t}
+        for t in range(planted.N)
+        for one in listed(t)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "save"),
+    [
+        ("walk.npz", lambda file, people: np.savez(file, data=np.array(people, object))),
+        ("walk.npz", lambda file, people: np.savez_compressed(file, data=np.array(people, object))),
+        ("walk.npz", np.savez_compressed),
+        ("walk.npy", lambda file, people: np.save(file, np.array(people, object))),
+    ],
+)
+def test_numpys_files_are_read_compressed_or_not(name, save, tmp_path):
+    save(tmp_path / name, every_person())
+    found = read_detections(tmp_path / name, "walk", lambda: [planted.SIZE])
+    assert (found.n_persons, found.unread) == (2 * planted.N, {})
+
+
+def test_keys_of_people_that_are_no_part_of_its_results_are_told(tmp_path):
+    people = [one | {"track_id": 3, "shown": True} for one in every_person()]
+    (tmp_path / "walk.pkl").write_bytes(pickle.dumps(people))
+    found = read_detections(tmp_path / "walk.pkl", "walk", lambda: [planted.SIZE])
+    assert found.unread == {"keys not read": {"shown": 2 * planted.N, "track_id": 2 * planted.N}}
+
+
+def of_tensors(people):
+    return [
+        {key: torch.tensor(value) if np.ndim(value) else value for key, value in one.items()}
+        for one in people
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "save", "found"),
+    [
+        (
+            "walk.pkl",
+            lambda file, people: file.write_bytes(pickle.dumps(of_tensors(people))),
+            r"asks for torch\._utils\._rebuild_tensor_v2: not read",
+        ),
+        (
+            "walk.npz",
+            lambda file, people: np.savez_compressed(file, np.array(of_tensors(people), object)),
+            r"asks for torch\._utils\._rebuild_tensor_v2: not read",
+        ),
+        ("walk.pt", lambda file, people: torch.save(people, file), "what torch.save writes"),
+    ],
+)
+def test_tensors_are_refused_with_the_call_that_makes_arrays_of_them(name, save, found, tmp_path):
+    """Also by the dataset, of which no reader has a defect."""
+    write_video(tmp_path / "walk.mp4", planted.N, step=0)
+    save(keypoints(tmp_path) / name, every_person())
+    account = read_account(tmp_path)
+    assert account.set_aside in ("unsafe_pickle", "bad_label_file")
+    assert re.search(rf"{found}\. Save arrays by .*\.cpu\(\)\.numpy\(\)", account.message)
+
+
+def test_packed_pickles_are_called_so(tmp_path):
+    write_video(tmp_path / "walk.mp4", planted.N, step=0)
+    packed = gzip.compress(pickle.dumps(every_person()))
+    (keypoints(tmp_path) / "walk.pkl").write_bytes(packed)
+    assert "found a file compressed with gzip, which is not read" in read_account(tmp_path).message
+
+
+def keypoints(raw):
+    (raw / "keypoints").mkdir()
+    return raw / "keypoints"
+
+
+def read_account(raw):
+    report = Accounting()
+    list(datasets.get("videos").tracks(raw, "train", report=report))
+    (account,) = report
+    return account
 
 
 @pytest.mark.skipif(not REAL.is_file(), reason=f"{REAL} is absent")
