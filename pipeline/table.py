@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from pipeline.cli.command_line import CommandEntry
+
 DEMO_BODY: Final = "pipeline.extras.demo.body:procedural"  # what `Body.stand_in` loads
 
 # group of entry points -> name -> "module:object"; lists of names have this order
@@ -60,116 +62,130 @@ OWN: Final[dict[str, dict[str, str]]] = {
     },
 }
 
-# program -> name -> module with COMMAND, summary
-COMMANDS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
+COMMANDS: Final[Mapping[str, Mapping[str, CommandEntry]]] = {
     "pipeline": {
-        "init": (
+        "init": CommandEntry(
             "pipeline.commands.init",
             "Write a luigi.cfg for the demo data, or with --real for your downloads.",
+            "own",
         ),
-        "config": (
+        "config": CommandEntry(
             "pipeline.commands.config",
             "Print the settings that differ from their defaults, or all.",
         ),
-        "doctor": (
+        "doctor": CommandEntry(
             "pipeline.commands.doctor",
             "Check the raw folders: what is complete, what is missing, and how to get it.",
         ),
-        "prepare": (
+        "prepare": CommandEntry(
             "pipeline.commands.prepare",
             "Prepare a dataset or your own clips: detect missing keypoints, convert all splits, "
             "extract features, draw "
             "a page of tracks. Run it again to resume, or after adding videos.",
+            "output",
         ),
-        "plan": (
+        "plan": CommandEntry(
             "pipeline.commands.plan",
             "Show what `make data` would convert and extract, and why.",
         ),
-        "convert": (
+        "convert": CommandEntry(
             "pipeline.commands.convert",
             "Convert one split of a raw dataset into the cache.",
         ),
-        "extract": ("pipeline.commands.extract", "Compute the missing rows of feature streams."),
-        "verify": (
+        "extract": CommandEntry(
+            "pipeline.commands.extract", "Compute the missing rows of feature streams.", "nothing"
+        ),
+        "verify": CommandEntry(
             "pipeline.commands.verify",
             "Check every byte of a cache against its manifests.",
         ),
-        "status": (
+        "status": CommandEntry(
             "pipeline.commands.status",
             "Show the contents of a cache: videos, tracks, kept and dropped frames, streams.",
         ),
-        "gc": (
+        "gc": CommandEntry(
             "pipeline.commands.gc",
             "Delete files that no manifest references, such as those of killed runs and "
             "replaced data.",
         ),
-        "copy": (
+        "copy": CommandEntry(
             "pipeline.commands.copy",
             "Copy splits and their streams into another cache, without rows of replaced and "
             "removed videos.",
+            "own",
         ),
-        "bodies": (
+        "bodies": CommandEntry(
             "pipeline.extras.bodies.commands.bodies",
             "Fit a body without SMPL to a stream of joints in metres: one NPZ file per person, "
             "and a video.",
+            "output",
         ),
-        "detect": (
+        "detect": CommandEntry(
             "pipeline.commands.detect",
             "Detect people and their keypoints in every frame of a folder of clips.",
+            "own",
         ),
-        "export": (
+        "export": CommandEntry(
             "pipeline.extras.exchange.commands.export",
             "Write a split as files for other programs.",
+            "new",
         ),
-        "fits": (
+        "fits": CommandEntry(
             "pipeline.extras.exchange.fits",
             "Read SMPL fits of 4D-Humans or CameraHMR into a dataset's raw folder, for its "
             "option `fits`.",
+            "own",
         ),
-        "import": (
+        "import": CommandEntry(
             "pipeline.extras.exchange.commands.import_",
             "Make a split with features from a database file of VIBE or TCMR, or a stream from "
             "any array.",
         ),
-        "leaks": (
+        "leaks": CommandEntry(
             "pipeline.commands.leaks",
             "List people and recordings that training splits (named train) share with "
             "other splits.",
         ),
-        "show": (
+        "show": CommandEntry(
             "pipeline.show.command",
             "Draw boxes, crops and skeletons of some tracks on an HTML page, from the cache or "
             "from raw files.",
+            "output",
         ),
-        "synthesize": (
+        "synthesize": CommandEntry(
             "pipeline.extras.demo.writing",
             "Write demo data: small synthetic datasets in the official layouts, and a demo body.",
+            "own",
         ),
-        "try": (
+        "try": CommandEntry(
             "pipeline.extras.bodies.commands.try_clip",
             "Try everything on a real clip that it downloads: people, joints, bodies, and a "
             "page about them.",
+            "own",
         ),
     },
     "tasks": {
-        "evaluate": (
+        "evaluate": CommandEntry(
             "tasks.commands.evaluate",
             "Evaluate a checkpoint on splits of the cache by all protocols, beside published "
             "figures.",
+            "output",
         ),
-        "train": (
+        "train": CommandEntry(
             "tasks.commands.train",
             "Train on the cache by luigi.cfg; under torchrun, several processes train as one.",
         ),
-        "predict": (
+        "predict": CommandEntry(
             "tasks.commands.predict",
             "Predict bodies in a clip, a folder of clips or a split of a cache: one NPZ file "
             "per person, and a video.",
+            "output",
         ),
-        "report": (
+        "report": CommandEntry(
             "tasks.report.task",
             "Write a page about the current data, training and results, without converting or "
             "training.",
+            "output",
         ),
     },
 }

@@ -2,6 +2,7 @@
 file in `changes` has one line.
 """
 
+import argparse
 import hashlib
 import importlib
 import os
@@ -34,6 +35,10 @@ CODE = {
     for package in ("cache", "pipeline", "vibe_model", "tasks")
     for file in sorted((ROOT / package).rglob("*.py"))
 }
+WRITES_FILES = (
+    r"write_aside|write_atomic|write_page|write_json|video_writer|replace_file|write_text"
+    r"|write_bytes|\.open\(\"[wax]"
+)
 TESTS = "".join(
     file.read_text() for file in (ROOT / "tests").rglob("*.py") if file != Path(__file__)
 )
@@ -156,13 +161,33 @@ def test_the_choices_of_a_model_s_settings_are_on_a_page(model):
 
 
 def test_every_command_is_in_the_table():
-    listed = {module for names in table.COMMANDS.values() for module, _ in names.values()}
+    listed = {entry.module for names in table.COMMANDS.values() for entry in names.values()}
     having = {
         module_name(file)
         for file, text in CODE.items()
         if re.search(r"^COMMAND\b.*= ", text, re.MULTILINE)
     }
     assert having == listed
+
+
+@pytest.mark.parametrize(
+    ("program", "name"), [(main, name) for main, names in table.COMMANDS.items() for name in names]
+)
+def test_a_command_that_writes_files_has_a_rule_for_them(program, name):
+    entry = table.COMMANDS[program][name]
+    (commands,) = (
+        action
+        for action in importlib.import_module(f"{program}.__main__").parser()._actions
+        if isinstance(action, argparse._SubParsersAction)
+    )
+    commands.choices[name].format_help()  # adds its options
+    options = {action.dest for action in commands.choices[name]._actions}
+    source = Path(importlib.import_module(entry.module).__file__).read_text()
+    if entry.writes == "nothing":
+        assert not options & {"out", "overwrite"}, f"{name} --out: which rule has it?"
+        assert not re.search(WRITES_FILES, source), f"{entry.module}: which rule has its file?"
+    assert ("overwrite" in options) == (entry.writes == "output")
+    assert entry.writes != "output" or "OutputRule" in source
 
 
 def test_every_version_is_on_the_page_of_versions_to_raise():

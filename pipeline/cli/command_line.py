@@ -23,7 +23,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, Final, NoReturn
+from typing import Any, Final, Literal, NamedTuple, NoReturn
 
 from pipeline.cli.console import (
     BUSY,
@@ -70,6 +70,16 @@ SET: Final = "PIPELINE_SET"
 AT_ONCE: Final = 1.0
 # `exit_code` -> word for messages
 INTERRUPTED: Final = {129: "hung up", 130: "interrupted", 143: "terminated"}
+
+
+class CommandEntry(NamedTuple):
+    """A command in the table of a program."""
+
+    module: str  # has its `Command` as COMMAND
+    summary: str
+    # The rule of the files that it writes, besides caches and runs. "output": `OutputRule`, with
+    # the option --overwrite; "new": nothing is replaced; "own": a rule of its own
+    writes: Literal["nothing", "output", "new", "own"] = "nothing"
 
 
 @dataclass(frozen=True)
@@ -175,7 +185,7 @@ class _ShowVersion(argparse.Action):
 
 
 def parser_of(
-    commands: Mapping[str, tuple[str, str]],
+    commands: Mapping[str, CommandEntry],
     prog: str,
     description: str,
     see: str = "",
@@ -187,7 +197,7 @@ def parser_of(
     """Make the parser of all commands. In its parsed arguments, `run` is the command's function.
 
     Args:
-        commands: Name -> module, summary (`table.COMMANDS`).
+        commands: Name -> command (`table.COMMANDS`).
         see: End of --help, before the exit codes.
         elsewhere: Command of the other program -> that program, such as "python -m tasks".
         complete: Called before `run`. It fills in settings of luigi.cfg, and refuses a `--set` that
@@ -201,8 +211,13 @@ def parser_of(
     help_ = "Show version, commit and an id of the code"
     top.add_argument("--version", action=_ShowVersion, nargs=0, const=version, help=help_)
     subparsers = top.add_subparsers(dest="command", required=True, parser_class=_CommandParser)
-    for name, (module, help_) in commands.items():
-        subparsers.add_parser(name, help=help_, description=help_, module=module, complete=complete)
+    for name, (module, help_, writes) in commands.items():
+        sub = subparsers.add_parser(
+            name, help=help_, description=help_, module=module, complete=complete
+        )
+        if writes == "output":
+            text = "Replace files that this command did not write, except its inputs"
+            sub.add_argument("--overwrite", action="store_true", help=text)
     return top
 
 

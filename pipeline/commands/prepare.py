@@ -30,6 +30,7 @@ from pipeline.commands.preparation import NO_DETECTOR, DetectorChoice, Preparati
 from pipeline.errors import PipelineError
 from pipeline.features.committed import stream_label
 from pipeline.features.spec import StreamSpec
+from pipeline.files.outputs import OutputRule
 from pipeline.files.places import require_writable
 from pipeline.files.raw import is_stand_in
 from pipeline.processes.settings import DeviceName
@@ -113,7 +114,7 @@ def _run(args: argparse.Namespace) -> int:
     choice = DetectorChoice(name=args.detector, every=args.every, downloads=not args.plan)
     streams = _streams_by_split(recipe, requested)
     preparation = Preparation.resolve(settings, recipe, choice, streams)
-    return run(preparation, plan_only=args.plan, every_video=args.all)
+    return run(preparation, plan_only=args.plan, every_video=args.all, overwrite=args.overwrite)
 
 
 def _streams_by_split(
@@ -142,11 +143,18 @@ def _streams_by_split(
 # steps
 
 
-def run(preparation: Preparation, *, plan_only: bool = False, every_video: bool = False) -> int:
+def run(
+    preparation: Preparation,
+    *,
+    plan_only: bool = False,
+    every_video: bool = False,
+    overwrite: bool = False,
+) -> int:
     """Plan, run every step of every split, and print a summary. Returns 1 if a video or split was
     skipped; with `plan_only`, 2 if a split cannot be planned.
 
     every_video: name every video in the plan instead of the first few.
+    overwrite: replace also files in the place of pages that this command did not write.
     """
     runs = preparation.plan_runs()
     if not runs:
@@ -164,7 +172,7 @@ def run(preparation: Preparation, *, plan_only: bool = False, every_video: bool 
     out.print()
     preparation.check(runs, downloads=not plan_only)
     for planned in runs:
-        _check_page(planned.recipe)
+        _check_page(planned.recipe, overwrite=overwrite)
     n_flaws = len(runs) - len(runnable)
     if plan_only:
         has_lost = any(lost_videos(planned) for planned in runs)
@@ -255,7 +263,7 @@ def _show(run: NextRun, _: Settings) -> Report:
     page.parent.mkdir(parents=True, exist_ok=True)
     with _bar("show", run.name, "track") as progress:
         shown = from_cache(recipe.root, recipe.name, Choice(), raw=recipe.raw, body=recipe.body)
-        write_page(shown, page, progress=progress)
+        write_page(shown, page, by="prepare", progress=progress)
     n_tracks = count(len(shown.tracks), "track")
     detail = f"{n_tracks} in {from_here(page)} ({size(page.stat().st_size)})"
     return Report(details=[detail])
@@ -272,16 +280,12 @@ def _page_file(recipe: Recipe) -> Path:
     return folder / f"{cache_name}-{recipe.dataset.name}-{recipe.split}.html"
 
 
-def _check_page(recipe: Recipe) -> None:
+def _check_page(recipe: Recipe, *, overwrite: bool) -> None:
     """Raise PipelineError if a split's page cannot be written."""
     from pipeline.show.page import is_page
 
     page = _page_file(recipe)
-    if page.exists() and not is_page(page):
-        raise PipelineError(
-            f"{page}: expected no file, or an earlier page of tracks; found another file, which is "
-            "not replaced. Move it."
-        )
+    OutputRule("prepare", (recipe.raw,), overwrite, is_page).require_file(page)
     require_writable(page.absolute().parent, "Pages are written there: make it writable.")
 
 

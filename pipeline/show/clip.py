@@ -19,6 +19,7 @@ import numpy as np
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import FEW, first_few
 from pipeline.errors import PipelineError
+from pipeline.files.outputs import mark_of
 from pipeline.files.pixels.frames import Frame, FrameSource, Image, Video
 from pipeline.files.pixels.pictures import Pictures
 from pipeline.show.bodies import COLOURS, LabelledBodies, SeenBody
@@ -130,7 +131,7 @@ def write_clip(shown: PageContent, out: Path, *, progress: Progress = silent) ->
     fps = shown.tracks[0].record.fps
     n_written = 0
     with_rows = 0
-    with video_writer(out, rate_of(source, fps) / step, source.size()) as write:
+    with video_writer(out, rate_of(source, fps) / step, source.size(), mark_of("show")) as write:
         for frame, image in frames_of(source, stop, first=first, step=step):
             present = present_in[frame.index]
             others = (person.name for person in people if person not in present)

@@ -22,16 +22,16 @@ from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, count, few, size
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
+from pipeline.files.outputs import PAGES, OutputRule, inputs_of
 from pipeline.files.places import require_parent
 from pipeline.files.raw import is_stand_in
 from pipeline.settings.arguments import split_arguments
 from pipeline.settings.file import PATH, ROOT
 from pipeline.settings.folders import BODY, body_of, check_own_folder
-from pipeline.show.page import write_page
+from pipeline.show.page import is_page, write_page
 from pipeline.show.tracks import Choice, PageContent, from_cache, from_raw
 
-PAGE: Final = (".html", ".htm")  # suffixes of --out for a page
-CLIP: Final = ".mp4"  # for a clip
+CLIP: Final = ".mp4"  # suffix of --out for a clip
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -72,7 +72,9 @@ def _options(sub: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     """Draw the chosen tracks of one split into the page or clip, and print what was drawn."""
     is_clip = args.out.suffix.lower() == CLIP
-    check_page(args.out, (*PAGE, CLIP))
+    check_page(args.out, (*PAGES, CLIP))
+    inputs = inputs_of(args.cache, args.raw)
+    OutputRule("show", inputs, args.overwrite, is_page).require_file(args.out)
     choice = Choice(args.tracks, args.video)
     if is_clip:
         choice = _choose_video(args, choice)
@@ -148,7 +150,7 @@ def _body(
     return body
 
 
-def check_page(page: Path, suffixes: tuple[str, ...] = PAGE) -> None:
+def check_page(page: Path, suffixes: tuple[str, ...] = PAGES) -> None:
     """Raise PipelineError if the page cannot be written."""
     if page.is_dir():
         raise PipelineError(f"--out {page}: is a folder. Name a file: --out {page / 'page.html'}")

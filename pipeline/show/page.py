@@ -28,8 +28,10 @@ from jinja2.environment import TemplateStream
 
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
+from pipeline.files.outputs import mark_of
 from pipeline.files.pixels.frames import Frame, Image
 from pipeline.files.places import write_aside
+from pipeline.files.raw.files import open_regular
 from pipeline.people.boxes import CROP_SIZE, crop_person, normalise_keypoints
 from pipeline.people.skeletons import Array
 from pipeline.show.bodies import projected_joints
@@ -128,11 +130,16 @@ class _Portrait(NamedTuple):
     cards: tuple[_Card, ...]
 
 
-def write_page(shown: PageContent, out: Path, *, progress: Progress = silent) -> None:
-    """Draw the tracks, those of a video at once, and write the page, which appears as a whole."""
+def write_page(
+    shown: PageContent, out: Path, *, by: str = "show", progress: Progress = silent
+) -> None:
+    """Draw the tracks, those of a video at once, and write the page, which appears as a whole.
+
+    by: The command that writes it.
+    """
     portraits = _draw_portraits(shown, progress)  # drawn while the template is rendered
     content = {"shown": shown, "version": VERSION, "portraits": portraits}
-    write(templates().get_template("page.html").stream(content), out)
+    write(templates(by).get_template("page.html").stream(content), out)
 
 
 def _draw_portraits(shown: PageContent, progress: Progress) -> Iterator[_Portrait]:
@@ -304,7 +311,7 @@ def _overlay(
 
 
 def is_page(file: Path) -> bool:
-    """Whether it is a page of tracks, of any version."""
+    """Whether it is a page of tracks, of any version and command."""
     return _mark_of(file) is not None
 
 
@@ -316,7 +323,7 @@ def shows(page: Path, digest: str) -> bool:
 def _mark_of(page: Path) -> str | None:
     """The digest and the version in a page's head; None if it is no page of tracks."""
     head = b""
-    with contextlib.suppress(OSError), page.open("rb") as stream:
+    with contextlib.suppress(OSError), open_regular(page) as stream:
         head = stream.read(2000)
     match = re.search(rb'<meta name="split" content="(\w[\w ]*)">', head)
     if match is None:
@@ -331,8 +338,10 @@ def write(page: TemplateStream, out: Path) -> None:
         page.dump(stream, "utf-8", "backslashreplace")  # file names may be invalid UTF-8
 
 
-def templates(*folders: Path) -> Environment:
-    """The environment for templates in `folders` and in this package."""
+def templates(by: str, *folders: Path) -> Environment:
+    """The environment for templates in `folders` and in this package. by: The command that writes
+    the page.
+    """
     environment = Environment(
         loader=FileSystemLoader([*folders, Path(__file__).parent / "templates"]),
         autoescape=True,
@@ -343,6 +352,7 @@ def templates(*folders: Path) -> Environment:
     environment.filters["number"] = _number
     environment.filters["count"] = count
     environment.filters["jpeg_uri"] = _jpeg_uri
+    environment.globals["generator"] = mark_of(by)
     environment.globals["grid"] = _grid
     environment.globals["isnan"] = math.isnan
     colours = [f"--{side}: {colour};" for side, colour in SIDE_COLOURS.items()]

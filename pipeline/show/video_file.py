@@ -39,13 +39,13 @@ def encode_jpeg(image: Image, quality: int) -> bytes:
 
 @contextmanager
 def video_writer(
-    file: Path, fps: float, size: tuple[int, int]
+    file: Path, fps: float, size: tuple[int, int], mark: str = ""
 ) -> Iterator[Callable[[Image], None]]:
     """Yield a function that appends RGB images to the file, which gets the suffix .mp4.
 
-    size: width and height of all images; odd ones are padded, as the codec requires. The file
-    appears when it is complete. Raises PipelineError if it cannot be written. Errors of the
-    caller's own, inside the `with` block, pass unchanged.
+    size: width and height of all images; odd ones are padded, as the codec requires. mark: the
+    container's comment. The file appears when it is complete. Raises PipelineError if it cannot be
+    written. Errors of the caller's own, inside the `with` block, pass unchanged.
     """
     if ENCODER not in av.codecs_available:
         raise PipelineError(
@@ -66,6 +66,7 @@ def video_writer(
             container = av.open(str(part), "w", format="mp4", options=options)
         try:
             with _write_errors(file):
+                container.metadata["comment"] = mark
                 rate = Fraction(fps).limit_denominator(SMALLEST_STEP)
                 stream: Any = container.add_stream(ENCODER, rate=rate, options=QUALITY)
             stream.width = width

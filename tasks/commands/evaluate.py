@@ -21,6 +21,7 @@ from pipeline.cli.console import print_json
 from pipeline.cli.progress import bar
 from pipeline.cli.text import from_here
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.files.outputs import OutputRule, inputs_of
 from pipeline.settings import sections
 from pipeline.settings.file import PATH, ROOT, settings_file
 from pipeline.settings.sections import Settings
@@ -121,8 +122,10 @@ def _run(args: argparse.Namespace) -> int:
     model = Trained.load(args.checkpoint, body_folder(args.body, loaded), args.device)
     stream = args.stream or model.stream or loaded.stream.name
     splits = _usable_splits(_chosen_splits(model, opened, args.split, stream), args.protocol)
+    rule = OutputRule("evaluate", inputs_of(opened.root, args.checkpoint), args.overwrite)
+    files = (runs.METRICS, evaluation.RESULTS, f"{runs.SEQUENCES}.json")
     if args.out is not None:
-        args.out.mkdir(parents=True, exist_ok=True)
+        rule.begin_folder(args.out, files)
     metrics = _evaluate(args, model, opened, splits, stream)
     _warn_of_missing_joints(splits)
     if args.out is not None:
@@ -130,6 +133,7 @@ def _run(args: argparse.Namespace) -> int:
         rows = rows_by_split({model.title: metrics})
         results = as_csv([*itertools.chain.from_iterable(rows.values())])
         write_atomic(args.out / evaluation.RESULTS, results.encode())
+        rule.end_folder(args.out, files)
     if args.json:
         print_json(metrics.content)
     else:

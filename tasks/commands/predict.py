@@ -29,6 +29,7 @@ from pipeline.commands import prepare
 from pipeline.commands.preparation import DetectorChoice, Preparation
 from pipeline.datasets.videos import OwnVideos
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.files.outputs import OutputRule, inputs_of
 from pipeline.settings import sections
 from pipeline.settings.file import PATH, ROOT, settings_file
 from pipeline.steps.conversion_record import committed_split
@@ -173,6 +174,7 @@ class _Request:
     overlay: bool
     smooth: float
     export: bool
+    rule: OutputRule
 
     @classmethod
     def parse(cls, args: argparse.Namespace) -> Self:
@@ -201,6 +203,9 @@ class _Request:
             overlay=is_clips if args.overlay is None else args.overlay,
             smooth=args.smooth,
             export=args.export,
+            rule=OutputRule(
+                "predict", inputs_of(args.cache, clips, args.checkpoint), args.overwrite
+            ),
         )
 
     def job(
@@ -215,6 +220,7 @@ class _Request:
             overlay=self.overlay,
             smooth=self.smooth,
             export=self.export,
+            rule=self.rule,
         )
 
 
@@ -232,6 +238,7 @@ def _predict(request: _Request) -> _PredictedSplits:
     from vibe_model.trained import Trained  # imports torch
 
     raw = None
+    request.rule.require_place(request.out)
     if request.is_clips:  # before the model: it refuses other files
         raw = clips_folder(Path(request.named), request.root, request.out)
     model = Trained.load(request.checkpoint, request.body, request.device)
@@ -261,7 +268,7 @@ def _prepare_clips(request: _Request, model: Trained, raw: Path) -> _PreparedCli
     choice = DetectorChoice(name=detector, every=options.every)
     by_split = dict.fromkeys(OwnVideos.splits, streams)
     preparation = Preparation.resolve(settings, recipe, choice, by_split)
-    is_incomplete = bool(prepare.run(preparation))
+    is_incomplete = bool(prepare.run(preparation, overwrite=request.rule.overwrite))
 
     splits = dict[str, cache.Split]()
     for part in OwnVideos.splits:

@@ -107,7 +107,7 @@ class ReportContent:
             "Cache": str(self.root),
         }
         out.parent.mkdir(parents=True, exist_ok=True)
-        page = templates(Path(__file__).parent / "templates").get_template("report.html")
+        page = templates("report", Path(__file__).parent / "templates").get_template("report.html")
         rendered = page.stream(
             sections=sections,
             mark=mark,

@@ -18,6 +18,7 @@ from pipeline.cli.command_line import Command
 from pipeline.cli.progress import bar
 from pipeline.cli.text import from_here, size
 from pipeline.errors import PipelineError
+from pipeline.files.outputs import OutputRule, inputs_of
 from pipeline.settings import sections
 from pipeline.settings.file import PATH, ROOT, settings_file
 from pipeline.settings.sections import Settings
@@ -61,7 +62,9 @@ class Report(PipelineTask):
 
     def work(self) -> None:
         with self.progress() as progress:
-            _configured_content().write(_require_own(_page()), progress)
+            rule = OutputRule("report", is_earlier=_is_report)
+            rule.require_file(_page())
+            _configured_content().write(_page(), progress)
         self.say(size(_page().stat().st_size))
         self.show()
 
@@ -84,16 +87,8 @@ def _page() -> Path:
     return settings().paths.runs / PAGE
 
 
-def _require_own(file: Path) -> Path:
-    """Return the path of a report to write. Raises PipelineError if another file is there."""
-    if file.exists() and not _recorded_fingerprint(file):
-        expected = (
-            "expected no file, or an earlier report; found another one, which is not replaced"
-        )
-        raise PipelineError(
-            f"{file}: {expected}. Move it, or name another page: tasks report --out FILE"
-        )
-    return file
+def _is_report(file: Path) -> bool:
+    return bool(_recorded_fingerprint(file))
 
 
 def _recorded_fingerprint(page: Path) -> str:
@@ -217,7 +212,9 @@ def _run(args: argparse.Namespace) -> int:
         check_page(out)
     else:
         folder = Path() if s.named_paths is None else s.named_paths.runs
-        out = _require_own(folder / PAGE)
+        out = folder / PAGE
+    rule = OutputRule("report", inputs_of(content.root), args.overwrite, _is_report)
+    rule.require_file(out)
     with bar("  report", console.out) as progress:
         mark = content.write(out, progress)
     say("report", "page", size(out.stat().st_size))

@@ -82,7 +82,7 @@ def test_an_export_that_takes_one_of_our_names_or_is_of_another_kind_is_refused(
 
 
 def test_every_name_of_the_table_leads_to_something():
-    commands = [f"{module}:COMMAND" for module, _ in table.COMMANDS["pipeline"].values()]
+    commands = [f"{entry.module}:COMMAND" for entry in table.COMMANDS["pipeline"].values()]
     others = [where for entries in table.OWN.values() for where in entries.values()]
     for where in (*commands, *others):
         assert load(where) is not None, where

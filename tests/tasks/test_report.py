@@ -2,6 +2,9 @@
 there is.
 """
 
+from pathlib import Path
+
+import cache
 from tasks.report.task import PAGE
 from tests.results import read_file
 
@@ -39,8 +42,31 @@ def test_a_page_that_no_report_wrote_is_not_replaced(project, build, tasks_comma
     page(project).write_text("<p>my notes</p>")
     assert build(project, "Report").code == 30
     code, shown = tasks_command(project, "report")
-    assert (code, "found another one, which is not replaced" in shown) == (2, True), shown
+    assert (code, "found something else, which is not replaced" in shown) == (2, True), shown
     assert page(project).read_text() == "<p>my notes</p>"
+    for words in (("report", "--overwrite"), ("report",)):
+        assert tasks_command(project, *words)[0] == 0
+    assert '<meta name="generator" content="vibe-pipeline report">' in page(project).read_text()
+
+
+def test_a_report_of_8b52af4a_is_replaced_and_none_is_written_into_a_raw_folder_of_images(
+    project, tasks_command, tmp_path
+):
+    out = tmp_path / "mine.html"
+    words = ("report", "--out", str(out))
+    assert tasks_command(project, *words)[0] == 0
+    out.write_text(out.read_text().replace('<meta name="generator"', '<meta name="other"'))
+    assert tasks_command(project, *words)[0] == 0
+    out.write_text(out.read_text().replace("report", "note"))
+    assert tasks_command(project, *words)[0] == 2
+    split = cache.open(project.folder / "cache")["3dpw/train"]
+    raw = Path(split.provenance["raw"])
+    for place in (raw / "page.html", project.folder / "cache/page.html"):
+        before = place.exists()
+        code, shown = tasks_command(project, "report", "--out", str(place))
+        assert (code, "Datasets do not read pages" in shown, place.exists()) == (
+            (0, True, True) if place.parent == raw else (2, False, before)
+        ), shown
 
 
 def test_the_page_of_another_cache_has_its_data_and_no_run(project, tasks_command):

@@ -10,7 +10,7 @@ bodies
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -19,6 +19,7 @@ from pipeline.errors import ConfigError, DataError
 from pipeline.features import streams as kinds
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.network import ResNet50
+from pipeline.files.outputs import OutputRule
 from pipeline.files.raw import is_stand_in
 from pipeline.settings.sections import Settings, stream_of
 from vibe_model.stand_in import require_one_kind
@@ -39,6 +40,7 @@ class PredictionJob:
     tracks: str = "*"  # pattern of track names
     overlay: bool = True
     export: bool = False  # motion files, too
+    rule: OutputRule = field(default_factory=lambda: OutputRule("predict"))
 
     @classmethod
     def open(

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,6 +43,7 @@ MOTIONS: Final = "motions"
 OVERLAY: Final = "overlay.mp4"  # of a single video
 OVERLAYS: Final = "overlays"
 SUMMARY: Final = "predictions.json"
+NAMES: Final = (BODIES, MOTIONS, OVERLAY, "overlay.png", OVERLAYS, SUMMARY)  # png: of one frame
 
 
 class _PersonFiles(NamedTuple):
@@ -116,6 +116,17 @@ class _PredictedVideos(NamedTuple):
         return sum(video.overlay.n_frames for video in self.videos if video.overlay is not None)
 
     @property
+    def files(self) -> list[str]:
+        """All written files, within the output folder."""
+        files = [SUMMARY]
+        for video in self.videos:
+            for person in video.people:
+                files += filter(None, (person.file, person.motion))
+            if video.overlay is not None:
+                files.append(video.overlay.file)
+        return files
+
+    @property
     def summary(self) -> dict[str, Any]:
         """The content of predictions.json."""
         return {**self.about, "videos": [video.facts for video in self.videos]}
@@ -123,10 +134,11 @@ class _PredictedVideos(NamedTuple):
 
 def predict_videos(job: PredictionJob, progress: Progress) -> _PredictedVideos:
     """Write all files that the job asks for, and predictions.json. Deletes those of an earlier job
-    when the first bodies are predicted.
+    that this one does not write.
 
     A video that cannot be drawn gets no overlay; the reason is added to `problems`. Raises
-    PipelineError if nothing is predicted, and if the raw folder of the overlays' images is missing.
+    PipelineError if nothing is predicted, if the raw folder of the overlays' images is missing, and
+    if other files are in the place of these.
     """
     split = job.split
     about = _about(job)
@@ -140,7 +152,8 @@ def predict_videos(job: PredictionJob, progress: Progress) -> _PredictedVideos:
         raise PipelineError(
             f"{split.name}: no frame with a person could be decoded, so nothing is predicted"
         )
-    _remove_previous_files(job.out)
+    job.rule.begin_folder(job.out, NAMES)
+    (job.out / SUMMARY).unlink(missing_ok=True)  # invalid until it is written again
 
     writer = _Writer(
         job,
@@ -158,6 +171,7 @@ def predict_videos(job: PredictionJob, progress: Progress) -> _PredictedVideos:
         writer.write_video(split.videos[number], people_of_video)
     predicted = _PredictedVideos(about, writer.videos, writer.problems)
     write_json(job.out / SUMMARY, predicted.summary)
+    job.rule.end_folder(job.out, predicted.files)
     return predicted
 
 
@@ -270,22 +284,3 @@ def _about(job: PredictionJob) -> dict[str, Any]:
         "steps": list(job.trained.generator.steps),
         "smooth": job.smooth,
     }
-
-
-def _remove_previous_files(out: Path) -> None:
-    """Delete the files that an earlier predictions.json lists. Other files stay."""
-    try:
-        videos = json.loads((out / SUMMARY).read_bytes())["videos"]
-        listed = []
-        for video in videos:
-            for row in video["tracks"]:
-                listed += [row.get("file"), row.get("motion")]
-            if video["overlay"]:
-                listed.append(video["overlay"]["file"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        listed = []
-    (out / SUMMARY).unlink(missing_ok=True)  # invalid until it is written again
-    for name in filter(None, listed):
-        file = out / str(name)
-        if file.is_file() and file.resolve().is_relative_to(out.resolve()):
-            file.unlink(missing_ok=True)

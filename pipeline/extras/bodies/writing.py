@@ -14,7 +14,6 @@ import hashlib
 import io
 import itertools
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -31,6 +30,7 @@ from pipeline.extras.bodies.body import PARAMETERS
 from pipeline.extras.bodies.body_file import FILE, BodyArrays, body_file
 from pipeline.extras.bodies.fitting import BONES, FittedBodies, Fitter
 from pipeline.files.formats.arrays import load_npz
+from pipeline.files.outputs import OutputRule, mark_of
 from pipeline.files.pixels import sources
 from pipeline.files.places import file_name
 from pipeline.grades import video_grades
@@ -74,14 +74,15 @@ class BodiesJob(NamedTuple):
     device: str
     raw: Path | None = None  # the raw folder; None: as recorded at conversion
     overlay: bool = True
+    rule: OutputRule = OutputRule("bodies")
 
     def write(self, progress: Progress) -> _WrittenBodies:
         """Write the files that are missing or out of date.
 
         A file stays if its track's joints and frames are the same, so a killed run continues, and a
-        new video costs only itself. Raises PipelineError if the stream has no joints, or the frames
-        of the overlays are missing; MissingAssets without the body; CacheError for a missing split
-        or stream.
+        new video costs only itself. Raises PipelineError if the stream has no joints, the frames of
+        the overlays are missing, or other files are in the place of these; MissingAssets without
+        the body; CacheError for a missing split or stream.
         """
         split = cache.open(self.root)[self.name]
         inputs = _inputs(self, split)
@@ -90,6 +91,7 @@ class BodiesJob(NamedTuple):
             missing = [file for file in _files_of(before) if not (self.out / file).is_file()]
             if not missing:
                 return _describe_bodies(before, is_written=False)
+        self.rule.begin_folder(self.out, (SUMMARY, "bodies", "overlays"))
         writer = _BodiesWriter(self, split, progress)
         of_video = split.tracks.video.tolist()
         for video, numbers in itertools.groupby(range(len(split.tracks)), key=of_video.__getitem__):
@@ -102,9 +104,8 @@ class BodiesJob(NamedTuple):
         summary |= {"tracks": tracks, "overlays": writer.overlays}
         text = json.dumps(summary, indent=2, sort_keys=True, allow_nan=False)
         write_atomic(self.out / SUMMARY, f"{text}\n".encode())
-        # of tracks that are gone, and former overlays
-        for file in {*_files_of(before)} - {*_files_of(summary)}:
-            (self.out / file).unlink(missing_ok=True)
+        # removes those of tracks that are gone, and former overlays
+        self.rule.end_folder(self.out, [SUMMARY, *_files_of(summary)])
         return _describe_bodies(summary, is_written=True)
 
 
@@ -343,9 +344,9 @@ def _read_summary(out: Path) -> dict[str, Any]:
 
 
 def _files_of(summary: Mapping[str, Any]) -> list[str]:
-    """Paths below the output folder; other paths, as in a damaged file, are left out."""
-    files = [track["file"] for track in summary.get("tracks", [])] + summary.get("overlays", [])
-    return [file for file in files if re.fullmatch(r"(bodies|overlays)/[^/\\]+", file)]
+    """Paths below the output folder."""
+    files = [track["file"] for track in summary.get("tracks", [])]
+    return [*files, *summary.get("overlays", [])]
 
 
 def _read_rows(split: cache.Split, track: Any, stream: str, runs_of_stream: Array) -> _JointRows:
@@ -404,7 +405,7 @@ def _write_overlay(
         rows_of_people.append({frame: row for row, frame in enumerate(frames)})
     stop = max(map(max, rows_of_people)) + 1
     file.parent.mkdir(parents=True, exist_ok=True)
-    with video_writer(file, rate_of(source), source.size()) as write:
+    with video_writer(file, rate_of(source), source.size(), mark_of("bodies")) as write:
         for frame, image in frames_of(source, stop):
             bodies = []
             for number, person in enumerate(people):

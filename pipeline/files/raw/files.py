@@ -12,6 +12,7 @@ import fnmatch
 import functools
 import hashlib
 import io
+import json
 import os
 import re
 import stat
@@ -21,6 +22,7 @@ from contextvars import ContextVar
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO, Final, ParamSpec, TypeVar
 
+from pipeline.cli.console import err
 from pipeline.errors import note_fault, within
 
 P = ParamSpec("P")
@@ -50,6 +52,10 @@ VIDEOS: Final = (  # endings of video files, in lower case
     ".m2ts",
 )
 
+PRODUCT: Final = "vibe-pipeline"
+# in a folder that a command wrote for people: names the command, and lists what it wrote there
+ABOUT: Final = "about.json"
+_LARGEST_ABOUT: Final = 64 * MIB
 WILD: Final = re.compile(r"[*?\[]")  # wildcards of a glob
 # how many folders are searched on one level, to find data that was unpacked to the wrong place
 MOST_FOLDERS: Final = 100
@@ -367,12 +373,31 @@ def list_folders(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(names)[:MOST_FOLDERS]]
 
 
+def read_about(folder: Path) -> tuple[str, set[str]]:
+    """The mark of the command that wrote into a folder, and what it wrote there, by the folder's
+    `ABOUT`; "" and nothing without one of this product. The paths are untrusted.
+    """
+    try:
+        with open_regular(folder / ABOUT) as stream:
+            content = json.loads(stream.read(_LARGEST_ABOUT))
+        if content["generator"].startswith(f"{PRODUCT} "):
+            return content["generator"], set(filter(str.isprintable, content["files"]))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        pass
+    return "", set()
+
+
 def list_files(raw: Path) -> list[str]:
-    """List all files below `raw`, sorted, except litter. Follows links to folders."""
+    """List all files below `raw`, sorted, except litter and what a folder's `ABOUT` lists, of which
+    a line is printed. Follows links to folders.
+    """
     files: list[str] = []
     for folder, folders, names in os.walk(raw, followlinks=True):
         resolved = Path(folder).resolve()
-        shown = [name for name in folders if not is_litter(name)]
+        mark, listed = read_about(Path(folder)) if ABOUT in names else ("", set())
+        if mark:
+            _tell_once(f"{folder}: skipped what {mark} wrote there")
+        shown = [name for name in folders if not (is_litter(name) or name in listed)]
         folders.clear()
         for name in shown:
             is_cycle = resolved.is_relative_to(os.path.realpath(f"{folder}/{name}"))
@@ -380,5 +405,12 @@ def list_files(raw: Path) -> list[str]:
                 folders.append(name)
         parent = PurePath(folder).relative_to(raw).as_posix()
         prefix = "" if parent == "." else f"{parent}/"
-        files += [f"{prefix}{name}" for name in names if not is_litter(name)]
+        shown = [name for name in names if not (is_litter(name) or name in listed)]
+        files += [f"{prefix}{name}" for name in shown]
     return sorted(files)
+
+
+@functools.cache
+def _tell_once(text: str) -> None:
+    """Print a line, unless this process has printed it before."""
+    err.warn(text)

@@ -228,7 +228,9 @@ MISTAKES = (  # words, and what the message names
         "show penn_action/train --cache {root} --out {root}/new/page.html",
         "does not exist. Create it",
     ),
-    ("show penn_action/train --out {root}/page.html", "--cache DIR for converted tracks"),
+    ("show penn_action/train --out {foreign}/page.html", "--cache DIR for converted tracks"),
+    ("show penn_action/train --cache {root} --out {root}/page.html", "is in the cache"),
+    ("show penn_action/train --raw {penn} --out {root}/page.html", "is in the cache"),
     (
         "show penn_action/train --cache {root} --out page.pdf",
         "expected a file name with the suffix",

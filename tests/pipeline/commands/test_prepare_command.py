@@ -38,7 +38,7 @@ def test_a_file_in_the_place_of_a_page_stays_and_ends_the_command_before_it_conv
     penn.without_marker()
     own = penn.root.with_name(f"{penn.root.name}-penn_action-train.html")
     own.write_text("<p>my notes</p>")
-    said = f"{own}: expected no file, or an earlier page of tracks; found another file"
+    said = f"{own}: expected nothing, or what `prepare` wrote; found something else"
     types(PREPARE, said, code=2)
     assert own.read_text() == "<p>my notes</p>"
     assert not penn.root.exists()

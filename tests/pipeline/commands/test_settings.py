@@ -142,7 +142,7 @@ READING = {  # command -> runs that together read all that it names; plan: all b
 def test_a_command_reads_only_what_it_names(
     name, luigi_cfg, embedded, network, run, penn, tmp_path, monkeypatch
 ):
-    module = importlib.import_module(table.COMMANDS["pipeline"][name][0])
+    module = importlib.import_module(table.COMMANDS["pipeline"][name].module)
     if name not in READING:
         assert (module.COMMAND.reads, "args.cfg" in inspect.getsource(module)) == (None, False)
         return

@@ -24,7 +24,14 @@ def words(world, job, tmp_path):
 
 
 def test_its_numbers_are_those_of_evaluation_called_by_hand(words, job, tmp_path, capsys):
-    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/metrics.json").write_text("{}")  # such as of a run
+    words += ["--out", str(tmp_path / "out")]
+    assert main(words) == 2
+    assert "what `evaluate` wrote; found something else" in capsys.readouterr().err
+    assert main([*words, "--overwrite"]) == 0
+    capsys.readouterr()
+    assert main(words) == 0
     shown, warned = capsys.readouterr()
     assert f"{SPLIT} has no 3D joints" in warned
     expected = evaluate_split(

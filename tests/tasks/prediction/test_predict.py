@@ -15,6 +15,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import cache
 from pipeline.errors import CheckpointError, ConfigError, PipelineError, StandInMixed
 from pipeline.features.streams.network import ResNet50
+from pipeline.files.outputs import OutputRule, mark_in
 from pipeline.files.raw import MARKER
 from pipeline.settings.sections import load
 from tasks.__main__ import main
@@ -107,26 +108,57 @@ def test_boxes_give_their_tracks_and_files_of_earlier_tracks_alone_are_deleted(w
     assert (job.out / "bodies/mine.npz").exists()
 
 
-def test_only_files_below_the_folder_that_an_earlier_prediction_lists_are_deleted(job, tmp_path):
+def test_files_of_others_in_the_folder_stay_and_those_of_an_earlier_prediction_go(job, tmp_path):
     out, outside = tmp_path / "out", tmp_path / "outside"
-    for file in (out / "bodies/a.npz", out / "bodies/mine.npz", outside / "b.npz"):
-        file.parent.mkdir(parents=True, exist_ok=True)
+    predict_videos(replace(job, out=out, overlay=False, export=True), lambda *_: None)
+    motions = {name for name in paths_below(out) if name.startswith("motions/")}
+    for file in (out / "bodies/mine.npz", outside / "b.npz"):
+        file.parent.mkdir(exist_ok=True)
         file.touch()
     (out / "link").symlink_to(outside)
-    listed = [
-        "bodies/a.npz",
-        "bodies",
-        ".",
-        "../outside/b.npz",
-        "link/b.npz",
-        str(outside / "b.npz"),
-        "absent.npz",
-    ]
-    videos = [{"tracks": [{"file": name} for name in listed], "overlay": None}]
-    (out / "predictions.json").write_text(json.dumps({"videos": videos}))
+    about = read_file(out / "about.json")
+    about["files"] += ["link/b.npz", "../outside/b.npz", str(outside / "b.npz")]
+    (out / "about.json").write_text(json.dumps(about))
     before = paths_below(tmp_path)
     predict_videos(replace(job, out=out, overlay=False), lambda *_: None)
-    assert before - paths_below(tmp_path) == {"out/bodies/a.npz"}
+    assert before - paths_below(tmp_path) == {f"out/{name}" for name in motions}
+    listed = {name for name in read_file(out / "about.json")["files"] if (out / name).is_file()}
+    files = {track["file"] for track in tracks_of(replace(job, out=out))}
+    assert listed == {"about.json", "predictions.json", *files}
+
+
+@pytest.mark.parametrize("name", ["predictions.json", "overlay.mp4", "about.json"])
+def test_a_file_of_others_in_the_place_of_one_of_its_own_is_replaced_by_overwrite_alone(
+    job, tmp_path, name
+):
+    (tmp_path / name).write_text("{}")
+    here = replace(job, out=tmp_path)
+    with pytest.raises(PipelineError, match=rf"{name}: expected nothing, or what `predict`"):
+        predict_videos(here, lambda *_: None)
+    assert paths_below(tmp_path) == {name}
+    predict_videos(replace(here, rule=OutputRule("predict", overwrite=True)), lambda *_: None)
+    predict_videos(here, lambda *_: None)
+    assert "vibe-pipeline predict" in (
+        mark_in(tmp_path / "overlay.mp4"),
+        read_file(tmp_path / "about.json")["generator"],
+    )
+
+
+@pytest.mark.parametrize("overwrite", [(), ("--overwrite",)])
+def test_a_clip_is_never_replaced_by_its_overlay_nor_are_bodies_written_among_clips(
+    world, tmp_path, capsys, overwrite
+):
+    clip = tmp_path / "overlay.mp4"
+    shutil.copy(world.video, clip)
+    shutil.copy(world.raw / MARKER, tmp_path)
+    shutil.copytree(world.keypoints, tmp_path / "keypoints/overlay.mp4")
+    words = [*of_model(world.checkpoint, tmp_path), "--cache", tmp_path / "cache", *SHORT]
+    words += ["--weights", "untrained:0", *overwrite, "--out", tmp_path]
+    for named, message in ((clip, "overlay.mp4"), (tmp_path, "In a raw folder, only a page")):
+        assert main([str(word) for word in ("predict", named, *words)]) == 2
+        assert message in capsys.readouterr().err
+        assert clip.read_bytes() == world.video.read_bytes()
+        assert not [*tmp_path.glob("bodies")]
 
 
 @pytest.mark.parametrize("changes", [{"raw": Path("none")}, {"tracks": "none"}])

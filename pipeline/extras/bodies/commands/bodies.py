@@ -11,6 +11,7 @@ from pipeline.cli.command_line import WORK_KEPT, Command
 from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, count, few, from_here
+from pipeline.files.outputs import OutputRule, inputs_of
 from pipeline.settings.arguments import cache_option, split_arguments
 from pipeline.settings.file import PATH
 
@@ -74,6 +75,7 @@ def _run(args: argparse.Namespace) -> int:
     # many small operations take longer on several threads, and much longer on busy cores
     torch.set_num_threads(1)
     name = f"{args.dataset}/{args.split}"
+    rule = OutputRule("bodies", inputs_of(args.cache, args.raw), args.overwrite)
     folder = args.out or Path(f"{args.dataset}-{args.split}-anny")
     device = str(chosen_device(args.device))
     job = BodiesJob(
@@ -85,6 +87,7 @@ def _run(args: argparse.Namespace) -> int:
         device=device,
         raw=args.raw,
         overlay=args.overlay,
+        rule=rule,
     )
     with bar(f"bodies {name}", err, unit="row") as progress:
         written = job.write(progress)

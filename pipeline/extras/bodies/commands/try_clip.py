@@ -136,7 +136,7 @@ def _run(args: argparse.Namespace) -> int:
             return code
         split = cache.open(folder / "cache")[SPLIT]
         content = _page_content(split, raw, joints, bodies)
-        template = templates(Path(__file__).parents[1] / "templates").get_template(PAGE)
+        template = templates("try", Path(__file__).parents[1] / "templates").get_template(PAGE)
         write(template.stream(content, digest=digest), page)
 
     listed = task_line("page", plain(from_here(page)), size(page.stat().st_size))
