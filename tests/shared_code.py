@@ -149,9 +149,12 @@ def is_idle(node):
     return isinstance(node, IMPORTS) or (is_text and isinstance(node.value.value, str))
 
 
-def digest(text):
-    """A digest of a file's statements in any order; "" without any."""
-    statements = sorted(json.dumps(statement) for statement in form(ast.parse(text).body))
+def digest(text, without=()):
+    """A digest of a file's statements in any order; "" without any. without: definitions that are
+    of one member alone, whose own version is raised.
+    """
+    body = [node for node in ast.parse(text).body if getattr(node, "name", None) not in without]
+    statements = sorted(json.dumps(statement) for statement in form(body))
     if not statements:
         return ""
     return hashlib.sha256("\n".join(statements).encode()).hexdigest()[:16]
@@ -159,7 +162,10 @@ def digest(text):
 
 def digests(name):
     """The files of a name -> their digests."""
-    found = {file: digest((ROOT / file).read_text()) for file in files_of(name)}
+    own = {}
+    for one in members():
+        own.setdefault(path(one.module), set()).add(one.definition)
+    found = {file: digest((ROOT / file).read_text(), own.get(file, ())) for file in files_of(name)}
     return {file: value for file, value in found.items() if value}
 
 

@@ -80,6 +80,12 @@ def test_the_order_of_definitions_and_the_name_of_a_file_are_no_change():
     assert changes(recorded, {**recorded, "pipeline/a.py": "33"}) == ["pipeline/a.py"]
 
 
+def test_the_class_of_a_dataset_stream_or_detector_is_no_shared_code():
+    more = f"{CODE}\n\nclass Timm(Rows):\n    kind = 1\n"
+    assert digest(more) != digest(CODE)
+    assert digest(more, without={"Timm"}) == digest(CODE)
+
+
 def test_what_a_definition_names_is_found_without_its_annotations():
     assert ("pipeline.datasets.shared.checks", "LabelRules") in references(
         "pipeline.datasets.base", "Dataset"
