@@ -109,6 +109,7 @@ MEASURED = {  # words of the command -> first cells of rows whose second cell is
     ),
     "scale --tracks 8 240 --rows 1024": ("in memory", "on the disk"),
     "jpegs": ("512 bytes cut out", "grey", "all"),
+    "h264 --copies 1 --clips 10": ("one bit flipped", "640 x 352", "CABAC"),
     "training --small": ("usual", "ours, fp32", "ours, bf16"),
 }
 

@@ -63,6 +63,7 @@ class _Codec(NamedTuple):
     # them, and decoders draw them.
     hole: bytes | None = None
     start: bytes = b""  # is in each packet
+    err_detect: str = ""  # FFmpeg's option, by which a decoder tells more damage
 
 
 # H.264 and its successors forbid three zeros; VP8 and its successors code a still image by up to a
@@ -71,7 +72,8 @@ _NAL_HOLE: Final = bytes(16)
 _VP_HOLE: Final = bytes(512)
 _MPEG: Final = _Codec(may_be_frameless=True, start=b"\0\0\1\0")
 CODECS: Final = {
-    "h264": _Codec(may_be_frameless=True, hole=_NAL_HOLE),
+    # A slice coded by CAVLC is damaged if it goes on after its last block. CABAC's is not checked.
+    "h264": _Codec(may_be_frameless=True, hole=_NAL_HOLE, err_detect="aggressive"),
     "hevc": _Codec(hole=_NAL_HOLE),
     "vvc": _Codec(hole=_NAL_HOLE),
     "mpeg1video": _MPEG,
@@ -80,6 +82,7 @@ CODECS: Final = {
     "vp8": _Codec(may_be_frameless=True, hole=_VP_HOLE),
     "vp9": _Codec(may_be_frameless=True, shows_again=True, hole=_VP_HOLE),
     "av1": _Codec(shows_again=True, hole=_VP_HOLE),
+    "mjpeg": _Codec(err_detect="explode"),
 }
 
 
@@ -201,8 +204,8 @@ class OpenVideo:
         context.copy_opaque = True
         # Damage may also claim a frame of an absurd size.
         context.options = {"max_pixels": str(MAX_PIXELS)}
-        if codec == "mjpeg":  # it is silent about damage, else
-            context.options |= {"err_detect": "explode"}
+        if self._codec.err_detect:
+            context.options |= {"err_detect": self._codec.err_detect}
         # With several, the decoders of H.264, HEVC, VP8 and AV1 mark less damage, or other.
         context.thread_count = 1
         self.n_bytes: int = container.size

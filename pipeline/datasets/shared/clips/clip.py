@@ -67,7 +67,8 @@ class ClipDataset(Dataset):
     # unset: person, people, pedestrian and human, or those that the file's format numbers as people
     people_classes: str | None = None
 
-    # 2: what files of people state is used, and what of them is not read is told
+    # 2: what files of people state is used, and what of them is not read is told; ends of H.264
+    # slices
     uses = Dataset.uses | {"clips": 2}
     labels = LabelRules(keypoints_from="detected")
     added: ClassVar[Mapping[str, Any]] = {"people_classes": None}
