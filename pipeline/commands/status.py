@@ -159,7 +159,7 @@ def tables(states: Sequence[SplitState]) -> list[str | Table]:
     """One table with a line for each split; or two, if the terminal is too narrow for one: numbers
     of splits (NUMBERS), then the others.
     """
-    columns = [*_COLUMNS, "next run"]
+    columns = [*COLUMNS, "next run"]
     whole = _table(states, "split", *columns)
     if out.fits(whole):
         return [whole]
@@ -178,7 +178,7 @@ def _table(states: Sequence[SplitState], *columns: str) -> Table:
                 cells.append(plain(_next_run(state)))
             else:
                 committed = state.committed
-                cells.append("-" if committed is None else _COLUMNS[column](committed))
+                cells.append("-" if committed is None else COLUMNS[column](committed))
         shown.add_row(*cells)
     return shown
 
@@ -227,7 +227,7 @@ def _streams(committed: Committed) -> str:
 
 NUMBERS: Final = 3  # columns of numbers, the first ones
 # cells of committed splits
-_COLUMNS: Final[Mapping[str, Callable[[Committed], str]]] = {
+COLUMNS: Final[Mapping[str, Callable[[Committed], str]]] = {
     "videos": functools.partial(_counts, "videos"),
     "tracks": functools.partial(_counts, "tracks"),
     "frames kept / found": functools.partial(_counts, "frames"),
