@@ -164,7 +164,9 @@ def test_the_choices_of_a_model_s_settings_are_on_a_page(model):
 @pytest.mark.parametrize("column", [*status.COLUMNS, "next run"])
 def test_a_column_of_status_has_a_row_on_its_page(column):
     rows = re.findall(r"(?m)^\| (`.*`) \|", (ROOT / "docs/terminal.md").read_text())
-    assert f"`{column}`" in ", ".join(rows).split(", "), "docs/terminal.md does not say what it shows"
+    assert f"`{column}`" in ", ".join(rows).split(", "), (
+        "docs/terminal.md does not say what it shows"
+    )
 
 
 def test_every_command_is_in_the_table():

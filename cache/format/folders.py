@@ -21,7 +21,7 @@ from typing import Final
 
 from cache.errors import CacheError
 from cache.format import layout
-from cache.format.layout import FEATURES, PROVENANCE, SHARDS, stream_of
+from cache.format.layout import FEATURES, MEASURES, PROVENANCE, SHARDS, stream_of
 from cache.format.listing import is_mount_point, unmounted_folder, update_list
 from cache.format.manifest import Commit, lost_manifest
 from cache.format.place import Place
@@ -181,8 +181,10 @@ def find_unreferenced(commit: Commit, *, uncommitted: bool) -> Iterator[str]:
     """
     place = commit.place
     names = place.store.list_names(place.manifest_folder)
-    if uncommitted and not commit.digest and PROVENANCE in names:  # of a commit that was never made
-        yield place.provenance
+    if uncommitted and not commit.digest:  # of a commit that was never made, or that is gone
+        for name in names:
+            if name == PROVENANCE or (name == MEASURES and place.stream is None):
+                yield f"{place.manifest_folder}/{name}"
     # the temporary files of killed writes, or all uncommitted ones except the lock
     for name in place.store.list_names(place.writing):
         if name.startswith(".") or (uncommitted and name != "lock"):

@@ -45,6 +45,7 @@ STREAM_ARRAYS: Final = ("", "_ok", "_key")  # suffixes of a stream's name
 
 MANIFEST: Final = "manifest.json"
 PROVENANCE: Final = "provenance.json"
+MEASURES: Final = "measures.npz"  # numbers of each track, which its caller derives from commits
 UNUSED: Final = "unused.json"  # of `gc`: since when it has found files that no manifest names
 FEATURES: Final = "features"
 WRITING: Final = ".writing"  # lock, temporary files and uncommitted work

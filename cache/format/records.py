@@ -59,6 +59,9 @@ class VideoEntry:
     # Numbers of its tracks by name, which each commit adds up over all videos: finite, or NaN if
     # unknown
     sums: Mapping[str, float] = field(default_factory=dict)
+    # A text about its tracks that uncommitted work has for the caller (`NextCommit.measures`); it
+    # is in no table
+    measures: str = field(default="", compare=False)
 
 
 def check_track(

@@ -43,7 +43,7 @@ if google_crc32c.implementation == "python":
     )
 
 
-def crc32c(data: bytes) -> bytes:
+def crc32c(data: bytes | Bytes) -> bytes:
     """The CRC-32C checksum of `data` (bytes or a read-only view) as Zarr stores it: 4 bytes, little
     endian.
     """

@@ -314,11 +314,12 @@ def _copy_stamps(source: Store, store: Store, home: str) -> None:
     """Copy files that commands keep next to a manifest, such as a conversion's stamps, unless the
     other cache has them.
     """
-    commit_files = (layout.MANIFEST, layout.PROVENANCE, layout.UNUSED, "zarr.json", "tables-")
+    of_commits = (layout.MANIFEST, layout.PROVENANCE, layout.MEASURES, layout.UNUSED)
+    others = (*of_commits, "zarr.json", "tables-")
     files = {}
     for name in source.list_names(home):
         key = f"{home}/{name}"
-        is_stamp = name.endswith((".json", ".npz")) and not name.startswith(commit_files)
+        is_stamp = name.endswith((".json", ".npz")) and not name.startswith(others)
         if is_stamp and not store.exists(key):
             files[key] = source.read(key)
     store.put_small(files, home)

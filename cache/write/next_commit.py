@@ -175,6 +175,10 @@ class NextCommit:
         for video in self._new_videos:
             yield video.account
 
+    def measures(self) -> dict[str, str]:
+        """`VideoEntry.measures` of the journalled and appended videos, by name."""
+        return {video.name: video.measures for video in self._new_videos}
+
     def keep(self, name: str) -> None:
         """Keep a committed video that `begin` was told to drop; the caller does not append it then.
         None of its rows may be in a shard that `begin` invalidates; this is not checked.

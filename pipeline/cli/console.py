@@ -233,9 +233,10 @@ def print_result(result: CommandResult, *, as_json: bool = False) -> int:
     return result.exit_code or int(has_problems)
 
 
-def print_document(document: str, problems: Sequence[str]) -> int:
-    """Print a document, then the problems on standard error. Returns the exit code."""
-    documents.out(document, highlight=False, end="")
+def print_document(parts: Iterable[str], problems: Sequence[str]) -> int:
+    """Print the parts of a document, then the problems on standard error. Returns the exit code."""
+    for part in parts:
+        documents.out(part, highlight=False, end="")
     return int(_print_problems(problems, err))
 
 

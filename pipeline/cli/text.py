@@ -98,6 +98,8 @@ def text_of(value: Any) -> str:
 
 def printable(text: str, keep: str = "") -> str:
     """Escape control codes, for text that rich does not print."""
+    if text.isprintable():
+        return text
     return "".join(
         c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
     )

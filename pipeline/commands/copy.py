@@ -27,6 +27,7 @@ from pipeline.settings.file import ROOT
 from pipeline.settings.new_cache import is_new_cache
 from pipeline.steps.conversion.refusals import refuse_mixed_cache
 from pipeline.steps.conversion_record import ConversionRecord
+from pipeline.steps.grading import copy_grades
 from pipeline.steps.uncommitted import describe_kept
 
 
@@ -116,6 +117,7 @@ def _copy(split: cache.Split, to: cache.Root, streams: Sequence[str] | None) -> 
     out.print(plain(f"{name}: {text}"))
 
     in_copy = cache.FeatureCache(to)[name]
+    copy_grades(split, in_copy)
     for stream, missing in copied.missing.items():
         text = f"{stream} of {name}: {missing:,} of {rows} missing"
         if stream in in_copy.streams:

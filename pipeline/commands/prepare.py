@@ -44,6 +44,7 @@ from pipeline.steps.conversion_record import ConversionRecord, committed_split
 from pipeline.steps.detection.plan import plan_unlabelled, usual_detector
 from pipeline.steps.detection.run import run_detection
 from pipeline.steps.extraction.plan import plan_streams
+from pipeline.steps.grading import describe_words, stored_words
 from pipeline.steps.next_run import NextRun
 from pipeline.steps.recipe import Recipe
 from pipeline.steps.report import LAYOUT, Report
@@ -313,6 +314,7 @@ def _print_split(split: cache.Split, page: Path, status: str) -> int:
     out.print(title)
     for text in accounting_lines(split.manifest["accounting"]):
         out.print(f"  {plain(text)}")
+    out.print(f"  {describe_words(stored_words(split))}")
     streams = [stream_label(split, stream) for stream in split.streams]
     out.print(f"  features {plain(', '.join(streams)) or 'none'}")
     if shows(page, split.manifest["digest"]):

@@ -53,6 +53,7 @@ from pipeline.settings.arguments import (
 )
 from pipeline.steps.contents import StoredBytes, csv_table, list_digests
 from pipeline.steps.conversion.keep import Kind, RowsBefore, reasons_of_kind
+from pipeline.steps.grading import describe_words
 from pipeline.steps.sentences import missing_lines, next_cell
 from pipeline.steps.state import Committed, SplitState
 
@@ -106,7 +107,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.digest:
         with bar("digest", err) as progress:
             digests = list(list_digests(opened, chosen, problems, progress))
-        return print_document("".join(f"{line}\n" for line in digests), problems)
+        return print_document((f"{line}\n" for line in digests), problems)
 
     states = [SplitState.of_cache(opened, name) for name in chosen]
     found = {state.name: state.committed for state in states if state.committed is not None}
@@ -115,8 +116,7 @@ def _run(args: argparse.Namespace) -> int:
     problems += _rejected_beyond(args.max_rejected, found.values())
     if args.csv or args.tracks:
         splits = [committed.record.split for committed in found.values()]
-        table = csv_table(splits, problems, by_track=args.tracks)
-        return print_document(table, problems)
+        return print_document(csv_table(splits, problems, by_track=args.tracks), problems)
 
     sizes = dict[str, StoredBytes]()
     if args.sizes:
@@ -261,8 +261,10 @@ def _add_notes(
     opened: cache.FeatureCache,
     states: Sequence[SplitState],
 ) -> None:
-    """Add lines on the whole cache, then on streams, then on each split's videos."""
+    """Add lines on tracks, on streams, on the whole cache, then on each split's videos."""
     rows = {state.name: state.committed for state in states if state.committed is not None}
+    for name, row in rows.items():
+        result.add_line(f"{name}: {describe_words(row.grades)}", IDLE)
     licences = dict[str, None]()  # each line once: several splits have streams of one network
     for row in rows.values():
         licences |= dict.fromkeys(_weights_lines(row))

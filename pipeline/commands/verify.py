@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import cache
+from cache.format import layout
 from cache.write.copy import to_track_rows, videos_by_name
 from pipeline.accounting import sums_of
 from pipeline.cli.command_line import Command, json_option
@@ -38,6 +39,7 @@ from pipeline.settings.file import PATH
 from pipeline.steps.conversion.convert import convert
 from pipeline.steps.conversion.plan import ConversionWork, plan_conversion
 from pipeline.steps.conversion_record import DROP, ConversionRecord
+from pipeline.steps.grading import stored_words
 from pipeline.steps.raw_images import require_videos
 from pipeline.steps.recipe import Recipe
 
@@ -113,10 +115,12 @@ def _verify(
     """Verify the cache, and add the report to the result."""
     with bar("verify", err) as progress:
         report = cache.verify(args.cache, fast=args.fast, progress=progress, splits=splits)
-        if report.ok and not args.fast:
+        if report.ok:
             opened = cache.open(args.cache)
             for name in splits or opened.splits:
-                report.damaged += _wrong_sums(opened[name], progress)
+                report.notes += _describe_grades(opened[name])
+                if not args.fast:
+                    report.damaged += _wrong_sums(opened[name], progress)
     # commands in the report's messages get this cache's name
     option = f"--cache {shlex.quote(str(args.cache))}"
     report.damaged = [
@@ -133,6 +137,14 @@ def _verify(
     else:
         result.add_line(f"{count(len(report.problems), 'problem')} in {summary}")
     return report
+
+
+def _describe_grades(split: cache.Split) -> Iterator[str]:
+    """Yield a note if stored grades are not used, because they are damaged or of another commit."""
+    key = f"{split.name}/{layout.MEASURES}"
+    if split.store.exists(key) and stored_words(split) is None:
+        state = "damaged, or of an earlier commit"
+        yield f"{split.store.location(key)}: {state}: grades are computed until the next conversion"
 
 
 def _wrong_sums(split: cache.Split, progress: Progress) -> Iterator[cache.Damage]:

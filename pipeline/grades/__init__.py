@@ -32,7 +32,7 @@ from pipeline.grades.joints import (
     Timing,
     numbers_of_motion,
 )
-from pipeline.grades.words import VERSION, WORDS, Grade, Word
+from pipeline.grades.words import MEASURES, VERSION, WORDS, Grade, Word
 from pipeline.people.boxes import extents
 from pipeline.people.estimates import fits_of
 from pipeline.people.skeletons import (
@@ -162,14 +162,37 @@ def video_grades(
     return {track.name: grade for track, grade in zip(tracks, grades, strict=True)}
 
 
-def video_sums(tracks: Sequence[cache.TrackRows], account: Mapping[str, Any]) -> dict[str, float]:
-    """The sums of a video that is written to the cache: SUMS, and its tracks by `word_key`.
-
-    No limit depends on the camera's motion, which is not looked up.
+def video_numbers(
+    tracks: Sequence[cache.TrackRows],
+    account: Mapping[str, Any],
+    source: FrameSource | None = None,
+) -> dict[str, Any]:
+    """What the entry of a video that is written to the cache has of its grades, by the fields of
+    `cache.VideoEntry`: `sums`, which are SUMS and its tracks by `word_key`; and `measures`, the
+    numbers of its tracks for `unpack_numbers`.
     """
-    people = [{**track.extra, **track.columns} for track in tracks]
-    words = Counter(grade.word for grade in grades_of(tracks, people, account))
-    return sums_of(tracks) | {word_key(word): float(words[word]) for word in WORDS}
+    people = [_as_stored({**track.extra, **track.columns}) for track in tracks]
+    grades = grades_of(tracks, people, account, source)
+    words = Counter(grade.word for grade in grades)
+    sums = sums_of(tracks) | {word_key(word): float(words[word]) for word in WORDS}
+    numbers = np.array([grade.numbers for grade in grades], "<f8")
+    return {"sums": sums, "measures": numbers.tobytes().hex()}
+
+
+def unpack_numbers(measures: str) -> Doubles:
+    """The numbers (n, M) of n tracks, in the order of MEASURES, that `video_numbers` has packed."""
+    numbers = np.frombuffer(bytes.fromhex(measures), "<f8")
+    return numbers.reshape(-1, len(MEASURES))
+
+
+def _as_stored(columns: Columns) -> dict[str, Array]:
+    """The columns by which a track is graded, to the bit as the cache will have them."""
+    stored = {}
+    for name in COLUMNS:
+        if name in columns:
+            dtype = cache.COLUMNS[name].dtype if name in cache.COLUMNS else None
+            stored[name] = np.asarray(columns[name], dtype, order="C")
+    return stored
 
 
 def word_key(word: Word) -> str:

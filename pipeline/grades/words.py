@@ -10,14 +10,17 @@ import math
 import operator
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal
 
 Word = Literal["bad", "doubtful", "good"]
 VERSION: Final = 1  # raised with each change of a number or a limit: stored words are void then
+NUMBERS_VERSION: Final = 1  # raised with each change of a number: stored numbers are void then
 WORDS: Final[tuple[Word, ...]] = ("bad", "doubtful", "good")  # from the worst to the best
 LARGE: Final = 99.5
 NO_JOINTS: Final = "no joints"
+# one of these numbers is known of a track that has a word: of one with joints, or of a motion
+ALWAYS_KNOWN: Final = ("visible_percent", "root_speed_m_s")
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,11 @@ class Grade:
     )
 
     @property
+    def numbers(self) -> list[float]:
+        """All of them, in the order of MEASURES; nan if unknown."""
+        return [*vars(self).values()]
+
+    @property
     def word(self) -> Word | None:
         """The worst word of its numbers; None without joints."""
         if not self.is_known:
@@ -139,7 +147,7 @@ class Grade:
     @property
     def is_known(self) -> bool:
         """Whether the track has joints, or is a motion."""
-        return not math.isnan(self.visible_percent) or not math.isnan(self.root_speed_m_s)
+        return not all(math.isnan(getattr(self, name)) for name in ALWAYS_KNOWN)
 
     def __str__(self) -> str:
         """The numbers that are shown for every track, not only those beyond a limit.
@@ -160,7 +168,7 @@ class Grade:
         return self.word is not None and WORDS.index(self.word) < WORDS.index(word)
 
     def _known_numbers(self) -> dict[str, float]:
-        return {name: number for name, number in asdict(self).items() if not math.isnan(number)}
+        return {name: number for name, number in vars(self).items() if not math.isnan(number)}
 
     @classmethod
     def worst_of(cls, grades: Iterable[Grade]) -> Grade:

@@ -15,10 +15,8 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple
 from typing import Final, NamedTuple, Self
 
 import cache
@@ -29,18 +27,19 @@ from pipeline.cli.progress import Progress
 from pipeline.cli.system_errors import error_text
 from pipeline.cli.text import printable
 from pipeline.features.committed import is_current, is_untrained
-from pipeline.files.pixels import sources
-from pipeline.grades import video_grades
 from pipeline.grades.words import MEASURES, Grade
 from pipeline.processes.software import package_version
-from pipeline.steps.conversion_record import ConversionRecord
+from pipeline.steps.grading import grades_by_video
 
 # counts of person-frames in a video's account; unknown for a video of another program
 COUNTS: Final = ("tracks_kept", "found", "kept")
+PART: Final = 1 << 20  # characters of a table that are printed at once
 
 
-def csv_table(splits: Sequence[cache.Split], problems: list[str], *, by_track: bool) -> str:
-    """A table of the splits' videos or tracks as CSV text, with a header.
+def csv_table(
+    splits: Sequence[cache.Split], problems: list[str], *, by_track: bool
+) -> Iterator[str]:
+    """Yield parts of a table of the splits' videos or tracks, as CSV text with a header.
 
     Adds a message to `problems` for each split whose rows cannot be read.
     """
@@ -48,8 +47,14 @@ def csv_table(splits: Sequence[cache.Split], problems: list[str], *, by_track: b
     if by_track:
         rows = _track_rows(splits, problems)
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(map(printable, cells) for cells in rows)
-    return text.getvalue()
+    writer = csv.writer(text, lineterminator="\n")
+    for cells in rows:
+        writer.writerow(map(printable, cells))
+        if text.tell() > PART:
+            yield text.getvalue()
+            text.seek(0)
+            text.truncate()
+    yield text.getvalue()
 
 
 def _video_rows(splits: Sequence[cache.Split], problems: list[str]) -> Iterator[Sequence[str]]:
@@ -77,9 +82,8 @@ def _video_rows(splits: Sequence[cache.Split], problems: list[str]) -> Iterator[
         "message",
     )
     for split in splits:
-        by_video = _grades(split, problems)
-        grades = {number: Grade.worst_of(by_track.values()) for number, by_track in by_video}
-        for number, video in enumerate(split.videos):
+        for number, grades in _all_videos(split, problems):
+            video = split.videos[number]
             outcome = VideoOutcome.from_account(video.account)
             if outcome.state == VideoState.OTHER_SPLIT:
                 continue
@@ -87,18 +91,30 @@ def _video_rows(splits: Sequence[cache.Split], problems: list[str]) -> Iterator[
             cells += [str(video.account.get(key, "")) for key in COUNTS]
             dropped = video.account.get("dropped")
             cells += ["" if dropped is None else str(dropped.get(name, 0)) for name in columns]
-            cells += _grade_cells(grades.get(number))
+            cells += _grade_cells(Grade.worst_of(grades) if grades else None)
             yield (*cells, outcome.message)
+
+
+def _all_videos(split: cache.Split, problems: list[str]) -> Iterator[tuple[int, Sequence[Grade]]]:
+    """Yield the number of each video, and the grades of its tracks."""
+    n_videos = 0
+    for video, _, grades in _grades(split, problems):
+        for without_tracks in range(n_videos, video):
+            yield without_tracks, ()
+        yield video, grades
+        n_videos = video + 1
+    for without_tracks in range(n_videos, len(split.videos)):
+        yield without_tracks, ()
 
 
 def _track_rows(splits: Sequence[cache.Split], problems: list[str]) -> Iterator[Sequence[str]]:
     """Yield the header, and the cells of each track with its grade."""
     yield ("split", "video", "track", "rows", "grade", "grade_reasons", *MEASURES)
     for split in splits:
-        rows = {track.name: track.stop - track.start for track in split.tracks}
-        for video, grades in _grades(split, problems):
-            for name, grade in grades.items():
-                cells = [split.name, split.videos[video].name, name, str(rows[name])]
+        for _, tracks, grades in _grades(split, problems):
+            for number, grade in zip(tracks, grades, strict=True):
+                track = split.tracks[number]
+                cells = [split.name, track.video, track.name, str(track.stop - track.start)]
                 yield (*cells, *_grade_cells(grade))
 
 
@@ -107,23 +123,19 @@ def _grade_cells(grade: Grade | None) -> list[str]:
     if grade is None:
         return [""] * (2 + len(MEASURES))
     cells = [grade.word or "", ", ".join(grade.reasons)]
-    for number in astuple(grade):
+    for number in grade.numbers:
         cells.append("" if math.isnan(number) else f"{round(number, 3):g}")
     return cells
 
 
-def _grades(split: cache.Split, problems: list[str]) -> Iterator[tuple[int, dict[str, Grade]]]:
-    """Yield the number of each video with the grades of its tracks by name. Adds a message to
-    `problems`, and ends, if rows cannot be read.
+def _grades(
+    split: cache.Split, problems: list[str]
+) -> Iterator[tuple[int, Sequence[int], Sequence[Grade]]]:
+    """Yield as `grades_by_video` does. Adds a message to `problems`, and ends, if rows cannot be
+    read.
     """
-    raw = ConversionRecord(split).raw
-    videos = split.tracks.video.tolist()  # the tracks of a video follow one another
     try:
-        for video, tracks in itertools.groupby(range(len(videos)), key=videos.__getitem__):
-            source = None
-            if raw is not None and split.videos[video].source:
-                source = sources.parse(raw, split.videos[video].source)
-            yield video, video_grades(split, list(tracks), source)
+        yield from grades_by_video(split)
     except (cache.CacheError, OSError) as error:
         problems.append(f"{split.name}: no grades: {error_text(error)}")
 

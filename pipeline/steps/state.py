@@ -23,6 +23,7 @@ from pipeline.people.estimates import estimates_of
 from pipeline.steps.conversion.keep import Kind, RowsBefore, reasons_of_kind
 from pipeline.steps.conversion.plan import plan_conversion
 from pipeline.steps.conversion_record import MOUNT, ConversionRecord
+from pipeline.steps.grading import stored_words
 from pipeline.steps.next_run import NextRun
 from pipeline.steps.recipe import Recipe
 from pipeline.steps.sentences import lost_videos, problems_of
@@ -68,6 +69,11 @@ class Committed:
         return accounts
 
     @cached_property
+    def grades(self) -> Mapping[str, int] | None:
+        """How many tracks are good, doubtful, bad and unknown; None if it is not stored."""
+        return stored_words(self.record.split)
+
+    @cached_property
     def without_track(self) -> Mapping[str, str]:
         """Video -> why it has no track."""
         without = {}
@@ -97,6 +103,7 @@ class Committed:
             "tracks": len(record.split.tracks),
             "accounting": record.totals,
             "sums": record.split.manifest.get("sums"),
+            "grades": self.grades,
             "stand_in": record.is_stand_in,
             "imported": record.imported,
             "estimates": estimates_of(record.split),

@@ -25,6 +25,7 @@ from pipeline.errors import PipelineError
 from pipeline.processes.software import version
 from pipeline.show.page import templates, write
 from pipeline.steps.conversion_record import ConversionRecord
+from pipeline.steps.grading import stored_words
 from tasks.report import DEMO, PageSection
 from tasks.report.bodies import bodies_section
 from tasks.report.curves import curves_section
@@ -39,7 +40,7 @@ from vibe_model import runs
 from vibe_model.evaluation.protocols import LEFT_OUT, find
 from vibe_model.metrics import Metric, describe_directions, units_of
 
-VERSION: Final = 16  # raised when the page's texts or layout change
+VERSION: Final = 17  # raised when the page's texts or layout change
 SOFTWARE: Final = ("vibe-pipeline", "jinja2", "matplotlib", "numpy", "opencv-python", "zarr")
 
 
@@ -183,13 +184,13 @@ def _splits_state(root: cache.Root) -> Any:
 
 
 def _commits(opened: cache.FeatureCache, name: str) -> Any:
-    """Digests of a split and its streams, or why they cannot be read."""
+    """Digests of a split and its streams, and its tracks by grade; or why they cannot be read."""
     try:
         split = opened[name]
         streams = {
             stream: split.open_stream(stream).manifest.get("digest") for stream in split.streams
         }
-        return [split.manifest.get("digest"), streams]
+        return [split.manifest.get("digest"), streams, stored_words(split)]
     except UNREADABLE as error:
         return str(error)
 

@@ -23,6 +23,7 @@ from pipeline.commands import leaks
 from pipeline.features.committed import MissingRows, is_untrained, stream_label
 from pipeline.people.estimates import estimates_of
 from pipeline.steps.conversion_record import ConversionRecord
+from pipeline.steps.grading import describe_words, stored_words
 from tasks.report import DEMO, UNTRAINED, PageSection
 
 UNREADABLE: Final = (cache.CacheError, OSError)  # errors that remove only a split from a section
@@ -44,6 +45,7 @@ class _SplitRow(NamedTuple):
     name: str
     data: str  # real, demo, or estimates of another model
     streams: str
+    grades: str
     n_videos: int  # with a track
     n_tracks: int
     n_rows: int
@@ -163,7 +165,7 @@ def _is_demo(split: cache.Split) -> bool:
 
 
 def _overview_section(opened: OpenedCache) -> PageSection:
-    """The section of datasets and splits: size and streams."""
+    """The section of datasets and splits: size, streams and grades."""
     rows = []
     for split in opened.splits:
         kind = "demo" if _is_demo(split) else "real"
@@ -173,6 +175,7 @@ def _overview_section(opened: OpenedCache) -> PageSection:
                 split.name,
                 estimates_of(split) or kind,
                 ", ".join(streams) or "none",
+                describe_words(stored_words(split)),
                 len(np.unique(split.tracks.video)),
                 len(split.tracks),
                 split.tracks.n_rows,

@@ -25,6 +25,7 @@ from pipeline.extras.exchange.matching import BY_NAMES, NO_FILE_ROW, GivenArray,
 from pipeline.features.committed import IMPORTED, is_current
 from pipeline.features.streams.base import Reads, Stream
 from pipeline.steps.extraction.stream_extraction import require_same_commit
+from pipeline.steps.grading import announce_grades, store_grades
 
 FORMAT: Final = "arrays"  # in the manifest of a stream that is of an imported array
 VERSION: Final = 1  # raised whenever the same file would give different numbers
@@ -83,6 +84,7 @@ def import_array(
     replaced = earlier.replaced_videos(split, source_array.file.sha256)
     names = tuple(split.videos[number].name for number in replaced)
     if is_same_origin and is_current(split, stream):
+        store_grades(root, name, stream)  # of an import that was killed
         return replace(_result(split, stream), is_written=False, replaced=names)
     earlier.require_array(split, stream)
 
@@ -103,7 +105,9 @@ def import_array(
         source_array.file.require_unchanged()
         source["files"] = earlier.merge_files(source_array.file.sha256, pixels)
         entries = _manifest_entries(split, match, identity, source)
+        announce_grades(root, name, stream)
         writer.commit(entries, note={IMPORTED: str(source_array.arrays.file.resolve())})
+    store_grades(root, name, stream, progress=progress)
     return replace(_result(cache.open(root)[name], stream), replaced=names)
 
 

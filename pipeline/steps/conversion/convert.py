@@ -68,6 +68,7 @@ from pipeline.steps.conversion_record import (
     ConversionRecord,
     committed_split,
 )
+from pipeline.steps.grading import announce_grades, store_grades
 from pipeline.steps.report import Report
 
 
@@ -181,7 +182,9 @@ def convert(
         run.record_stamps(accounts)
         published = dataset.release.totals.get(work.recipe.split)
         totals = Accounting(accounts).totals(None if work.reader["stand_in"] else published)
+        announce_grades(work.recipe.root, work.name)
         following.commit({**run.manifest_entries(), "accounting": totals})
+    store_grades(work.recipe.root, work.name, packed=following.measures(), progress=progress)
     return _report(work, totals, accounts, run, doubts)
 
 

@@ -18,6 +18,7 @@ from cache import fingerprint
 from pipeline.cli.text import count
 from pipeline.datasets.shared.clips.by_clip import check_patterns
 from pipeline.files.raw import RawVideo, changes
+from pipeline.grades.stored import StoredGrades
 from pipeline.processes.software import staging_plan
 from pipeline.steps.conversion.comparison import Comparison, compare, named
 from pipeline.steps.conversion.identity import Difference, find_differences, reader_parts
@@ -207,7 +208,7 @@ def _update(
         items.sort(key=lambda item: item.video.name)
     removed = drop - reasons.keys() - {*found.renamed.values()}
     why = "; ".join(map(str, differs)) or _describe(items, len(removed), len(found.not_compared))
-    if not why and committed.has_unfinished_commit():
+    if not why and (committed.has_unfinished_commit() or StoredGrades(committed).is_outdated):
         why = UNFINISHED
     return replace(
         work,

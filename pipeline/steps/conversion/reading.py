@@ -18,7 +18,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -33,7 +33,7 @@ from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.sources import file_part, pixels_digest
 from pipeline.files.raw import CommittedClip, RawVideo, changes
 from pipeline.files.raw.files import caching, is_folder_there, remember
-from pipeline.grades import video_sums
+from pipeline.grades import video_numbers
 from pipeline.people.track import Track
 from pipeline.processes import Failed
 from pipeline.processes.ordered import ordered_map
@@ -65,7 +65,7 @@ class ReadVideo:
     fingerprint: str  # digest of its raw files
     account: VideoAccount
     tracks: Sequence[cache.TrackRows] = ()
-    # only source, digest and size of its images, and the sums of its tracks are set
+    # only source, digest and size of its images, and the numbers of its tracks are set
     pixels: cache.VideoEntry = NO_PIXELS
     # of a committed video whose images have changed: why rows have no image now -> their number
     lost: Mapping[str, int] = field(default_factory=dict)
@@ -223,7 +223,7 @@ class VideoReader:
             if known is not None and known.digest not in ("", file_part(pixels.pixels)):
                 lost = _count_lost(tracks)
             rows = [track.rows for track in tracks]
-            pixels = replace(pixels, sums=_sums(rows, account))
+            pixels = replace(pixels, **_numbers(tracks, account))
             return ReadVideo(digest, account, rows, pixels, lost)
         except MemoryError:
             raise
@@ -236,12 +236,14 @@ class VideoReader:
         return ReadVideo(digest, account)
 
 
-def _sums(rows: Sequence[cache.TrackRows], account: VideoAccount) -> Mapping[str, float]:
-    """The sums of a video; none, with a note, if its columns are of a form that cannot be graded,
-    as those of another package's dataset may be.
+def _numbers(tracks: Sequence[Track], account: VideoAccount) -> Mapping[str, Any]:
+    """The sums and measures of a video; none, with a note, if its columns are of a form that cannot
+    be graded, as those of another package's dataset may be.
     """
+    rows = [track.rows for track in tracks]
+    source = tracks[0].frames if tracks else None
     try:
-        return video_sums(rows, account.as_dict())
+        return video_numbers(rows, account.as_dict(), source)
     except Exception as error:  # which costs no row
         account.note(f"its sums and grades are not known: {describe_error(error)}")
         return {}

@@ -40,6 +40,7 @@ from pipeline.steps import sentences
 from pipeline.steps.extraction.plan import ExtractionWork
 from pipeline.steps.extraction.stream_extraction import CommittedStream, StreamState, StreamTask
 from pipeline.steps.extraction.stream_extraction import Extraction as Extraction
+from pipeline.steps.grading import store_grades
 from pipeline.steps.raw_images import pixels, raw_folder, require_videos
 from pipeline.steps.report import Report
 
@@ -192,10 +193,13 @@ def _extract(
         streams = [CommittedStream(stack, state, split, share, lost, machine) for state in states]
         tasks = [stream.task for stream in streams]
         counts, meter = _compute(split, tasks, resources, dask, progress)
-        return [
+        extractions = [
             stream.finish(of_stream, meter)
             for stream, of_stream in zip(streams, counts, strict=True)
         ]
+    for work in works:
+        store_grades(first.root, first.split, work.spec.name, progress=progress)
+    return extractions
 
 
 def _compute(

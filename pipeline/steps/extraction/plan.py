@@ -28,6 +28,8 @@ from pipeline.features.committed import (
     fill_command,
 )
 from pipeline.features.spec import StreamSpec
+from pipeline.grades import BLAZE_JOINTS
+from pipeline.grades.stored import StoredGrades
 from pipeline.processes.software import staging_plan
 from pipeline.steps.conversion.identity import Difference, describe, find_differences
 from pipeline.steps.conversion.plan import UNFINISHED
@@ -208,6 +210,9 @@ def _why_extended(committed: Split, stream: str, missing: MissingRows) -> Why:
         return Why.CHANGED
     if missing.rows:
         return Why.WAITING
-    if committed.has_unfinished_commit(stream):
+    is_graded = stream == BLAZE_JOINTS
+    if committed.has_unfinished_commit(stream) or (
+        is_graded and StoredGrades(committed).is_outdated
+    ):
         return Why.UNFINISHED
     return Why.NOTHING

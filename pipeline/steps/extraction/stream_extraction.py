@@ -40,6 +40,7 @@ from pipeline.processes.software import version
 from pipeline.steps.conversion.identity import find_differences, report_other_work
 from pipeline.steps.conversion_record import ConversionRecord
 from pipeline.steps.extraction.plan import ExtractionWork
+from pipeline.steps.grading import announce_grades
 
 
 @dataclass(slots=True, kw_only=True)
@@ -234,6 +235,7 @@ class CommittedStream:
             "backbone": backbone,
             "stand_in": bool(stand_in),
         }
+        announce_grades(self._work.root, self._work.split, self._work.spec.name)
         self._writer.commit(entries, note=self._note(problems))
 
     def _note(self, problems: Counter[str]) -> dict[str, Any]:

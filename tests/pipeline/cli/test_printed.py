@@ -17,7 +17,8 @@ TABLES = [(r"(tables, manifests +)[\d.]+ KiB", r"\1N KiB"), (r"(?m)^(all +)[\d.]
 DIGESTS = [(r"\b[0-9a-f]{64}\b", "SHA-256"), (r"# vibe-pipeline .*", "# vibe-pipeline VERSION")]
 # texts that several commands print -> the transcript that shows them
 SHOWN_IN = {
-    r"(?m)^split .* next run(?:\n\S+(?: \([\w ]+\))?  .*)+": "status_table",
+    r"(?m)^split .* next run(?:\n\S+(?: \([\w ]+\))?  .*)+"
+    r"(?:\n· \S+: (?:[\d,]+ tracks?: .*|grades not stored yet))*": "status_table",
     r"(?<=; the rows are kept: ).*": "convert",
     r"(?<=rows left )\(.*?\)": "convert",
     r"(?<=\d\.mat: ).*?again\.": "convert",

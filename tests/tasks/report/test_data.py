@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from pipeline.steps.grading import store_grades
 from tasks.report.data import OpenedCache
 from tests.tasks.report.conftest import person, write_split, write_stream
 
@@ -17,7 +18,9 @@ def test_a_split_has_its_sizes_and_says_which_rows_a_stream_lacks(tmp_path):
     columns = {"frame_index": np.arange(0, 7200, 2)}
     tracks = {"a/0": columns, "b/0": columns}
     write_split(motion, "a/train", tracks, step=2)
-    assert row(motion) == ["demo", "none", 2, 2, 7200]
+    assert row(motion) == ["demo", "none", "grades not stored yet", 2, 2, 7200]
+    store_grades(motion, "a/train")
+    assert row(motion)[2] == "2 tracks: 2 unknown"
     write_split(frames, "penn_action/train", {"0001/0": person(20)})
     write_stream(frames, "penn_action/train", np.ones((20, 4)))
     write_split(frames, "penn_action/train", {"0002/0": person(15)})

@@ -31,13 +31,14 @@ from pipeline.extras.exchange.bodies.matching import Keypoints, TrackMatch, matc
 from pipeline.extras.exchange.bodies.tools import read_estimates
 from pipeline.extras.exchange.bodies.worlds import HIPS, World, find_worlds
 from pipeline.files.raw.files import whole_file_digest
-from pipeline.grades import video_sums
+from pipeline.grades import video_numbers
 from pipeline.people.estimates import BodyFit, files_of, recorded_estimates
 from pipeline.people.skeletons import JOINTS, Array, Doubles
 from pipeline.people.smpl_files import N_BETAS, N_POSE
 from pipeline.processes.software import staging_plan
 from pipeline.steps.conversion.refusals import refuse_mixed_cache
 from pipeline.steps.conversion_record import committed_split
+from pipeline.steps.grading import announce_grades, store_grades
 
 VERSION: Final = 7  # raised whenever the same files would give other labels; 7: one world a clip
 LABELS: Final = ("pose", "betas", "trans", "has_smpl", "valid")
@@ -117,6 +118,7 @@ def import_bodies(
     to_drop = before.keys() - current  # changed, or removed from the clips' split
     if not changed and not to_drop:
         cache.finish_commits(root, name)  # of an import that was killed
+        store_grades(root, name)
         return _ImportedBodies(is_written=False)
 
     plan = staging_plan(cache.fingerprint(origin | {"clips": split.manifest["digest"]}))
@@ -125,9 +127,11 @@ def import_bodies(
         following = writer.begin(drop=to_drop)  # all other committed clips stay
         imported = _write_clips(following, split, changed, by_clip, bodies)
         accounting = split.manifest.get("accounting", {})
+        announce_grades(root, name)
         following.commit(
             {"reader": origin, "stand_in": origin["stand_in"], "accounting": accounting}
         )
+    store_grades(root, name, packed=following.measures())
     return imported
 
 
@@ -165,7 +169,7 @@ def _write_clips(
         n_with_body += sum(int(track.has_body.sum()) for track in labelled)
         if entry.name not in following.journalled:
             rows = [track.rows() for track in labelled]
-            entry = replace(entry, sums=video_sums(rows, entry.account))
+            entry = replace(entry, **video_numbers(rows, entry.account))
             following.append(entry, rows)
     return _ImportedBodies(len(entries), n_with_body, new_notes)
 

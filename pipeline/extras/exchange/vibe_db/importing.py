@@ -40,6 +40,7 @@ from pipeline.processes.software import staging_plan
 from pipeline.steps.conversion.identity import describe, report_other_work
 from pipeline.steps.conversion.refusals import refuse_mixed_cache
 from pipeline.steps.conversion_record import committed_split
+from pipeline.steps.grading import announce_grades, store_grades
 
 VERSION: Final = 1  # raised whenever the same file would give different tracks
 _WITHOUT_NECK: Final = "common13"
@@ -96,6 +97,7 @@ def import_database(
         _write_tracks(root, name, tracks, origin, progress)
         is_written = True
     cache.finish_commits(root, name)  # of an import that was killed
+    store_grades(root, name, progress=progress)
     imported_stream = None
     if "features" in tracks.database.fields:
         imported_stream = stream
@@ -208,6 +210,7 @@ def _write_tracks(
         accounts = [VideoAccount.from_dict(dict(account)) for account in following.accounts()]
         totals = Accounting(accounts).totals()
         tracks.file.require_unchanged()
+        announce_grades(root, name)
         following.commit(
             {"reader": dict(origin), "stand_in": origin["stand_in"], "accounting": totals}
         )

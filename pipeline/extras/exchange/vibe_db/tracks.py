@@ -28,7 +28,7 @@ from pipeline.extras.exchange.array_files import StampedFile
 from pipeline.extras.exchange.rows import names_of
 from pipeline.extras.exchange.vibe_db.database import Database, Segment
 from pipeline.extras.exchange.vibe_db.labels import OTHER_UNIT, LabelReader, Labels
-from pipeline.grades import video_sums
+from pipeline.grades import video_numbers
 from pipeline.people.skeletons import Ints, are_usable_numbers
 from pipeline.people.track import FLAGS, Track, column_problems, other_units
 
@@ -106,7 +106,7 @@ class FileReader:
             source=source or "",
             fingerprint=fingerprint,
             account=account.as_dict(),
-            sums=video_sums([track.rows for track in tracks], {}),
+            **video_numbers([track.rows for track in tracks], account.as_dict()),
         )
         return _ImportedVideo(entry, tuple(tracks), account, np.concatenate(rows))
 

@@ -12,7 +12,7 @@ import pytest
 import cache
 from cache.write.copy import to_track_rows
 from pipeline import accounting
-from pipeline.grades import video_sums
+from pipeline.grades import video_numbers
 from tests import made_splits
 
 
@@ -98,5 +98,5 @@ def test_a_track_of_any_columns_has_sums(penn):
     for n in range(len(names) + 1):
         for chosen in itertools.combinations(names, n):
             columns = {name: whole.columns[name] for name in ("frame_index", *chosen)}
-            sums = video_sums([replace(whole, columns=columns, fps=0.0)], {})
+            sums = video_numbers([replace(whole, columns=columns, fps=0.0)], {})["sums"]
             assert (sums["rows"], sums["tracks"], np.isnan(sums["seconds"])) == (8, 1, True)
