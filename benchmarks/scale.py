@@ -276,7 +276,7 @@ def _make_cache(root: Path, raw: Path, split: str, videos: Sequence[str]) -> Non
         )
     ]
     own = {column: layout.COLUMNS[column] for column in KINETICS.columns(split, body=False)}
-    published = _publish(
+    published = publish(
         Place(cache.store_at(root), name),
         {
             "rows": extent,
@@ -285,7 +285,7 @@ def _make_cache(root: Path, raw: Path, split: str, videos: Sequence[str]) -> Non
             "extent": extent,
             "commits": [[0, extent]],
             "shards": {
-                column: _linked(root / name / column, extent, written, spec)
+                column: linked(root / name / column, extent, written, spec)
                 for column, spec in own.items()
             },
             "reader": reader_parts(KINETICS, split, raw, None),
@@ -310,7 +310,7 @@ def _publish_stream(
     committed = Commit.empty(Place(cache.store_at(root), name), split)
     arrays = layout.StreamForm(DIM).columns("resnet50")
     below = root / name / layout.FEATURES
-    _publish(
+    publish(
         Place(cache.store_at(root), name, "resnet50"),
         {
             "extent": extent,
@@ -321,7 +321,7 @@ def _publish_stream(
                 for shard in range(layout.Geometry().shards(extent))
             },
             "shards": {
-                array: _linked(below / array, extent, written, spec)
+                array: linked(below / array, extent, written, spec)
                 for array, spec in arrays.items()
             },
         },
@@ -383,7 +383,7 @@ def _write_template(root: Path, name: str, n_rows: int) -> dict[str, dict[str, s
     return {**split.manifest["shards"], **split.open_stream("resnet50").manifest["shards"]}
 
 
-def _linked(
+def linked(
     array: Path, extent: int, written: Mapping[str, Mapping[str, str]], spec: layout.Column
 ) -> dict[str, str]:
     """Link an array's shards of `extent` rows to the first one. Return their records."""
@@ -395,7 +395,7 @@ def _linked(
     return {str(shard): written[array.name]["0"] for shard in shards}
 
 
-def _publish(place: Place, entries: Mapping[str, Any], tables: Tables) -> dict[str, Any]:
+def publish(place: Place, entries: Mapping[str, Any], tables: Tables) -> dict[str, Any]:
     """Commit other entries and tables, as a writer does."""
     before = Commit.load(place)
     assert before is not None

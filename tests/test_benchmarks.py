@@ -108,6 +108,11 @@ MEASURED = {  # words of the command -> first cells of rows whose second cell is
         "32",
     ),
     "scale --tracks 8 240 --rows 1024": ("in memory", "on the disk"),
+    "stored_grades --tracks 64 --stored 128": (
+        "`status --csv`, computed",
+        "`status --csv`, stored",
+        "`status`",
+    ),
     "jpegs": ("512 bytes cut out", "grey", "all"),
     "h264 --copies 1 --clips 10": ("one bit flipped", "640 x 352", "CABAC"),
     "training --small": ("usual", "ours, fp32", "ours, bf16"),
