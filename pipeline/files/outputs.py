@@ -86,8 +86,8 @@ class OutputRule:
                 continue
             if out.suffix.lower() not in PAGES or _is_read(real):
                 raise PipelineError(
-                    f"{out}: `{self.command}` reads {folder}. In a raw folder, only a page may be "
-                    "written, not among images or keypoints. Name a place outside."
+                    f"{out}: {folder} is an input or a raw folder. In a raw folder, only a page "
+                    "may be written, not among images or keypoints. Name a place outside."
                 )
             err.warn(f"{out} is in the raw folder {folder}. Datasets do not read pages.")
 
@@ -142,7 +142,9 @@ class OutputRule:
 def inputs_of(root: cache.Root | None, *given: Path | None) -> list[Path]:
     """The given files and raw folders, and the raw folders that the splits of a cache record."""
     inputs = [*filter(None, given)]
-    opened = cache.FeatureCache(root or "")
+    if root is None:
+        return inputs
+    opened = cache.FeatureCache(root)
     for name in opened.splits:
         with contextlib.suppress(cache.CacheError, KeyError):
             inputs.append(Path(opened[name].provenance["raw"]))

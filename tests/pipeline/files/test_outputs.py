@@ -271,7 +271,7 @@ def test_an_input_is_neither_replaced_nor_removed_whatever_lists_it(tmp_path):
     for name in ("overlay.mp4", "bodies/a.npz"):
         os.link(out / name, tmp_path / name.replace("/", "_"))
     rule = replace(RULE, inputs=(tmp_path / "overlay.mp4",), overwrite=True)
-    with pytest.raises(PipelineError, match=r"overlay\.mp4: `predict` reads"):
+    with pytest.raises(PipelineError, match=r"overlay\.mp4: .*overlay\.mp4 is an input"):
         rule.begin_folder(out, NAMES)
     replace(RULE, inputs=(tmp_path / "bodies_a.npz",)).end_folder(out, [])
     assert names_below(out) == {"bodies/a.npz", ABOUT}

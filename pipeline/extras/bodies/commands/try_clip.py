@@ -121,7 +121,8 @@ def _run(args: argparse.Namespace) -> int:
     prepare, fit_bodies, draw_joints = _commands(
         str(raw), str(folder / "cache"), str(bodies), NAME, str(joints)
     )
-    code = _run_command(prepare) or _run_command(fit_bodies)
+    # the whole folder is this command's, also what an earlier version wrote without a mark
+    code = _run_command(prepare) or _run_command([*fit_bodies, "--overwrite"])
     if code:
         return code
 
@@ -131,7 +132,7 @@ def _run(args: argparse.Namespace) -> int:
     mark = IDLE
     if not (joints.is_file() and shows(page, digest)):
         mark = DONE
-        code = _run_command(draw_joints)
+        code = _run_command([*draw_joints, "--overwrite"])
         if code:
             return code
         split = cache.open(folder / "cache")[SPLIT]

@@ -134,6 +134,12 @@ def test_a_clip_becomes_a_page_once(planted, tmp_path, ran):
     planted.clear()
     assert str(out / "try.html") in ran("try", "--out", out).out
     assert (everything(out), planted) == (written, [])
+    for name in ("bodies/about.json", "bodies/bodies.json", "joints.mp4"):  # as of 8b52af4a
+        (out / name).unlink()
+    (out / "joints.mp4").write_bytes((out / "clips/sports2d.mp4").read_bytes())
+    (out / "try.html").write_text("an earlier page")
+    ran("try", "--out", out)
+    assert (out / "try.html").read_text().count("<video ") == 2
 
 
 def test_without_a_network_every_missing_file_is_named(tmp_path, monkeypatch, types):
