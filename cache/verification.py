@@ -219,8 +219,10 @@ class _PlaceCheck:
                 if commit is not None:
                     self._check_shards(commit)
                     commit.refuse_foreign()
-            if place.stream is None:
-                for key, message in unmounted_streams(self._store, place.split).items():
+            unmounted = {} if place.stream else unmounted_streams(self._store, place.split)
+            # of others, a killed first conversion may have left a folder without its file
+            if unmounted and place.split in committed_names(self._store):
+                for key, message in unmounted.items():
                     self._damage(key, message)
         except (AccessDenied, ForeignStream) as error:
             self._damage(place.manifest, str(error))

@@ -25,10 +25,13 @@ from cache.storage.base import Bytes, Etag, Lock, Store, is_own_file
 if TYPE_CHECKING:
     from zarr.abc.store import Store as ZarrStore
 
-RETRY_SECONDS = 20.0  # how long a failed request is repeated; applies to caches opened afterwards
+# s: how long a failed request is repeated, longer than the limit of one request (obstore's default:
+# 30 s), since a request that hangs would never be sent again. Applies to caches opened afterwards
+RETRY_SECONDS = 45.0
 
 # an etag (S3, Azure) and a version (Google) that no object has
 _OTHER: Final[Any] = {"e_tag": f'"{"0" * 32}"', "version": "1"}
+_CONFLICTS: Final = 5  # refusals of a creation before it fails, although there is no object
 IN_FLIGHT: Final = 16  # concurrent requests; they wait for the network, so cores do not limit them
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -121,12 +124,18 @@ class ObjectStore(Store):
         return float((datetime.now(UTC) - head["last_modified"]).total_seconds())
 
     def put(self, key: str, data: bytes, *, temporary: str) -> None:  # noqa: ARG002  an object appears whole
-        with self._unless_taken(key, lambda: data), self._errors(key, writing=True):
-            self._api.put(self._objects, key, data, mode="create", use_multipart=False)
+        def put() -> None:
+            with self._errors(key, writing=True):
+                self._api.put(self._objects, key, data, mode="create", use_multipart=False)
+
+        self._create(key, put, lambda: data)
 
     def rename(self, key: str, to: str) -> None:
-        with self._unless_taken(to, lambda: self.read(key)), self._errors(key):
-            self._api.copy(self._objects, key, to, overwrite=False)
+        def copy() -> None:
+            with self._errors(key):
+                self._api.copy(self._objects, key, to, overwrite=False)
+
+        self._create(to, copy, lambda: self.read(key))
         self.remove([key])
 
     def put_small(self, files: Mapping[str, bytes], home: str, *, shared: bool = False) -> None:  # noqa: ARG002  no folders
@@ -139,9 +148,16 @@ class ObjectStore(Store):
     def replace(self, key: str, data: bytes, *, expected: Etag | None) -> None:
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-        mode: Any = "create"
-        if expected is not None:
-            mode = dict(expected)  # type: ignore[call-overload]
+        if expected is None:
+
+            def put() -> None:
+                with self._errors(key):
+                    self._api.put(self._objects, key, data, mode="create", use_multipart=False)
+
+            if not self._is_created(key, put, lambda: data):
+                raise self._concurrent_commit(key)
+            return
+        mode: Any = dict(expected)  # type: ignore[call-overload]
         try:
             with self._errors(key):
                 self._api.put(self._objects, key, data, mode=mode, use_multipart=False)
@@ -223,24 +239,41 @@ class ObjectStore(Store):
                 self._bucket_exists = True
             return None
 
-    @contextmanager
-    def _unless_taken(self, key: str, data: Callable[[], bytes]) -> Iterator[None]:
-        """Around a write that creates an object: raise CacheError if an object of this name exists
-        with other content than `data()`. One with the same content is accepted.
+    def _create(self, key: str, write: Callable[[], None], data: Callable[[], bytes]) -> None:
+        """Create an object by `write`. Raises CacheError if an object of this name exists with
+        other content than `data()`. One with the same content is accepted.
+        """
+        if not self._is_created(key, write, data):
+            raise CacheError.at(
+                self.location(key),
+                expected="no object yet",
+                found="other content: of another writer, or of one that was killed",
+                do="If there is no other writer, remove unreferenced files, and run the "
+                f"command again: python -m pipeline gc --older-than 0 --cache {self.root}",
+            )
+
+    def _is_created(self, key: str, write: Callable[[], None], data: Callable[[], bytes]) -> bool:
+        """Call `write`, which creates an object; whether the object is there with `data()`.
+
+        S3 also refuses a creation while another one of the same name is under way (its error 409),
+        which may fail: if there is no object then, `write` is called again.
         """
         from obstore.exceptions import AlreadyExistsError
 
-        try:
-            yield
-        except AlreadyExistsError:
-            if not self._holds(key, data()):
-                raise CacheError.at(
-                    self.location(key),
-                    expected="no object yet",
-                    found="other content: of another writer, or of one that was killed",
-                    do="If there is no other writer, remove unreferenced files, and run the "
-                    f"command again: python -m pipeline gc --older-than 0 --cache {self.root}",
-                ) from None
+        for _ in range(_CONFLICTS):
+            try:
+                write()
+            except AlreadyExistsError:
+                if self._head(key) is not None:
+                    return self._holds(key, data())
+            else:
+                return True
+        raise CacheError.at(
+            self.location(key),
+            expected="to create this object",
+            found=f"{_CONFLICTS} times a conflict with another request, and no object",
+            do="Run the command again. Finished work is kept.",
+        )
 
     def _ignored_conditions(self) -> CacheError:
         return CacheError.at(

@@ -28,8 +28,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-from cache.errors import AccessDenied, CacheError
+from cache.errors import AccessDenied, Busy, CacheError
 from cache.format.folders import (
+    committed_names,
     find_unreferenced,
     places_of,
     split_folders,
@@ -56,7 +57,8 @@ class Collected:
     removed: list[str] = field(default_factory=list)  # keys of files and folders below the cache
     bytes: int = 0  # of these
     skipped: list[str] = field(default_factory=list)  # messages: why something was left
-    problems: list[str] = field(default_factory=list)  # of the disk, or of permissions
+    # why nothing could be done: a disk, a permission, a manifest, an object store
+    problems: list[str] = field(default_factory=list)
     # splits that were listed, and whose folders are gone
     forgotten: list[str] = field(default_factory=list)
 
@@ -96,8 +98,11 @@ def gc(
     if older_than is None:
         older_than = 0.0 if store.exclusive else _GRACE
     sweep = _Sweep(store, dry_run, unfinished, older_than, unused_for, now or time.time())
+    # of others, a killed first conversion may have left a folder of features without its file
+    committed = set(committed_names(store))
     for split in splits:
-        sweep.collected.problems += unmounted_streams(store, split).values()
+        if split in committed:
+            sweep.collected.problems += unmounted_streams(store, split).values()
         for place in places_of(store, split):
             sweep.run(place)
     sweep.forget_deleted()
@@ -117,18 +122,18 @@ class _Sweep:
     collected: Collected = field(default_factory=Collected)
 
     def run(self, place: Place) -> None:
-        """Sweep a stream, or a split without its streams, under the writer's lock. If a writer is
-        running, or the manifest is damaged, report that instead.
+        """Sweep a stream, or a split without its streams, under the writer's lock. A running writer
+        is a reason to leave the place as it is; all else that prevents the sweep is a problem.
         """
         try:
             no_lock = Lock()
             with no_lock if self.dry_run else self.store.lock(place.writing):
                 self._sweep_locked(place)
             self._prune(place.manifest_folder)
-        except AccessDenied as error:
-            self.collected.problems.append(str(error))
-        except CacheError as error:
+        except Busy as error:
             self.collected.skipped.append(str(error))
+        except CacheError as error:
+            self.collected.problems.append(str(error))
         except PermissionError as error:
             self.collected.problems.append(str(AccessDenied.from_error(error)))
         except OSError as error:

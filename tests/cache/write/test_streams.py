@@ -199,7 +199,7 @@ def test_a_lost_manifest_is_reported_and_nothing_is_written_over_what_it_named(r
         ):
             with pytest.raises(CacheError, match=match):
                 attempt()
-        assert any("manifest" in skipped for skipped in cache.gc(root).skipped)
+        assert any("manifest" in problem for problem in cache.gc(root).problems)
         assert not cache.verify(root).ok
         manifest.write_bytes(text)
         assert toy.tree(root) == before

@@ -134,3 +134,18 @@ def test_the_folder_lost_and_found_of_a_mounted_disk_is_no_split_and_no_stream(m
         assert as_another_user(use) == ""
     finally:
         shutil.rmtree(folder)
+
+
+def test_a_folder_of_features_that_a_killed_first_commit_left_empty_is_no_disk(tmp_path, toy):
+    """Killed between the folder and its file: nothing is to be mounted, and the same command ends
+    as if it had not been killed.
+    """
+    root, whole = tmp_path / "killed", tmp_path / "whole"
+    toy.write(whole, [toy.video("a", [40])])
+    toy.unfinished(root, [toy.video("a", [40])], plan="plan")
+    shutil.rmtree(root / "toy/train/features", ignore_errors=True)
+    (root / "toy/train/features").mkdir()
+    assert cache.verify(root).problems == ()
+    assert cache.gc(root).problems == []
+    toy.write(root, [toy.video("a", [40])])
+    assert toy.tree(root) == toy.tree(whole)
