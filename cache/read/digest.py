@@ -60,7 +60,7 @@ def content_digest(split: Split, stream: str | None = None) -> str:
             fields |= _label_fields(track, tracks.tables, tracks.video[number])
         track_digest = hashlib.sha256(_encode(fields))
         for array in arrays:
-            track_digest.update(_digest_rows(split, array, track_ranges))
+            track_digest.update(digest_rows(split, array, track_ranges))
         digests.append(track_digest.digest())
     content = _encode(header) + b"".join(sorted(digests))
     return hashlib.sha256(content).hexdigest()
@@ -92,7 +92,7 @@ def _encode(value: dict[str, Any]) -> bytes:
     return json.dumps(value, sort_keys=True).encode()
 
 
-def _digest_rows(split: Split, array: str, ranges: Ranges) -> bytes:
+def digest_rows(split: Split, array: str, ranges: Ranges) -> bytes:
     """SHA-256 of the bytes of an array's rows in these ranges."""
     digest = hashlib.sha256()
     for start, stop in ranges.tolist():

@@ -18,15 +18,15 @@ content are one recording under any names (`_equal_contents`). The report of Lui
 from __future__ import annotations
 
 import argparse
-import hashlib
 import itertools
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
 
 import cache
+from cache.read.digest import digest_rows
 from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import DONE, DOUBT, WRONG, CommandResult, print_result
 from pipeline.cli.text import FEW, count, few
@@ -231,64 +231,59 @@ def _is_training(split: str) -> bool:
     return split.rpartition("/")[2] == TRAIN
 
 
-def _equal_contents(splits: Sequence[cache.Split]) -> list[Mapping[str, list[str]]]:
-    """Videos of equal content: for each content, the names of its videos by split.
+class _Video(NamedTuple):
+    split: str
+    name: str
+
+
+def _equal_contents(splits: Sequence[cache.Split]) -> list[list[_Video]]:
+    """Videos of equal content, two or more for each content.
 
     Files of images and clips are compared by the digest that the conversion has stored; videos
-    without images by their rows, which are read only if another split has a video of as many.
+    without images by their rows, which are read only if two splits have such videos.
     """
-    by_digest = defaultdict[str, dict[str, list[str]]](dict)
-    without_images = defaultdict[int, list[tuple[cache.Split, int, str]]](list)
+    found = defaultdict[str, list[_Video]](list)
+    without_images = dict[_Video, tuple[cache.Split, int]]()
     for split in splits:
         names = split.videos.names
         digests = split.tables.texts("video_pixels")
-        n_rows = np.bincount(split.tracks.video, split.tracks.stop - split.tracks.start)
-        for number in np.flatnonzero(n_rows).tolist():
+        for number in np.unique(split.tracks.video).tolist():
+            video = _Video(split.name, names[number])
             if digests[number]:
-                videos = by_digest[file_part(digests[number])]
-                videos.setdefault(split.name, []).append(names[number])
-            elif len(split.columns) > 1:  # not just the frames' numbers
-                without_images[int(n_rows[number])].append((split, number, names[number]))
-    for of_length in without_images.values():
-        if len({split.name for split, _, _ in of_length}) > 1:
-            for split, number, name in of_length:
-                by_digest[_digest_rows(split, number)].setdefault(split.name, []).append(name)
-    return [*by_digest.values()]
-
-
-def _digest_rows(split: cache.Split, video: int) -> str:
-    """Digest of the rows of a video's tracks, without the frames' numbers. video: its number."""
-    digest = hashlib.sha256()
-    for start, stop in split.tables.track_rows[split.tracks.video == video].tolist():
-        for column in sorted({*split.columns} - {"frame_index"}):
-            digest.update(split.rows(column, start, stop).tobytes())
-    return digest.hexdigest()
+                found[file_part(digests[number])].append(video)
+            else:
+                without_images[video] = split, number
+    if len({video.split for video in without_images}) > 1:
+        for video, (split, number) in without_images.items():
+            rows = split.tables.track_rows[split.tracks.video == number]
+            # a motion may begin at any frame
+            columns = sorted({*split.columns} - {"frame_index"})
+            digest = b"".join(digest_rows(split, column, rows) for column in columns)
+            if digest:
+                found[digest.hex()].append(video)
+    return [videos for videos in found.values() if len(videos) > 1]
 
 
 def _find_equal(
-    first: str,
-    second: str,
-    contents: Collection[Mapping[str, list[str]]],
-    named: Collection[_Common],
+    first: str, second: str, contents: Sequence[Sequence[_Video]], named: Sequence[_Common]
 ) -> list[_Common]:
-    """Videos of equal content in two splits, or in one if both are the same, that do not share a
-    name: then they are `named`.
+    """Videos of equal content in two splits, or in one if both are the same, but for those that
+    share a name, too: `named`.
     """
     pairs = {pair for common in named for pair in itertools.product(common.first, common.second)}
     equal = []
     for videos in contents:
-        ours = videos.get(first, [])
-        theirs = videos.get(second, [])
+        ours = tuple(video.name for video in videos if video.split == first)
+        theirs = tuple(video.name for video in videos if video.split == second)
         if first == second:
-            ours = ours[:1]
-            theirs = theirs[1:]
+            ours, theirs = ours[:1], theirs[1:]
         if not pairs.issuperset(itertools.product(ours, theirs)):
-            equal.append(_Common(EQUAL, tuple(ours), tuple(theirs)))
+            equal.append(_Common(EQUAL, ours, theirs))
     return equal
 
 
 def _compare(
-    first: _Names, second: _Names, contents: Collection[Mapping[str, list[str]]] = ()
+    first: _Names, second: _Names, contents: Sequence[Sequence[_Video]] = ()
 ) -> _Comparison:
     """Compare the subjects of two splits, or their recordings, which may have equal contents."""
     kind = first.what if first.what == second.what else "recording"
