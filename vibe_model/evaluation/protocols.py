@@ -256,14 +256,13 @@ def _enough_keypoints(labels: Labels) -> Bools:
     return counted
 
 
-_ACCEL_OF_PREDICTION: Final = replace(METRICS["accel"], reads="prediction")
 # Kanazawa et al., CVPR 2019
 HMMR: Final = replace(
     DEFAULT,
     name="hmmr",
     meaning="HMMR's evaluation: frames with enough visible joints, and the mean over videos of "
     "each video's mean.",
-    metrics={**_metrics_of("hmmr"), "accel": _ACCEL_OF_PREDICTION},
+    metrics={**_metrics_of("hmmr"), "accel": replace(METRICS["accel"], reads="prediction")},
     rows=_enough_seen,
     rows_2d=_enough_keypoints,
     mean="videos",

@@ -226,9 +226,6 @@ class LibraryNetwork:
     # Builds the network without its classifier, with weights to download; None: with random ones.
     ask: Callable[[WeightsSpec | None], HeadlessNetwork]
 
-    def __str__(self) -> str:
-        return self.label
-
     def dim(self) -> int:
         """Number of features per crop, found without weights and without computing. Raises
         ConfigError as `load` does, except for errors of the weights.
@@ -245,12 +242,12 @@ class LibraryNetwork:
                 shape = network.eval()(torch.empty(1, 3, height, width, device="meta")).shape
         except Exception as error:  # each network raises something else
             raise ConfigError(
-                f"{self} takes no crops of {height} x {width} px: {error}", "network"
+                f"{self.label} takes no crops of {height} x {width} px: {error}", "network"
             ) from error
         if len(shape) != 2:
             raise ConfigError(
-                f"{self} gives {tuple(shape[1:])} numbers per crop, not a vector. Name another "
-                "network.",
+                f"{self.label} gives {tuple(shape[1:])} numbers per crop, not a vector. Name "
+                "another network.",
                 "network",
             )
         return int(shape[1])
@@ -264,7 +261,7 @@ class LibraryNetwork:
         """
         backbone = self.build(weights)
         provenance = {
-            **_provenance(backbone, weights, str(self)),
+            **_provenance(backbone, weights, self.label),
             "layer": backbone.layer,
             "normalisation": {"mean": list(backbone.mean), "std": list(backbone.std)},
             "library": f"{self.package} {version(self.package)}",
@@ -297,7 +294,9 @@ class LibraryNetwork:
             raise
         except Exception as error:  # each network raises something else
             with_weights = f" with weights {pretrained}" if pretrained else ""
-            raise ConfigError(f"{self} cannot be made{with_weights}: {error}", "network") from error
+            raise ConfigError(
+                f"{self.label} cannot be made{with_weights}: {error}", "network"
+            ) from error
 
 
 def from_torchvision(
