@@ -45,6 +45,7 @@ BODY: Final = np.array(
 )  # fmt: skip
 # forward, in a step
 SWING: Final = np.array([0] * 7 + [0.06, -0.06, 0.12, -0.12, 0, 0, -0.06, 0.06, -0.14, 0.14])
+MEETING_S, NEAREST_TWO = 5.0, 0.3  # s, m: those who turn back meet then, and are twice as far apart
 MARGIN: Final = 0.04  # heights: of a box around joints
 # heights: standard deviations of joints that the camera sees, and of hidden ones, which a network
 # guesses; it takes some of them from the person in front
@@ -67,6 +68,7 @@ class Scene:
     people: int = 12
     speed: float = 1.2  # m a second
     rows: float = 0.0  # m between the nearest and farthest of two rows that meet; 0: all wander
+    turns_back: bool = False  # two rows meet after 5 s, are unseen for `away`, and go back
     shake: float = 0.0  # px, standard deviation of the camera's position from frame to frame
     missed: float = 0.0  # share of detections
     false: float = 0.0  # detections a frame that are nobody, or part of somebody
@@ -294,6 +296,10 @@ def _meet(scene: Scene, times: Doubles, rng: np.random.Generator) -> tuple[Doubl
     x = speed * (times - rng.uniform(4, 6, n)) + rng.uniform(-1, 1, n)
     sway = 0.1 * np.sin(times * rng.uniform(0.5, 1.5, n) + rng.uniform(0, 6, n))
     depth = 7.5 + scene.rows * rng.uniform(-0.5, 0.5, n) + sway
+    if scene.turns_back:
+        since = times - MEETING_S
+        x = -way * (NEAREST_TWO + np.abs(speed * since))
+        way = np.where(since < 0, way, -way)
     return np.stack([x, depth], axis=-1), np.arctan2(0, way + 0 * x), np.ones(x.shape, bool)
 
 
@@ -338,6 +344,8 @@ def _is_present(scene: Scene, times: Doubles, rng: np.random.Generator) -> Bools
     begin = rng.uniform(-scene.stay / 2, SECONDS - scene.stay / 2, scene.people)
     begin = np.where(scene.stay < SECONDS, begin, 0)
     leaves = rng.uniform(1, 8, scene.people)
+    if scene.turns_back:
+        leaves = MEETING_S - scene.away / 2
     stays = (times >= begin) & (times < begin + scene.stay)
     return stays & ((times < leaves) | (times >= leaves + scene.away))
 

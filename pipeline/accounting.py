@@ -78,6 +78,8 @@ class VideoAccount:
     subjects: list[str | None] = field(default_factory=list)
     # its tracks in the user's list of tracks to leave out: name -> place (`selection.place_of`)
     left_out: dict[str, list[float]] = field(default_factory=dict)
+    # name of a track -> frames in which its identity seems to change places with another one
+    identity_changes: dict[str, int] = field(default_factory=dict)
     # record of the video file (`ClipRecord.as_dict`); {} if the video is a folder of images
     clip: dict[str, Any] = field(default_factory=dict)
     # what no file states and was assumed -> the setting that states it, "" if none does
@@ -185,7 +187,7 @@ class VideoAccount:
             values[name] = dict(sorted(values[name].items()))
         values["notes"] = list(self.notes)
         # fields that were added later: a manifest of a dataset without them stays as it was
-        for name in ("subjects", "left_out", "clip", "assumed", "unread"):
+        for name in ("subjects", "left_out", "identity_changes", "clip", "assumed", "unread"):
             if not values[name]:
                 del values[name]
         return values
@@ -328,6 +330,7 @@ _BY_DESIGN: Final = {
     "no_box": "the person has no box in the frame, or not yet, or no more",
     "no_detection": "the person is not seen well enough in any frame",
     "no_frame_left": "all frames of the track were left out for other reasons, which count them",
+    "no_identity": "the person has no identity in its file, and the setting identities asks for it",
     "no_keypoints": (
         "the video has no keypoint files: no detector was run; or the person has only a box"
     ),

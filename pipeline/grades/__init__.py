@@ -134,6 +134,7 @@ def grades_of(
         of_video = {
             "overlap_percent": 100 * share,
             "estimate_percent": 100 * max(distances, default=math.nan),
+            "identity_changes": account.get("identity_changes", {}).get(track.name, math.nan),
         }
         grades.append(replace(grade(columns, track.fps, source, record), **of_video))
     return grades

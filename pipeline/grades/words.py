@@ -85,6 +85,7 @@ class Grade:
     cut_percent: float = _number("the image's edge cuts the person in {:.0f} % of the frames", 40)
     overlap_percent: float = _number("others cover the person's box in {:.0f} % of the frames", 50)
     jumps_percent: float = _number("joints jump in {:.0f} % of the frames", 10, 40)
+    identity_changes: float = _number("its identity changes places in {:.0f} frames", 1)
     repeated_percent: float = _number("{:.0f} % of the frames or poses repeat the one before", 20)
     lost_percent: float = _number("{:.0f} % of the clip's frames cannot be decoded", 5)
 

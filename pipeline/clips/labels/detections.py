@@ -52,10 +52,9 @@ from pipeline.clips.labels.people_table import (
 from pipeline.errors import FOLDER, RawDataError
 from pipeline.files.formats.arrays import reading
 from pipeline.files.formats.large_json import read_json
-from pipeline.files.formats.names import kind
 from pipeline.files.formats.other_formats import OtherProgram, other_format
 from pipeline.files.raw.files import list_names, open_regular
-from pipeline.people.skeletons import Doubles, Ints, Skeleton
+from pipeline.people.skeletons import Bools, Doubles, Ints, Skeleton
 
 # AlphaPose's name for its results. Files of results may also have the video's name.
 ALPHAPOSE: Final = "alphapose-results.json"
@@ -79,9 +78,7 @@ MOST_FROZEN: Final = 0.5  # of people whose joints are those of the frame before
 
 IN_PX: Final = "_px"  # part of the name of a file in px; Sports2D also writes files in m
 
-# identities of people in a file: with more for so many detections, they are none
-LEAST_REPEATED: Final = 2  # detections an identity
-MIN_FRAMES: Final = 8  # of fewer, identities are used as they are
+NO_IDENTITY: Final = -1  # the identity of people who have none
 
 _NUMBERED: Final = re.compile(
     r"(?P<name>(?:.*\D)?)(?P<number>[0-9]{1,18})"
@@ -97,7 +94,8 @@ class Detections:
     skeleton: Skeleton  # a name in skeletons.JOINTS, or names of joints; CORNERS: only boxes
     frame_index: Ints  # (T,) strictly increasing: the frames with at least one person
     keypoints: ByFrame  # for each of T frames, (P, J, 3): x, y in px, the score
-    identity: ByFrame | None  # for each of T frames, (P,); None: the detector did not track
+    # for each of T frames, (P,) numbers, NO_IDENTITY without one; None: nobody has one
+    identity: ByFrame | None
     frames: Ints  # ascending; all processed frames, as far as the format tells
     names: Sequence[str] = ()  # names of the identities, if the file has texts
     complete: bool = False  # whether the format also lists frames without a person
@@ -120,6 +118,11 @@ class Detections:
     def boxes_alone(self) -> bool:
         """Whether only boxes are known. Then `keypoints` has their corners (P, 2, 3)."""
         return self.skeleton == CORNERS
+
+    def select(self, is_kept: Bools) -> Detections:
+        """The detections for which it is true, (N,), moved in place, in all frames."""
+        n_before = np.append(0, np.cumsum(is_kept))
+        return self.take(np.flatnonzero(is_kept), n_before[self.keypoints.start])
 
     def take(self, rows: Ints, start: Ints) -> Detections:
         """The detections `rows` of all, moved in place; `start`: as of their `ByFrame`."""
@@ -292,6 +295,8 @@ def _assemble(
     place = source.place
     notes = content.notes
     _require_one_order(source, content.people)
+    if content.identity_keys:
+        notes += content.people.choose_identity(content.identity_keys)
     people = content.people.finish()
     if people.are_of_several_frames():
         raise all_in_one(place)
@@ -320,7 +325,7 @@ def _assemble(
     _require_scores(place, ordered.points)
     start = people.find_frames()
     frames = people.frame[start[:-1]]
-    identity, names = _identities(people, start, notes)
+    identity, names = _identities(people, start)
 
     return Detections(
         ordered.skeleton,
@@ -376,11 +381,9 @@ def _require_scores(place: Path, points: Doubles) -> None:
         raise label_error(place, "scores", "confidences in 0..1", found, f"Divide them by {scale}.")
 
 
-def _identities(
-    people: PeopleTable, start: Ints, notes: list[str]
-) -> tuple[ByFrame | None, Sequence[str]]:
-    """The detector's identities by frame, and their names if they are texts. None if they cannot be
-    used: somebody has none, or all people of a frame have the same. Then a note says so.
+def _identities(people: PeopleTable, start: Ints) -> tuple[ByFrame | None, Sequence[str]]:
+    """The detector's identities by frame, and their names if they are texts; None if nobody has
+    one.
 
     If some identities are texts, all are taken as texts, and numbered in sorted order. start: as of
     `ByFrame`.
@@ -388,22 +391,11 @@ def _identities(
     known = people.identities
     if {*known} <= {None}:
         return None, ()
-    n_people = len(people.code)
-    n_frames = len(start) - 1
-    problem = None
-    if None in known:
-        n_without = int((people.code == known.index(None)).sum())
-        problem = f"{count(n_without, 'detection')} have none"
-    elif n_frames >= MIN_FRAMES and len(known) * LEAST_REPEATED > n_people:
-        frames = count(n_frames, "frame")
-        problem = f"{len(known)} of them for {count(n_people, 'detection')} in {frames}"
-    elif len(known) == 1 and np.diff(start).max() > 1:
-        problem = f"everybody is {kind(known[0])}"
-    if problem is not None:
-        notes.append(f"identities are not used: {problem}. People are linked")
-        return None, ()
-
+    names = list[str]()
+    numbers = known
     if any(isinstance(identity, str) for identity in known):
-        names, numbers = np.unique([str(identity) for identity in known], return_inverse=True)
-        return ByFrame(numbers[people.code], start), names.tolist()
-    return ByFrame(np.array(known, np.int64)[people.code], start), ()
+        names = sorted({str(identity) for identity in known if identity is not None})
+        places = {name: place for place, name in enumerate(names)}
+        numbers = [NO_IDENTITY if each is None else places[str(each)] for each in known]
+    stored = np.array([NO_IDENTITY if each is None else each for each in numbers], np.int64)
+    return ByFrame(stored[people.code], start), names

@@ -31,6 +31,7 @@ from pipeline.clips.labels.label_content import (
     LabelContent,
     LabelFormat,
     Sizes,
+    Stated,
     tolerant_box,
 )
 from pipeline.clips.labels.label_values import (
@@ -39,15 +40,15 @@ from pipeline.clips.labels.label_values import (
     ONE_VIDEO,
     attributes,
     finite_score,
+    identities_of,
     label_error,
     numbers,
     other_tool_error,
     records,
-    track_id,
     whole_number,
 )
-from pipeline.clips.labels.people_classes import Categories, StatedClasses, read_categories
-from pipeline.clips.labels.people_table import FoundPerson
+from pipeline.clips.labels.people_classes import Categories, read_categories
+from pipeline.clips.labels.people_table import ALPHAPOSE_KEY, FoundPerson
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import load_json
 from pipeline.files.formats.large_json import StreamedList
@@ -108,6 +109,7 @@ def openpose_content(
     listed: Iterable[object] | None,
     files: Sequence[tuple[int, Path]],
     sizes: Sizes | None,
+    stated: Stated,
 ) -> LabelContent:
     """Read OpenPose's `--write_json` files, (frame, file) each, or ComfyUI's list. Raises
     RawDataError.
@@ -119,7 +121,8 @@ def openpose_content(
     if files:
         pages = ((frame, file, load_json(file, do=DAMAGED)) for frame, file in files)
     processed = list[int]()  # frames
-    content = LabelContent(in_pixels="OpenPose does, by --keypoint_scale 0.")
+    keys = stated.identities.keys()
+    content = LabelContent(identity_keys=keys, in_pixels="OpenPose does, by --keypoint_scale 0.")
     n_scaled = 0
     for frame, file, stored in pages:
         page = stored if isinstance(stored, dict) else {}
@@ -132,7 +135,8 @@ def openpose_content(
             # OpenPose 1.0 wrote the first key, later versions the second one.
             key = "pose_keypoints" if "pose_keypoints" in person else "pose_keypoints_2d"
             points = _joints(file, key, person.get(key)) * scale
-            content.people.add(FoundPerson(frame, points))
+            identity = identities_of(file, "people", person, keys)
+            content.people.add(FoundPerson(frame, points, identity))
         n_scaled += (scale != 1).any()
         processed.append(frame)
     content.frames = processed
@@ -147,10 +151,12 @@ def openpose_content(
 def results_content(
     file: Path,
     results: Collection[Mapping[str, Any]] | StreamedList,
-    classes: StatedClasses,
+    stated: Stated,
 ) -> LabelContent:
     """Read one list of people with image names, without COCO's other categories."""
-    content = LabelContent()
+    classes = stated.classes
+    keys = stated.identities.keys(ALPHAPOSE_KEY)
+    content = LabelContent(identity_keys=keys)
     clip = None  # the images' name before the frame number
     for result in results:
         stored = result.get("category_id", 1)
@@ -167,14 +173,13 @@ def results_content(
             points = _joints(file, "keypoints", result.get("keypoints"))
             box = tolerant_box(result.get("bbox", result.get("box")))
         if points is not None:
-            content.people.add(FoundPerson(frame, points, _identity(file, result), box))
+            identity = identities_of(file, "results", result, keys)
+            content.people.add(FoundPerson(frame, points, identity, box))
     n_zeros = content.unread.get(BY_CATEGORY, Counter[str]()).get("0")
     if not content.people and n_zeros:
         actual = f"0 in {n_zeros} of {len(results)} results, and 1 in none"
         do = f"Write category_id 1, leave it out, or state 0: {classes.setting}."
         raise label_error(file, "category_id", "1, COCO's person", actual, do)
-    # AlphaPose's trackers count from 1; without a tracker, all identities are 0.
-    content.people.forget_zeros()
     return content
 
 
@@ -213,34 +218,21 @@ def _split_name(file: Path, key: str, image: object, clip: str | None) -> tuple[
     return name, int(match["number"])
 
 
-def _identity(file: Path, result: Mapping[str, Any]) -> int | None:
-    """The identity 3 of AlphaPose's `idx`, which is 3, 3.0, [3] or, for merged detections,
-    [[3.0], [3.0]]. None without `idx`.
-    """
-    if "idx" not in result:
-        return None
-    idx = result["idx"]
-    for _ in range(2):
-        if isinstance(idx, list) and idx:
-            idx = idx[0]
-    return whole_number(file, "idx", idx)
-
-
 def coco_content(
-    file: Path, document: Mapping[str, Any], sizes: Sizes | None, classes: StatedClasses
+    file: Path, document: Mapping[str, Any], sizes: Sizes | None, stated: Stated
 ) -> LabelContent:
     """Read COCO's object: `images`, `annotations` of people in them, and `categories`, of which
     that of people names the joints.
 
     An image's frame is its `frame_index`, else the number at the end of its `file_name`. A joint's
-    score is in `keypoint_scores`, else 1 where it is labelled. Identities are `track_id`, if every
-    annotation has one. Joints and boxes on images of another scale (`width`, `height`) are scaled
-    to the clip's. Without any joint in the whole file, people are their boxes: a detector of boxes
-    wrote it.
+    score is in `keypoint_scores`, else 1 where it is labelled. Joints and boxes on images of
+    another scale (`width`, `height`) are scaled to the clip's. Without any joint in the whole file,
+    people are their boxes: a detector of boxes wrote it.
     """
     images = _coco_images(file, document.get("images"), sizes)
-    categories = read_categories(file, document.get("categories"), classes)
-    annotations = _Annotations(file, document.get("annotations"), images, categories)
+    categories = read_categories(file, document.get("categories"), stated.classes)
+    keys = stated.identities.keys()
+    annotations = _Annotations(file, document.get("annotations"), images, categories, keys)
     content = annotations.people()
     content.frames = sorted(image.frame for image in images.values())
     for image in images.values():
@@ -262,12 +254,13 @@ class _Annotations(NamedTuple):
     stored: object
     images: Mapping[int, _CocoImage]
     categories: Categories
+    identity_keys: Sequence[str]
 
     def people(self, *, as_boxes: bool = False) -> LabelContent:
         """The people: their joints, or else their boxes. If no joint is labelled in the whole file,
         all are their boxes.
         """
-        content = LabelContent(joints=self.categories.joints)
+        content = LabelContent(identity_keys=self.identity_keys, joints=self.categories.joints)
         n_people = 0
         n_interpolated = 0
         are_labelled = set[bool]()  # whether those with joints have a labelled one
@@ -284,7 +277,7 @@ class _Annotations(NamedTuple):
                 are_labelled.add(bool(points[:, 2].any()))
                 box = tolerant_box(entry.get("bbox"), image.scale)
             if points is not None:
-                identity = track_id(self.file, key, entry)
+                identity = identities_of(self.file, key, entry, self.identity_keys)
                 points = points * image.scale
                 content.people.add(FoundPerson(image.frame, points, identity, box))
         if are_labelled == {False} and all_have_boxes:

@@ -35,6 +35,10 @@ LARGEST_SHARE: Final = 1.5
 CORNER_BOX: Final = "x y w h"
 CENTRE_BOX: Final = "cx cy w h"
 TWO_CORNERS: Final = "x y x y"
+# values of the option `identities`: those of the file are used; people are linked
+FILE: Final = "file"
+LINK: Final = "link"
+IDENTITY_KEYS: Final = ("track_id", "attributes.track_id", "attributes.object_id")
 UNSCALED: Final = np.ones(3)  # x, y and score of an image of the clip's size
 # kinds of what nobody reads, as the lines about it begin
 NOT_READ: Final = "keys not read"
@@ -45,11 +49,27 @@ BY_MARK: Final = "people skipped by a mark"
 NOBODY: Final = [-1]  # OpenPose's person_id without identities
 
 
+class StatedIdentities(NamedTuple):
+    """What the user states about the identities of people in files."""
+
+    value: str | None = None  # FILE, LINK, or a key of a person in JSON; None: nothing
+    setting: str = "[videos] identities"
+
+    def keys(self, *first: str) -> Sequence[str]:
+        """Keys of a person in JSON, of which the first that anybody has is the identity. first:
+        those of a format before the usual ones.
+        """
+        if self.value is None or self.value in (FILE, LINK):
+            return (*first, *IDENTITY_KEYS)
+        return (self.value,)
+
+
 class Stated(NamedTuple):
     """What the user states about a clip's files of people."""
 
     joints: StatedOrder = StatedOrder()
     classes: StatedClasses = StatedClasses()
+    identities: StatedIdentities = StatedIdentities()
 
 
 NOT_STATED: Final = Stated()
@@ -71,13 +91,16 @@ class LabelContent:
     in_pixels: str = ""  # advice how its tool writes pixels instead of shares of the image
     # frame -> (3, 3) homography from the previous frame to it
     camera: dict[int, Doubles] = field(default_factory=dict)
+    # keys of which people have an identity each (`FoundPeople.choose_identity`); (): of the format
+    identity_keys: Sequence[str] = ()
 
     def count_keys(self, entry: Mapping[str, Any], known: frozenset[str]) -> None:
         """Count the keys of a person that nobody reads, if they hold anything. known: all keys
         that are read, or that repeat what others say.
         """
         for key in entry.keys() - known:
-            if entry[key] and entry[key] != NOBODY:
+            is_identity = any(key in (name, name.split(".")[0]) for name in self.identity_keys)
+            if entry[key] and entry[key] != NOBODY and not is_identity:
                 self.unread[NOT_READ][key] += 1
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from pipeline.clips.labels.people_table import Identity
 from pipeline.errors import RawDataError
 from pipeline.files.formats import arrays
 from pipeline.files.formats.large_json import StreamedList
@@ -21,6 +22,7 @@ EXPORT: Final = (
     "Export one of the joint orders in docs/datasets/kinetics.md: x, y and score of each "
     "joint in pixels."
 )
+LONGEST_NAME: Final = 200  # characters of a person's name
 MOST_NAMES: Final = 100  # of joints, keys or classes that are not read; others are counted together
 ONE_VIDEO: Final = "Have the files of one video, and of one run of the detector, in a folder."
 OTHER_TOOL: Final = (
@@ -115,14 +117,34 @@ def attributes(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     return stored if isinstance(stored, dict) else {}
 
 
-def track_id(file: Path, key: str, entry: Mapping[str, Any]) -> int | None:
-    """The person's `track_id`, which CVAT puts into `attributes`; None if there is none, or it is
-    negative, as some tools write it without a tracker. Raises RawDataError for other values.
+def identities_of(
+    file: Path, key: str, entry: Mapping[str, Any], names: Sequence[str]
+) -> tuple[Identity, ...]:
+    """The person's identity by each of these keys, of which a dot leads into an object. None where
+    it is missing, null, or negative, as some tools write it without a tracker. Raises RawDataError
+    for anything but a whole number or a name.
     """
-    if "track_id" not in entry:
-        entry = attributes(entry)
-    if "track_id" not in entry:
-        return None
-    do = "Number people by whole numbers, or leave track_id out."
-    identity = whole_number(file, f"{key}.track_id", entry["track_id"], do=do)
-    return None if identity < 0 else identity
+    identities = []
+    for name in names:
+        stored: Any = entry
+        for part in name.split("."):
+            stored = stored.get(part) if isinstance(stored, dict) else None
+        identities.append(_identity(file, f"{key}.{name}", stored))
+    return tuple(identities)
+
+
+def _identity(file: Path, key: str, stored: Any) -> Identity:
+    """A person's identity: 3, 3.0, "anna", [3] or, of merged detections, [[3.0], [3.0]]."""
+    for _ in range(2):
+        if isinstance(stored, list) and stored:
+            stored = stored[0]
+    if stored is None or (isinstance(stored, str) and is_person_name(stored)):
+        return stored
+    do = f"Number people by whole numbers, or leave {key.rpartition('.')[2]} out."
+    number = whole_number(file, key, stored, do=do)
+    return None if number < 0 else number
+
+
+def is_person_name(text: str) -> bool:
+    """Whether a text can be the name of a person."""
+    return text.isprintable() and 0 < len(text) <= LONGEST_NAME

@@ -20,17 +20,18 @@ from pipeline.clips.labels.label_content import (
     TWO_CORNERS,
     LabelContent,
     LabelFormat,
+    Stated,
     tolerant_box,
 )
 from pipeline.clips.labels.label_values import (
     EXPORT,
     ONE_VIDEO,
     OTHER_TOOL,
+    identities_of,
     joint_names,
     label_error,
     numbers,
     records,
-    track_id,
 )
 from pipeline.clips.labels.people_classes import PEOPLE, StatedClasses
 from pipeline.clips.labels.people_table import FoundPerson
@@ -48,7 +49,7 @@ DEMO: Final = LabelFormat("MMPose's demo", first_frame=1)  # it counts before it
 
 
 def mmpose_content(
-    form: LabelFormat, file: Path, key: str, frames: object, meta: Any, classes: StatedClasses
+    form: LabelFormat, file: Path, key: str, frames: object, meta: Any, stated: Stated
 ) -> LabelContent:
     """Read the list `frames` of a file. MMPose writes for each frame its number and `instances`,
     which have keypoints J x (x, y), keypoint_scores J and bbox. ViTPose in MMPose writes the same.
@@ -73,7 +74,8 @@ def mmpose_content(
         ordered = [by_id.get(str(j)) for j in range(len(by_id))]
         names = joint_names(file, "meta_info.keypoint_id2name", ordered)
 
-    content = LabelContent(joints=names, box_form=TWO_CORNERS)
+    keys = stated.identities.keys()
+    content = LabelContent(identity_keys=keys, joints=names, box_form=TWO_CORNERS)
     frame_numbers = []
     for i, entry in enumerate(frames):
         key_of_frame = f"{key}[{i}]"
@@ -89,11 +91,13 @@ def mmpose_content(
         frame_numbers.append(frame)
         key_of_people = f"{key_of_frame}.instances"
         for k, person in enumerate(records(file, key_of_people, stored)):
-            if not _is_person(person, classes, content):
+            if not _is_person(person, stated.classes, content):
                 continue
             content.count_keys(person, KEYS)
             person_key = f"{key_of_people}[{k}]"
-            content.people.add(_instance(file, person_key, frame, person, names))
+            found = _instance(file, person_key, frame, person, names)
+            identity = identities_of(file, person_key, person, keys)
+            content.people.add(found._replace(identity=identity))
     if len(set(frame_numbers)) != len(frame_numbers):
         raise label_error(file, key, "each frame once", "one twice", ONE_VIDEO)
     content.frames = sorted(frame_numbers)
@@ -133,6 +137,5 @@ def _instance(
         lengths = ", ".join(map(str, JOINT_COUNTS))
         expected = f"{lengths} joints, or meta_info with their names"
         raise label_error(file, f"{key}.keypoints", expected, str(n_joints), EXPORT)
-    identity = track_id(file, key, person)
     box = tolerant_box(person.get("bbox"), as_corners=True)
-    return FoundPerson(frame, np.column_stack([points, scores]), identity, box)
+    return FoundPerson(frame, np.column_stack([points, scores]), box=box)

@@ -44,10 +44,11 @@ FORMATS: Final = (
         "| COCO's JSON, as `detect` writes it | an object with `images` | 0; from "
         "`frame_index`, or the number at the end of `file_name` | `x y w h`, px | those named "
         "in `categories`, else see [Kinetics](kinetics.md); score: `keypoint_scores`, else v, "
-        "which is 1 for visibility 1 and 2 | `track_id`, or CVAT's `attributes.track_id` |",
+        "which is 1 for visibility 1 and 2 | `track_id`, or [CVAT's and "
+        "sleap-io's](#identities-who-is-who) |",
         lambda source: has(source.json, "images"),
         lambda source, sizes: keypoints_json.coco_content(
-            source.place, source.json, sizes, source.stated.classes
+            source.place, source.json, sizes, source.stated
         ),
     ),
     PeopleFormat(
@@ -60,7 +61,7 @@ FORMATS: Final = (
             source.json, lambda frame: isinstance(frame, list) or has(frame, "instances")
         ),
         lambda source, _: mmpose.mmpose_content(
-            mmpose.INFERENCER, source.place, "frames", source.json, None, source.stated.classes
+            mmpose.INFERENCER, source.place, "frames", source.json, None, source.stated
         ),
     ),
     PeopleFormat(
@@ -74,7 +75,7 @@ FORMATS: Final = (
             "instance_info",
             source.json["instance_info"],
             source.json.get("meta_info"),
-            source.stated.classes,
+            source.stated,
         ),
     ),
     PeopleFormat(
@@ -98,7 +99,7 @@ FORMATS: Final = (
             or (bool(source.frames) and source.frames[0][1].suffix == ".json")
         ),
         lambda source, sizes: keypoints_json.openpose_content(
-            source.place, source.json, source.frames, sizes
+            source.place, source.json, source.frames, sizes, source.stated
         ),
         orders={25: "body_25", 18: "openpose_coco"},
     ),
@@ -106,11 +107,9 @@ FORMATS: Final = (
         "AlphaPose's and COCO's results",
         "| AlphaPose's and COCO's results (also ViTPose's) | a list with `image_id` | 0; from "
         "the number at the end of `image_id` | `x y w h`, px | see Kinetics | `idx`, unless "
-        "all are 0 |",
+        "all are 0; or as COCO's JSON |",
         lambda source: source.json == [] or _is_list(source.json, lambda r: isinstance(r, dict)),
-        lambda source, _: keypoints_json.results_content(
-            source.place, source.json, source.stated.classes
-        ),
+        lambda source, _: keypoints_json.results_content(source.place, source.json, source.stated),
     ),
     PeopleFormat(
         "YOLO",

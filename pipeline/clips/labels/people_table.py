@@ -9,10 +9,13 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from pipeline.cli.text import count
+from pipeline.files.formats.names import shown
 from pipeline.people.skeletons import Array, Bools, Doubles, Ints
 
-Identity = int | str | None  # of a person, as a detector tracks it
+Identity = int | str | None  # of a person, as a detector tracks it; None: it has none
 
+ALPHAPOSE_KEY: Final = "idx"  # its trackers count from 1; without a tracker, all are 0
 BLOCK: Final = 1 << 13  # people of whom checks look at so many at once
 
 
@@ -22,7 +25,8 @@ class FoundPerson(NamedTuple):
     frame: int  # counted from 0; or the number of an image, which may begin anywhere
     # (J, 3): x, y in px, score. If only a box is known, (2, 3): upper left and lower right corner
     points: Doubles
-    identity: Identity = None
+    # or a tuple with that of each key, for `FoundPeople.choose_identity`
+    identity: Identity | tuple[Identity, ...] = None
     # (2, 2) px, upper left and lower right corner: where the file has a box beside joints
     box: Doubles | None = None
 
@@ -145,6 +149,12 @@ def _equal_neighbours(*columns: Array) -> tuple[Ints, Ints]:
     return order[:-1][is_equal], order[1:][is_equal]
 
 
+def _has_any(key: str, identities: Sequence[Identity]) -> bool:
+    if key == ALPHAPOSE_KEY:
+        return any(identities)
+    return any(identity is not None for identity in identities)
+
+
 class FoundPeople:
     """The people of a file while it is read.
 
@@ -157,7 +167,7 @@ class FoundPeople:
     def __init__(self) -> None:
         self.n_points = 0
         self.other: tuple[int, int] | None = None
-        self._codes: dict[Identity, int] = {}
+        self._codes: dict[Any, int] = {}
         self._frame = array("q")
         self._code = array("i")
         self._points = array("d")
@@ -181,11 +191,27 @@ class FoundPeople:
         self._frame.append(person.frame)
         self._points.frombytes(person.points.tobytes())
 
-    def forget_zeros(self) -> None:
-        """Leave out the identities, if all are 0."""
-        if not any(self._codes):
-            self._codes = {None: 0}
-            self._code = array("i", [0]) * len(self)
+    def choose_identity(self, keys: Sequence[str]) -> list[str]:
+        """Take the identities of the first of `keys` that anybody has, of people who were added
+        with one for each key. Returns notes of what differs.
+        """
+        by_key = dict(zip(keys, zip(*self._codes, strict=True), strict=False))
+        known = [key for key, column in by_key.items() if _has_any(key, column)]
+        if not known:
+            self.identify([None] * len(self))
+            return [f"nobody has the key {shown(key)}" for key in keys if len(keys) == 1 and by_key]
+        chosen, *others = known
+        n_by_code = np.bincount(self._code)
+        notes = []
+        for key in others:
+            pairs = zip(by_key[chosen], by_key[key], strict=True)
+            differs = [one != other and other is not None for one, other in pairs]
+            n_people = int(n_by_code[differs].sum())
+            if n_people:
+                people = count(n_people, "detection")
+                notes.append(f"{chosen} is the identity: {key} differs for {people}")
+        self.identify(by_key[chosen][code] for code in self._code)
+        return notes
 
     def identify(self, identities: Iterable[Identity]) -> None:
         """Give all people, in their order, other identities."""

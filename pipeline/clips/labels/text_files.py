@@ -55,6 +55,7 @@ from pipeline.clips.labels.label_values import (
     all_in_one,
     finite_score,
     floats,
+    is_person_name,
     label_error,
     other_tool_error,
     whole_number,
@@ -69,12 +70,12 @@ from pipeline.people.skeletons import Doubles, are_usable_numbers
 from pipeline.processes import show_done
 
 COLUMNS: Final = ("track", "frame", "x", "y", "w", "h")
+NO_TRACK: Final = ("", "-1")  # of a person without an identity
 HEADER: Final = (
     f"Write a first line {','.join(COLUMNS)} and one line for each person in each frame."
 )
 TEXT: Final = "text in UTF-8"
 HEAD: Final = 1 << 17  # bytes, which tell another file from text
-LONGEST_TRACK: Final = 200  # characters of its name
 MOST_DIGITS: Final = 12  # of a frame's number
 CLASSES: Final = "labels.txt"  # names of MOT's classes, as CVAT writes them: a line each
 NO_CLASS: Final = -1
@@ -123,9 +124,12 @@ def csv_content(file: Path, first: str) -> LabelContent:
                 content.unread["columns not read"][name] += 1
             corners = CSV.parse_box(file, key, floats(file, key, box), content)
             if corners is not None:
-                content.people.add(FoundPerson(frame, corners, track))
+                identity = None if track in NO_TRACK else track
+                content.people.add(FoundPerson(frame, corners, identity))
         people = content.people.finish()
         repeated = people.find_repeated()
+        is_known = np.array([identity is not None for identity in people.identities], np.bool_)
+        repeated = repeated[is_known[people.code[repeated]]]
         if len(repeated):
             row = int(repeated.min())
             _refuse_second(file, first, people.identities[people.code[row]], people.frame[row])
@@ -178,7 +182,7 @@ def _csv_people(file: Path, first: str) -> Iterator[tuple[str, str, int, list[st
             raise label_error(file, key, expected, f"{len(row)} fields", do)
         padded = row + [""] * len(names)
         track, number, *box = (padded[column].strip() for column in columns)
-        if not (track.isprintable() and 0 < len(track) <= LONGEST_TRACK):
+        if track not in NO_TRACK and not is_person_name(track):
             actual = f"{kind(track)} as the track"
             raise label_error(file, key, "a name or number", actual, "Name every person.")
         if not (number.isdecimal() and len(number) <= MOST_DIGITS):

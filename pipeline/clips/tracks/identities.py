@@ -1,123 +1,150 @@
-"""Find identities that are places in a list, not people.  raw -> [tracks] -> features -> windows
+"""Which identities of a file are used, and where they change places.  raw -> [tracks] -> features
+-> windows
 
-Some tools number the people of a frame, by score or from left to right, where others track them.
-Then an identity jumps from person to person, farther than people move from one frame to the next,
-in the image and also relative to the others of the frame, who move alike with the camera. From left
-to right, an identity is exchanged where people cross, too, without a jump: then the order is the
-same in every frame, but people who are linked by their motion change it.
+Identities that a file states are used, but for those that no people can have: some tools number the
+people of a frame by score or place, and then identities change places in every second step. Fewer
+changes are noted: a tracker's mistakes, or people who cross in a list from left to right.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from pipeline.accounting import VideoAccount
-from pipeline.clips.labels.detections import Detections
+from pipeline.cli.text import count
+from pipeline.clips.labels.detections import NO_IDENTITY, Detections
+from pipeline.clips.labels.label_content import LINK, StatedIdentities
 from pipeline.clips.labels.people_table import ByFrame
-from pipeline.clips.tracks.linking import link
 from pipeline.people.boxes import extents
 from pipeline.people.skeletons import Bools, Doubles
 
-LONGEST_S: Final = 0.101  # longer steps from a frame to the next one are not counted
-SHORT_S: Final = 0.041  # up to this, a step may be JUMP long, else JUMP_LATER
-JUMP: Final = 0.35  # diagonals of the person's box
-JUMP_LATER: Final = 0.7
-MOST_JUMPS: Final = 0.02  # share of the steps
-FEWEST: Final = 10  # frames with several people, of a list from left to right
-ORDERED: Final = 0.9  # least share of these frames in which a list is from left to right
-MIN_STEPS: Final = 100  # with fewer, identities are used as they are
-UNCHECKED: Final = (
-    "the file's identities, of which too few steps can be checked (without them, people are linked)"
-)
+LONGEST_S: Final = 0.101  # longer steps from a frame to the next one are not looked at
+SHORT_S: Final = 0.0425  # in longer ones, people who run past each other seem to change places
+CLEARLY: Final = 0.5  # two people changed places if this shortens their ways to this share
+# least way of two people who changed places, in diagonals of their boxes: people who run past each
+# other at 6 m a second move less in SHORT_S
+FAR: Final = 0.15
+IMPOSSIBLE: Final = 0.2  # share of people's steps; those who change places more often are none
+MIN_STEPS: Final = 20  # with several of the same people; with fewer, identities are used
+UNCHECKED: Final = f"the file's identities (fewer than {MIN_STEPS} steps can be checked)"
+
+
+class UsedIdentities(NamedTuple):
+    """Detections with the identities that are used."""
+
+    detections: Detections
+    is_changed: Bools  # (N,) whether a person changed places with another since the frame before
 
 
 def used_identities(
-    detections: Detections, seconds: Doubles, account: VideoAccount, cuts: Sequence[int] = ()
-) -> Detections:
-    """Return the detections, without identities if these are places in a list, which a note says.
+    detections: Detections,
+    seconds: Doubles,
+    account: VideoAccount,
+    stated: StatedIdentities,
+    cuts: Sequence[int] = (),
+) -> UsedIdentities:
+    """Return the detections without identities that no people can have. Notes say so, and where
+    others change places.
 
-    If there are too few steps to tell, that is an assumption in the account. seconds: (T,) times of
-    the frames. cuts: first frames of new scenes.
+    If too few steps can be checked, that is an assumption in the account. What the user states is
+    done without these rules; then people without an identity are counted as dropped.
+
+    seconds: (T,) times of the frames. cuts: first frames of new scenes.
     """
+    if stated.value is not None:
+        used = _as_stated(detections, account, stated.value)
+        return UsedIdentities(used, np.zeros(used.n_persons, np.bool_))
     identity = detections.identity
-    if identity is None or max(map(len, identity), default=0) < 2:
-        return detections
-    is_jump = np.concatenate([[], *_jumps(detections, identity, seconds)])
-    n_steps = len(is_jump)
-    n_jumps = int(is_jump.sum())
-    problem = ""
-    if n_steps >= MIN_STEPS and n_jumps > MOST_JUMPS * n_steps:
-        problem = f"{n_jumps:,} jumps in {n_steps:,} steps"
-    elif _are_from_left(detections, identity) and _do_people_exchange(
-        detections, identity, seconds, cuts
-    ):
-        problem = "from left to right, and people cross"
+    if identity is None or not detections.n_persons:
+        return UsedIdentities(detections, np.zeros(detections.n_persons, np.bool_))
+
+    n_persons = np.diff(identity.start)
+    frame = np.repeat(detections.frame_index, n_persons)
+    is_compared, is_changed = _find_changes(detections, identity, seconds, cuts)
+    n_steps = len(np.unique(frame[is_compared]))
+    is_impossible = n_steps >= MIN_STEPS and is_changed.sum() > IMPOSSIBLE * is_compared.sum()
+    if not is_impossible:
+        is_changed &= np.repeat(np.diff(seconds, prepend=-np.inf) <= SHORT_S, n_persons)
+    frames = np.unique(frame[is_changed])
+    changes = ""
+    if len(frames):
+        changes = f"people change places in {count(len(frames), 'frame')}, first in {frames[0]}"
+
+    problem = _why_nobodys(identity) or (changes if is_impossible else "")
     if problem:
-        note = f"identities are not used: they are places in a list ({problem}). People are linked"
-        account.note(note)
+        use = f"{stated.setting} = file uses them"
+        account.note(f"identities are not used: {problem}. People are linked; {use}")
+        linked = replace(detections, identity=None, names=())
+        return UsedIdentities(linked, np.zeros_like(is_changed))
+    if n_steps < MIN_STEPS and n_persons.max() > 1:
+        account.assume(UNCHECKED, setting=stated.setting)
+    if changes:
+        account.note(f"identities: {changes}; {stated.setting} = link does not use them")
+    return UsedIdentities(detections, is_changed)
+
+
+def _as_stated(detections: Detections, account: VideoAccount, stated: str) -> Detections:
+    """The detections without identities, or without the people who have none."""
+    identity = detections.identity
+    if stated == LINK:
         return replace(detections, identity=None, names=())
-    if n_steps < MIN_STEPS:
-        account.assume(UNCHECKED)
-    return detections
+    has_none = np.full(detections.n_persons, identity is None)
+    if identity is not None:
+        has_none = identity.rows == NO_IDENTITY
+    return detections.select(account.drop_rows({"no_identity": has_none}))
 
 
-def _jumps(detections: Detections, identity: ByFrame, seconds: Doubles) -> Iterator[Bools]:
-    """Yield, from each frame to the next one, whether each identity that both have jumps: (P,)."""
-    for t in np.flatnonzero(np.diff(seconds) < LONGEST_S).tolist():
+def _why_nobodys(identity: ByFrame) -> str:
+    """Why identities cannot be people, whoever they are of; "" if they can."""
+    numbers = identity.rows
+    n_persons = np.diff(identity.start)
+    n_without = int((numbers == NO_IDENTITY).sum())
+    if n_without:
+        return f"{n_without:,} of {count(len(numbers), 'detection')} have none"
+    n_numbers = len(np.unique(numbers))
+    if n_numbers == 1 and n_persons.max() > 1:
+        return "everybody has the same one"
+    if n_numbers == len(numbers) and np.count_nonzero(n_persons) > 1:
+        return "each is used once"
+    return ""
+
+
+def _find_changes(
+    detections: Detections, identity: ByFrame, seconds: Doubles, cuts: Sequence[int]
+) -> tuple[Bools, Bools]:
+    """(N,) whether a person can be compared with the frame before, and (N,) whether the person
+    changed places with another one since then.
+    """
+    is_compared = np.zeros(detections.n_persons, np.bool_)
+    is_changed = is_compared.copy()
+    scene = np.searchsorted(cuts, detections.frame_index, side="right")
+    is_step = (np.diff(seconds) <= LONGEST_S) & (np.diff(scene) == 0)
+    for t in np.flatnonzero(is_step).tolist():
         _, before, after = np.intersect1d(identity[t], identity[t + 1], return_indices=True)
         if len(before) < 2:
             continue
+        rows = identity.start[t + 1] + after
+        is_compared[rows] = True
         old = detections.keypoints[t][before]
         new = detections.keypoints[t + 1][after]
-        is_shared = (old[..., 2:] > 0) & (new[..., 2:] > 0)
-        n_shared = np.maximum(is_shared.sum(axis=1), 1)
-        offsets = (new - old)[..., :2] * is_shared
-        way = offsets.sum(axis=1) / n_shared  # (P, 2) px
-
-        relative = way - np.median(way, axis=0)
-        length = np.linalg.norm([way, relative], axis=-1).min(axis=0)
         corners, _ = extents(new)
-        size = np.linalg.norm(corners[:, 1] - corners[:, 0], axis=-1)
-        jump = JUMP_LATER
-        if seconds[t + 1] - seconds[t] <= SHORT_S:
-            jump = JUMP
-        yield length > jump * size
+        far = FAR * np.linalg.norm(corners[:, 1] - corners[:, 0], axis=-1)
+        way = _lengths(old, new)
+        if (way > far).any():
+            across = _lengths(old[:, None], new)  # (P, P): from each person to each
+            stated = np.add.outer(way, way)
+            is_shorter = across + across.T < CLEARLY * stated
+            is_changed[rows] = (is_shorter & (stated > np.add.outer(far, far))).any(axis=1)
+    return is_compared, is_changed
 
 
-def _are_from_left(detections: Detections, identity: ByFrame) -> bool:
-    """Whether the identities of each frame are the first ones, as those of a list are, and rise
-    from left to right in nearly all frames with several people: by the left side of the boxes, by
-    their right side, or by their middle.
-    """
-    first = min(of_frame.min() for of_frame in identity if len(of_frame))
-    rises = []  # in each frame, by each of the three
-    for persons, of_frame in zip(detections.keypoints, identity, strict=True):
-        if (np.sort(of_frame) != first + np.arange(len(of_frame))).any():
-            return False
-        if len(persons) > 1:
-            sides = extents(persons)[0][np.argsort(of_frame), :, 0]  # (P, 2) px
-            places = np.column_stack([sides, sides.mean(axis=1)])
-            rises.append((np.diff(places, axis=0) >= 0).all(axis=0))
-    return len(rises) >= FEWEST and float(np.mean(rises, axis=0).max()) >= ORDERED
-
-
-def _do_people_exchange(
-    detections: Detections, identity: ByFrame, seconds: Doubles, cuts: Sequence[int]
-) -> bool:
-    """Whether a person, linked by motion, gets an identity that another person has, too. A person
-    who is lost for a while gets a new one. seconds: of the frames.
-    """
-    frames = detections.frame_index
-    fps = float((frames[-1] - frames[0]) / (seconds[-1] - seconds[0]))
-    people = link(detections.keypoints, frames, cuts=cuts, camera=detections.camera, fps=fps)
-    numbers = [{int(identity[t][p]) for t, p in person} for person in people]
-    n_people = Counter(number for of_person in numbers for number in of_person)
-    for of_person in numbers:
-        if len(of_person) > 1 and max(n_people[number] for number in of_person) > 1:
-            return True
-    return False
+def _lengths(old: Doubles, new: Doubles) -> Doubles:
+    """Mean way (...) of the joints (..., J, 3) that are seen before and after, px; NaN of none."""
+    is_shared = (old[..., 2] > 0) & (new[..., 2] > 0)
+    lengths = np.linalg.norm((new - old)[..., :2], axis=-1) * is_shared
+    mean: Doubles = lengths.sum(axis=-1) / np.maximum(is_shared.sum(axis=-1), 1)
+    return np.where(is_shared.any(axis=-1), mean, np.nan)

@@ -185,7 +185,7 @@ WRONG = ORDERS | {
         lambda: made.coco(by_score(), COCO_NAMES), ".json", "identities are not used"
     ),
     "places from the left in MOT": File(
-        lambda: made.mot(from_left()), ".txt", "identities are not used"
+        lambda: made.mot(from_left()), ".txt", "people change places"
     ),
     "ranks in CSV": File(lambda: made.csv(by_score()), ".csv", "identities are not used"),
     "ranks by Ultralytics": File(

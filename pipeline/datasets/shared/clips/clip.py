@@ -29,7 +29,7 @@ from pipeline.cli.text import count, first_few
 from pipeline.clips.files import KEYPOINTS, MADE_BY, read_info
 from pipeline.clips.labels.detections import UNREAD, Detections, read_detections, read_results
 from pipeline.clips.labels.joint_orders import StatedOrder
-from pipeline.clips.labels.label_content import Stated
+from pipeline.clips.labels.label_content import Stated, StatedIdentities
 from pipeline.clips.labels.label_files import own_labels
 from pipeline.clips.labels.people_classes import StatedClasses
 from pipeline.clips.labels.people_table import ByFrame
@@ -66,12 +66,16 @@ class ClipDataset(Dataset):
     # names or numbers of the classes that are people in keypoint files, as "player, referee";
     # unset: person, people, pedestrian and human, or those that the file's format numbers as people
     people_classes: str | None = None
+    # file: identities of files are used, and people without one are left out; link: they are not
+    # used, people are linked; another word: the key of people in JSON files that has it, used as
+    # file; unset: they are used, unless no people can have them
+    identities: str | None = None
 
-    # 2: what files of people state is used, and what of them is not read is told; ends of H.264
-    # slices
+    # 2: what files of people state is used, identities too, and what of them is not read is told;
+    # ends of H.264 slices
     uses = Dataset.uses | {"clips": 2}
     labels = LabelRules(keypoints_from="detected")
-    added: ClassVar[Mapping[str, Any]] = {"people_classes": None}
+    added: ClassVar[Mapping[str, Any]] = {"people_classes": None, "identities": None}
 
     def __post_init__(self) -> None:
         self.classes()  # raises ConfigError for an invalid option
@@ -82,7 +86,8 @@ class ClipDataset(Dataset):
 
     def stated(self, clip: str) -> Stated:
         """What the user states about the label files of a clip."""
-        return Stated(self.joint_order(clip), self.classes())
+        identities = StatedIdentities(self.identities, f"[{self.name}] identities")
+        return Stated(self.joint_order(clip), self.classes(), identities)
 
     def classes(self) -> StatedClasses:
         """The classes that the user states to be people. Raises ConfigError for an empty name."""
@@ -134,11 +139,12 @@ def clip_tracks(
             called once, after the labels are found, so that these are counted even if there is no
             clip. By default, the clip is the video's first file.
     """
+    stated = dataset.stated(video.name)
     path = own_labels(raw, video, knows_clip=find_clip is not None)
     open_clip = functools.cache(find_clip or (lambda: Video(raw, video.files[0].as_posix())))
     labels = None
     if path is not None:
-        labels = _read_labels(path, video, open_clip, account, dataset.stated(video.name))
+        labels = _read_labels(path, video, open_clip, account, stated)
     clip = open_clip()
     clip.require_decodable()
     clip.require_whole()
@@ -152,14 +158,16 @@ def clip_tracks(
     require_frames(labels.place, clip, labels.detections.frames, account, every=every)
     _note_unlisted(raw, labels, record, account)
 
+    rules = replace(rules, identities=stated.identities)
     rules = _complete_rules(rules, is_ours=labels.info.get("description") == MADE_BY)
     detections = _fit_to_clip(labels, clip, account)
     detections = _drop_lost_frames(detections, record.lost, account)
     cuts: list[int] = []
     if rules.cuts:
         cuts = _scene_cuts(labels.info, clip, account, decode=rules.cleaning is not None)
-    return [
-        dataset.track(
+    tracks = []
+    for person in _link_people(detections, record, cuts, account, rules):
+        track = dataset.track(
             split,
             video,
             person.person,
@@ -170,8 +178,10 @@ def clip_tracks(
             crop_scale=person.crop_scale,
             frames=clip,
         )
-        for person in _link_people(detections, record, cuts, account, rules)
-    ]
+        if person.identity_changes:
+            account.identity_changes[track.name] = person.identity_changes
+        tracks.append(track)
+    return tracks
 
 
 def _complete_rules(rules: Rules, *, is_ours: bool) -> Rules:

@@ -3,7 +3,7 @@
 `clip.clip_tracks` calls `people` with the detections of a clip and the dataset's `Rules`:
 
     _apply_confidence   scores become confidences
-    used_identities     identities that are places in a list are left out
+    used_identities     identities that no people can have are left out
     _identify           detections become persons, by the detector's identities or by linking
     _cut_at_switches    a person's track ends where it continues on another person
     put_sides_right     left and right are exchanged where the detector has exchanged them
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -28,6 +28,7 @@ from cache.windows import spread
 from pipeline.accounting import VideoAccount
 from pipeline.cli.text import count
 from pipeline.clips.labels.detections import Detections
+from pipeline.clips.labels.label_content import NOT_STATED, StatedIdentities
 from pipeline.clips.tracks.cleaning import Cleaning, clean
 from pipeline.clips.tracks.identities import used_identities
 from pipeline.clips.tracks.linking import SECOND, link, split_at_gaps
@@ -71,6 +72,7 @@ class Rules:
     max_jitter: float | None = None  # % of the box
     max_limb_spread: float | None = None  # %
     min_grade: Word | None = None
+    identities: StatedIdentities = NOT_STATED.identities
     # frames a second at which the clip was filmed, if the user states it
     filmed_fps: float = math.nan
     # put left and right right, as `sides` does; None: those of `python -m pipeline detect`
@@ -94,6 +96,7 @@ class PersonTrack(NamedTuple):
     kp_2d: Float32s  # (T, 49, 3); all 0 of people who are known by boxes alone
     crop_scale: float = CROP_SCALE
     person: str = ""  # the detector's identity, or a number by order of appearance
+    identity_changes: int = 0  # frames in which the identity seems to change places with another
 
 
 def people(
@@ -119,7 +122,8 @@ def people(
     """
     detections = _apply_confidence(detections, account)
     ticks = detections.frame_index if clock is None else clock[detections.frame_index]
-    detections = used_identities(detections, ticks / fps, account, cuts)
+    used = used_identities(detections, ticks / fps, account, rules.identities, cuts)
+    detections = used.detections
     record = ClipRecord.from_dict(account.clip)
     selection = _Selection(detections.skeleton, detections.boxes_alone, rules, account, record)
     identified = _identify(detections, account, max_gap, cuts, clock, fps)
@@ -135,6 +139,7 @@ def people(
         show_done(n_done, n_labels, "labels tracked")
         n_done += len(members)
         frame_index = detections.frame_index[members[:, 0]]
+        changed = frame_index[used.is_changed[_rows_of(detections, members)]]
         kp_2d = _joints_of(detections, members)
         if rules.put_sides_right and not detections.boxes_alone:
             times = seconds[members[:, 0]]
@@ -147,6 +152,8 @@ def people(
                 exchanged.append(f"person {name} in {sides.is_exchanged.sum():,} of {of_all}")
         for k, track in enumerate(selection.parts(frame_index, kp_2d)):
             n_frames = len(track.frame_index)
+            n_changes = int(np.isin(track.frame_index[1:], changed).sum())
+            track = track._replace(identity_changes=n_changes)
             reason = selection.reason_to_drop(track)
             if reason is not None:
                 account.drop_track(reason, n_frames)
@@ -171,11 +178,12 @@ def _note_too_short(selection: _Selection, detections: Detections) -> None:
     longest = max(selection.too_short, default=0)
     if longest and not selection.account.tracks_kept:
         note = f"the longest stretch of a person has {longest} frames < min_frames"
-        advice = _describe_identities(detections)
+        setting = selection.rules.identities.setting
+        advice = _describe_identities(detections, setting)
         selection.account.note(f"{note} {selection.rules.min_frames}{advice}")
 
 
-def _describe_identities(detections: Detections) -> str:
+def _describe_identities(detections: Detections, setting: str) -> str:
     """Hint that a detector may have given new identities to the same people."""
     if detections.identity is None:
         return ""
@@ -184,8 +192,8 @@ def _describe_identities(detections: Detections) -> str:
     if n_people == 1:
         return ""
     return (
-        f": {n_people:,} identities in {count(n_frames, 'frame')}; if one person has many, leave "
-        "identities out, and people are linked"
+        f": {n_people:,} identities in {count(n_frames, 'frame')}; if one person has many, "
+        f"{setting} = link links people"
     )
 
 
@@ -288,6 +296,7 @@ class _Selection:
             "kp_2d": track.kp_2d,
         }
         graded = grade(columns, record=self.record)
+        graded = replace(graded, identity_changes=track.identity_changes)
         if rules.max_jitter and graded.jitter_2d_percent > rules.max_jitter:
             return "joints_shake"
         if rules.max_limb_spread and graded.limb_spread_2d_percent > rules.max_limb_spread:
@@ -357,8 +366,7 @@ def _apply_confidence(detections: Detections, account: VideoAccount) -> Detectio
     highest = confidence.max()
     if 0 < highest < MIN_CONFIDENCE:
         account.note(f"scores reach only {highest:.2g}: those below {MIN_CONFIDENCE} count as 0")
-    n_before = np.append(0, np.cumsum(is_seen))
-    return detections.take(np.flatnonzero(is_seen), n_before[detections.keypoints.start])
+    return detections.select(is_seen)
 
 
 def _identify(
@@ -422,10 +430,15 @@ def _split_identities(
 
 def _joints_of(detections: Detections, members: Ints) -> Doubles:
     """The joints (n, J, 3) of a person's detections `members` (n, 2)."""
-    t, p = members.T
-    keypoints = detections.keypoints
-    joints: Doubles = keypoints.rows[keypoints.start[t] + p]
+    joints: Doubles = detections.keypoints.rows[_rows_of(detections, members)]
     return joints
+
+
+def _rows_of(detections: Detections, members: Ints) -> Ints:
+    """The rows (n,) of a person's detections `members` (n, 2) among all."""
+    t, p = members.T
+    rows: Ints = detections.keypoints.start[t] + p
+    return rows
 
 
 def _cut_at_switches(

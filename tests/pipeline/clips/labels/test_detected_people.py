@@ -6,8 +6,16 @@ import shutil
 import numpy as np
 import pytest
 
-from pipeline.clips.labels.detections import read_detections
-from pipeline.clips.labels.label_content import BOXES_ALONE, BY_CATEGORY, BY_CLASS, BY_MARK
+from pipeline.clips.labels.detections import NO_IDENTITY, read_detections
+from pipeline.clips.labels.label_content import (
+    BOXES_ALONE,
+    BY_CATEGORY,
+    BY_CLASS,
+    BY_MARK,
+    NOT_READ,
+    Stated,
+    StatedIdentities,
+)
 from pipeline.clips.labels.label_values import MOST_NAMES
 from pipeline.errors import RawDataError
 from tests.docs.markdown import ROOT
@@ -19,6 +27,7 @@ from tests.pipeline.clips.labels.made_detections import (
     N,
     body,
     coco_object,
+    instance,
     read,
     write,
 )
@@ -146,24 +155,154 @@ def two_people(**more):
     return content
 
 
+def identities_in(found):
+    """Of each frame, in the order of the file; None: nobody has one."""
+    if found.identity is None:
+        return None
+    numbers = [of_frame.tolist() for of_frame in found.identity]
+    return [[found.names[n] if found.names else n for n in of_frame] for of_frame in numbers]
+
+
+def none_before(t, k):
+    return None if t < 2 else k
+
+
 @pytest.mark.parametrize(
-    ("more", "who", "note"),
+    ("more", "who"),
     [
-        ({"track_id": lambda t, k: 4 + k}, [4, 5], ""),
-        ({"attributes": lambda t, k: {"track_id": 7 - k, "keyframe": True}}, [7, 6], ""),  # CVAT's
-        ({"attributes": lambda t, k: {"occluded": False}}, None, ""),
-        ({"track_id": lambda t, k: -1}, None, ""),
-        ({"track_id": lambda t, k: 3}, None, "everybody is 3"),
-        ({"track_id": lambda t, k: k if t else -1}, None, "2 detections have none"),
+        ({"track_id": lambda t, k: 4 + k}, [4, 5]),
+        ({"attributes": lambda t, k: {"track_id": 7 - k, "keyframe": True}}, [7, 6]),  # CVAT's
+        ({"attributes": lambda t, k: {"object_id": 7 - k}}, [7, 6]),  # sleap-io's
+        ({"attributes": lambda t, k: {"object_id": "ab"[k]}}, ["a", "b"]),
+        ({"attributes": lambda t, k: {"object_id": 7, "track_id": k}}, [0, 1]),
+        ({"track_id": lambda t, k: k, "attributes": lambda t, k: {"object_id": k}}, [0, 1]),
+        ({"track_id": lambda t, k: -1, "attributes": lambda t, k: {"object_id": k}}, [0, 1]),
+        ({"track_id": lambda t, k: None, "attributes": lambda t, k: {"track_id": k}}, [0, 1]),
+        ({"attributes": lambda t, k: {"occluded": False}}, None),
+        ({"attributes": lambda t, k: None}, None),
+        ({"instance_id": lambda t, k: k, "tid": lambda t, k: k}, None),
+        ({"track_id": lambda t, k: -1}, None),
+        ({"track_id": lambda t, k: None}, None),
+        ({"track_id": lambda t, k: 3}, [3, 3]),
     ],
 )
-def test_an_identity_is_read_where_a_tool_has_it_and_is_none_if_it_tells_nobody_apart(
-    more, who, note, tmp_path
-):
+def test_the_identity_is_the_first_key_that_anybody_has(more, who, tmp_path):
     found = read(write(tmp_path / "k", {"": two_people(**more)}))
-    assert (found.identity and [ids.tolist() for ids in found.identity]) == (who and [who] * N)
-    assert [note for said in found.notes if note in said] == [note] * len(found.notes)
-    assert bool(found.notes) == bool(note)
+    assert identities_in(found) == (who and [who] * N)
+    assert [note for note in found.notes if "identity" in note] == (
+        ["attributes.track_id is the identity: attributes.object_id differs for 16 detections"]
+        * (who == [0, 1] and more.keys() == {"attributes"})
+    )
+
+
+def test_two_keys_of_identities_that_differ_are_a_note(tmp_path):
+    content = two_people(
+        track_id=lambda t, k: 1 + k,
+        attributes=lambda t, k: {"object_id": 2 - k if t < 3 else 1 + k},
+    )
+    found = read(write(tmp_path / "k", {"": content}))
+    assert identities_in(found) == [[1, 2]] * N
+    note = "track_id is the identity: attributes.object_id differs for 6 detections"
+    assert note in found.notes
+
+
+NULLS = {  # files of two people, of whom nobody has an identity in the first two frames
+    "COCO": lambda: {"": two_people(track_id=none_before)},
+    "CVAT": lambda: {"": two_people(attributes=lambda t, k: {"track_id": none_before(t, k)})},
+    "results": lambda: {"": [result(t, k, idx=none_before(t, k)) for t in EVERY for k in (0, 1)]},
+    "MMPose": lambda: {"": [instances(t, track_id=none_before) for t in EVERY]},
+    "MOT": lambda: {
+        "": "".join(
+            f"{t + 1},{-1 if t < 2 else k},{9 + 30 * k},9,20,40,1\n" for t in EVERY for k in (0, 1)
+        )
+    },
+    "CSV": lambda: {
+        "": "track,frame,x,y,w,h\n"
+        + "".join(f"{'' if t < 2 else k},{t},{9 + 30 * k},9,20,40\n" for t in EVERY for k in (0, 1))
+    },
+}
+
+
+def result(t, k, **more):
+    joints = np.add(body(t), [5 * k, 0, 0]).ravel().tolist()
+    return {"image_id": f"{t}.jpg", "category_id": 1, "keypoints": joints, "score": 0.9} | more
+
+
+@pytest.mark.parametrize("tool", NULLS)
+def test_who_has_no_identity_has_none_in_every_format(tool, tmp_path):
+    found = read(write(tmp_path / "k", NULLS[tool]()))
+    numbers = [of_frame.tolist() for of_frame in found.identity]
+    assert numbers == [[NO_IDENTITY, NO_IDENTITY]] * 2 + [[0, 1]] * (N - 2)
+    assert [*found.names] == ["0", "1"] * (tool == "CSV")
+    assert found.n_persons == 2 * N
+
+
+def instances(t, **more):
+    """MMPose's two people of a frame; `more`: of each, by frame and person."""
+    people = []
+    for k in (0, 1):
+        person = instance(t) | {key: value(t, k) for key, value in more.items()}
+        person["keypoints"] = np.add(person["keypoints"], [5 * k, 0]).tolist()
+        people.append(person)
+    return {"frame_id": t, "instances": people}
+
+
+def openpose(t):
+    people = [
+        {
+            "person_id": [k + 3],
+            "pose_keypoints_2d": np.add(body(t, "body_25"), [5 * k, 0, 0]).ravel().tolist(),
+        }
+        for k in (0, 1)
+    ]
+    return {"people": people}
+
+
+WITH_KEYS = {  # the key, files of two people who are 3 and 4 by it
+    "COCO": ("instance_id", lambda: {"": two_people(instance_id=lambda t, k: 3 + k)}),
+    "COCO, nested": (
+        "meta.person.id",
+        lambda: {"": two_people(meta=lambda t, k: {"person": {"id": 3 + k}})},
+    ),
+    "COCO, another": (
+        "tid",
+        lambda: {"": two_people(track_id=lambda t, k: 8, tid=lambda t, k: 3 + k)},
+    ),
+    "results": (
+        "tid",
+        lambda: {"": [result(t, k, tid=3 + k, idx=k) for t in EVERY for k in (0, 1)]},
+    ),
+    "MMPose": (
+        "instance_id",
+        lambda: {"": [instances(t, instance_id=lambda t, k: 3 + k) for t in EVERY]},
+    ),
+    "OpenPose": ("person_id", lambda: {f"c_{t:012d}_keypoints.json": openpose(t) for t in EVERY}),
+}
+
+
+@pytest.mark.parametrize("tool", WITH_KEYS)
+def test_a_stated_key_is_the_identity(tool, tmp_path):
+    key, make = WITH_KEYS[tool]
+    place = write(tmp_path / "k", make())
+    stated = Stated(identities=StatedIdentities(key))
+    found = read_detections(place, "c", lambda: [SIZE], stated)
+    assert identities_in(found) == [[3, 4]] * N
+    root = key.split(".")[0]
+    assert root not in found.unread.get(NOT_READ, {})
+    usual = read(place)
+    assert identities_in(usual) != [[3, 4]] * N
+    assert root in usual.unread[NOT_READ]
+    other = Stated(identities=StatedIdentities("tracks"))
+    found = read_detections(place, "c", lambda: [SIZE], other)
+    assert found.identity is None
+    assert "nobody has the key 'tracks'" in found.notes
+
+
+@pytest.mark.parametrize("identity", [True, 1.5, {"id": 3}, "a\x1b[2J", [], "x" * 201])
+def test_an_identity_that_is_no_number_or_name_is_refused(identity, tmp_path):
+    place = write(tmp_path / "k", {"": two_people(track_id=lambda t, k: identity)})
+    with pytest.raises(RawDataError, match=r"annotations\[0\]\.track_id.* leave track_id out"):
+        read(place)
 
 
 # --------------------------------------------------------------------------------------------------

@@ -181,8 +181,8 @@ MISTAKES = [  # the files, words of the message
     ({"": '" "\n'}, "found 0 columns, without track, frame, x, y, w, h"),
     ({"": f"{CSV}ann,0,1,2,3,4\n"}, "a second time"),
     (
-        {"": f"{CSV},1,1,2,3,4\n"},
-        "'line 3': expected a name or number, found a text '' as the track",
+        {"": f"{CSV}a\x07,1,1,2,3,4\n"},
+        "'line 3': expected a name or number, found a text of 2 characters as the track",
     ),
     ({"": f"{CSV}ann,1,1,5,2,3,4\n"}, "'line 3': expected 6 fields.*found 7 .*decimal points"),
     ({"": f"{CSV}ann,-1,1,2,3,4\n"}, "expected a whole number, found a text '-1' as the frame"),
