@@ -26,12 +26,17 @@ HALF = "half of the labels"
 Rows = dict[tuple[str, bytes], bytes]  # (track, content of the image) -> label
 
 
+def images_in(folder):
+    """Also if label files are beside them."""
+    return sorted(file for file in folder.iterdir() if file.suffix in (".jpeg", ".jpg", ".png"))
+
+
 class Images:
     """The images of a video, in order, which tests remove and renumber."""
 
     def __init__(self, folder):
         self.folder = folder
-        self.files = sorted(folder.iterdir())
+        self.files = images_in(folder)
         before, digits, self._suffix = re.fullmatch(
             # RICH's end with the camera's number
             r"(.*?)([0-9]+)((?:_[0-9]{2})?\.\w+)",
@@ -63,7 +68,7 @@ class Images:
         """Number the images that are there without a gap, from so many after the first number."""
         contents = [file.read_bytes() for file in self.files if file.exists()]
         start = self.first + steps
-        for file in self.folder.iterdir():
+        for file in images_in(self.folder):
             file.unlink()
         for i, content in enumerate(contents):
             self.path(start + i).write_bytes(content)
