@@ -1,11 +1,13 @@
 """What reasons mean, against the pages of the datasets."""
 
+import ast
 import re
 from pathlib import Path
 
 from pipeline.accounting import REASONS, UNKNOWN, is_error, reason
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
 ROW = re.compile(r"^\| `(\w+)` \| (?:video|track|frames)[^|]*\| (.*) \|$", re.MULTILINE)
 
 
@@ -16,6 +18,37 @@ def documented():
         for name, meaning in ROW.findall(page.read_text(encoding="utf-8")):
             found.setdefault(name, []).append(meaning)
     return found
+
+
+def texts(*nodes):
+    return {node.value for node in nodes if isinstance(node, ast.Constant) and node.value}
+
+
+def reasons_in(code):
+    """The reasons that a module names: of errors, of what an account drops, keys of `reasons`."""
+    found = set()
+    for node in ast.walk(ast.parse(code)):
+        match node:
+            case ast.keyword(arg="reason", value=value):
+                found |= texts(value)
+            case ast.Call(
+                func=ast.Attribute(attr="reject" | "drop" | "drop_track"), args=[first, *_]
+            ):
+                found |= texts(first)
+            case (
+                ast.keyword(arg="reasons", value=ast.Dict(keys=keys))
+                | ast.Assign(targets=[ast.Name(id="reasons")], value=ast.Dict(keys=keys))
+            ):
+                found |= texts(*keys)
+    return found
+
+
+def test_every_reason_that_a_reader_names_has_a_meaning():
+    folders = ("pipeline/datasets", "pipeline/clips/labels", "pipeline/clips/tracks")
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
+    named = {(reason, file.name) for file in files for reason in reasons_in(file.read_text())}
+    assert len(named) > 40
+    assert sorted(found for found in named if found[0] not in REASONS) == []
 
 
 def test_every_reason_of_the_pages_has_a_meaning_and_no_other_has():
