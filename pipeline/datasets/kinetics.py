@@ -92,7 +92,6 @@ class Kinetics(ClipDataset):
     added: ClassVar[Mapping[str, Any]] = {**ClipDataset.added, "joints": None}
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         self.joint_order("")  # raises ConfigError for an invalid option
 
     def joint_order(self, clip: str) -> StatedOrder:

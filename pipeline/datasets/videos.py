@@ -137,7 +137,6 @@ class OwnVideos(ClipDataset):
     }
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         require_options(self)
         if min(self.val, self.test) < 0 or self.val + self.test > 100:
             expected = "percentages, 100 together at most"

@@ -52,7 +52,7 @@ from pipeline.clips.labels.people_table import (
 from pipeline.errors import FOLDER, RawDataError
 from pipeline.files.formats.arrays import reading
 from pipeline.files.formats.large_json import read_json
-from pipeline.files.formats.other_formats import OtherProgram, other_format
+from pipeline.files.formats.other_formats import OtherProgram
 from pipeline.files.raw.files import list_names, open_regular
 from pipeline.people.skeletons import Bools, Doubles, Ints, Skeleton
 
@@ -196,11 +196,7 @@ def read_results(file: Path, sizes: Sizes | None = None, stated: Stated = NOT_ST
         with reading(file, expected, do=DAMAGED):
             if sam_3d_body.is_of_tool(file):
                 return _read(Source(file, stated), sizes)
-            program = OtherProgram.from_file(file)
-            if program is None:
-                with open_regular(file) as stream:
-                    packed = other_format(stream.read(64))
-                program = OtherProgram(packed or f"a {file.suffix} file")
+            program = OtherProgram.from_file(file) or OtherProgram(f"a {file.suffix} file")
         found = f"{program.owner}, which is not read"
         raise label_error(file, FOLDER, expected, found, program.advice)
     with reading(file, "a file", do=DAMAGED), open_regular(file) as stream:
@@ -298,7 +294,7 @@ def _assemble(
     if content.identity_keys:
         notes += content.people.choose_identity(content.identity_keys)
     people = content.people.finish()
-    if people.are_of_several_frames():
+    if people.are_in_one_frame():
         raise all_in_one(place)
     is_copy = people.find_copies()
     if is_copy.any():

@@ -33,7 +33,7 @@ from pipeline.clips.labels.label_values import (
     numbers,
     records,
 )
-from pipeline.clips.labels.people_classes import PEOPLE, StatedClasses
+from pipeline.clips.labels.people_classes import PEOPLE
 from pipeline.clips.labels.people_table import FoundPerson
 from pipeline.files.formats.large_json import StreamedList
 from pipeline.files.formats.names import kind
@@ -91,8 +91,12 @@ def mmpose_content(
         frame_numbers.append(frame)
         key_of_people = f"{key_of_frame}.instances"
         for k, person in enumerate(records(file, key_of_people, stored)):
-            if not _is_person(person, stated.classes, content):
-                continue
+            name = str(person.get("name"))  # of a class, as Ultralytics writes it
+            if "class" in person and not stated.classes.are_people(name, PEOPLE):
+                is_skipped = bool(stated.classes.names)
+                content.unread[BY_CLASS if is_skipped else "classes taken for people"][name] += 1
+                if is_skipped:
+                    continue
             content.count_keys(person, KEYS)
             person_key = f"{key_of_people}[{k}]"
             found = _instance(file, person_key, frame, person, names)
@@ -102,18 +106,6 @@ def mmpose_content(
         raise label_error(file, key, "each frame once", "one twice", ONE_VIDEO)
     content.frames = sorted(frame_numbers)
     return content
-
-
-def _is_person(entry: Mapping[str, Any], classes: StatedClasses, content: LabelContent) -> bool:
-    """Whether an instance is a person, by the class that Ultralytics names: by default any is."""
-    name = entry.get("name")
-    if "class" not in entry or not isinstance(name, str) or classes.are_people(name, PEOPLE):
-        return True
-    if classes.names:
-        content.unread[BY_CLASS][name] += 1
-        return False
-    content.unread["classes taken for people"][name] += 1
-    return True
 
 
 def _instance(

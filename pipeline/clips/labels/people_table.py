@@ -116,9 +116,9 @@ class PeopleTable(NamedTuple):
             return np.zeros(0, np.int64)
         return _equal_neighbours(self.code, self.frame)[1]
 
-    def are_of_several_frames(self) -> bool:
-        """Whether all people are in one frame, most of them under an identity that another one has:
-        then the people of all frames are there.
+    def are_in_one_frame(self) -> bool:
+        """Whether all people are in one frame, and most have an identity that another one has: then
+        the people of all frames are there.
         """
         if None in self.identities or len(np.unique(self.frame)) != 1:
             return False

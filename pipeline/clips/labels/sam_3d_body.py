@@ -18,7 +18,7 @@ import mmap
 import pickle
 import re
 import zipfile
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -45,12 +45,7 @@ TOOL: Final = "SAM 3D Body"
 KEY: Final = "pred_keypoints_2d"
 FRAME: Final = "frame"  # key of a person
 # keys of a person that are read, and those of its body and hands
-KEYS: Final = frozenset(
-    {"bbox", KEY, "pred_keypoints_3d", "pred_cam_t", "focal_length", FRAME}
-    | {"pred_vertices", "pred_joint_coords", "pred_global_rots", "global_rot", "body_pose_params"}
-    | {"hand_pose_params", "shape_params", "scale_params", "expr_params", "mhr_model_params"}
-    | {"pred_pose_raw", "lhand_bbox", "rhand_bbox", "mask"}
-)
+KEYS: Final = re.compile("pred_.*|.*_params|.*bbox|global_rot|focal_length|frame|mask")
 WRITE: Final = "docs/results.md has ten lines that write such files."
 TENSORS: Final = f"Save arrays by pickle or np.savez: .cpu().numpy() of each tensor. {WRITE}"
 NPY: Final = b"\x93NUMPY"  # first bytes of an array
@@ -86,7 +81,7 @@ class SamPerson(NamedTuple):
     joints: Doubles  # (70, 3) m in camera axes
     place: Doubles  # (3,) m, which is added to the joints
     focal: float  # px; nan: not stored
-    keys: Set[str]  # of its dict
+    keys: Iterable[str]  # of its dict
 
 
 def is_of_tool(file: Path) -> bool:
@@ -110,12 +105,9 @@ def _has_key(archive: zipfile.ZipFile, name: str) -> bool:
     """Whether a member of an archive has the tool's key in its name, or, of objects, in its
     content, which may be compressed.
     """
-    if KEY in name:
-        return True
     with archive.open(name) as member:
         start = member.read(_HEADER)
-        is_pickle = start.startswith(pickle.PROTO) or (start.startswith(NPY) and OBJECTS in start)
-        return is_pickle and KEY.encode() in start + member.read()
+        return KEY in name or (OBJECTS in start and KEY.encode() in member.read())
 
 
 def load(file: Path) -> Any:
@@ -126,7 +118,11 @@ def load(file: Path) -> Any:
         data = read_regular(file)
         try:
             if data.startswith(ZIP):
-                return _load_archive(file, data)
+                with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                    return {
+                        name.removesuffix(".npy"): _load_npy(file, archive.read(name))
+                        for name in archive.namelist()
+                    }
             if data.startswith(NPY):
                 return _load_npy(file, data)
             if data[:1] == pickle.PROTO:
@@ -136,15 +132,6 @@ def load(file: Path) -> Any:
             do = TENSORS if error.asks_for.startswith("torch.") else WRITE
             raise RawDataError(file, "pickle", _HOLDS, found, do, reason="unsafe_pickle") from error
     return load_json(file, do=WRITE)
-
-
-def _load_archive(file: Path, data: bytes) -> dict[str, Any]:
-    """The arrays in an npz, by name. Raises RawDataError for what torch.save writes."""
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        names = archive.namelist()
-        if any(name.endswith("/data.pkl") for name in names):
-            raise RawDataError(file, "file", _HOLDS, "what torch.save writes", TENSORS)
-        return {name.removesuffix(".npy"): _load_npy(file, archive.read(name)) for name in names}
 
 
 def _load_npy(file: Path, data: bytes) -> Any:
@@ -221,8 +208,9 @@ def sam_content(place: Path, files: Sequence[tuple[int, Path]]) -> LabelContent:
         for person in read_people(file, load(file), frame):
             points = np.column_stack([person.points, np.ones(len(NAMES))])[_KNOWN]
             content.people.add(FoundPerson(person.frame, points, box=person.box))
-            for key in person.keys - KEYS:
-                content.unread[NOT_READ][key] += 1
+            for key in map(str, person.keys):
+                if not KEYS.fullmatch(key):
+                    content.unread[NOT_READ][key] += 1
     content.frames = [frame for frame, _ in files] or None
     content.joints = [NAMES[column] for column in _KNOWN]
     return content

@@ -101,8 +101,11 @@ class OtherSplits:
         moved = {}
         for split, listed in self.listed.items() if here else ():
             name = f"{self.dataset.name}/{split}"
-            committed = committed_split(self.root, name)
-            there = {} if committed is None else VideosByName(committed.tables)
+            there: Mapping[str, cache.VideoEntry] = {}
+            with contextlib.suppress(cache.CacheError):
+                committed = committed_split(self.root, name)
+                if committed is not None:
+                    there = VideosByName(committed.tables)
             convert = command("convert", name, "--raw", str(self.raw), "--cache", str(self.root))
             for video in listed:
                 before = here.get(video.removeprefix(f"{split}/"))

@@ -45,7 +45,7 @@ from pipeline.datasets.shared.clips.people import (
 )
 from pipeline.datasets.shared.images import require_frames
 from pipeline.datasets.shared.in_pixels import DETECTED_OUTSIDE, STRAY_JOINTS, require_pixels
-from pipeline.errors import ConfigError, RawDataError, refuse
+from pipeline.errors import RawDataError, refuse
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.cuts import cuts_of
 from pipeline.files.pixels.frames import MOST_LOST, Video
@@ -77,26 +77,16 @@ class ClipDataset(Dataset):
     labels = LabelRules(keypoints_from="detected")
     added: ClassVar[Mapping[str, Any]] = {"people_classes": None, "identities": None}
 
-    def __post_init__(self) -> None:
-        self.classes()  # raises ConfigError for an invalid option
-
     def joint_order(self, clip: str) -> StatedOrder:
         """What the user states about files of a clip that do not name their joints."""
         return StatedOrder()
 
     def stated(self, clip: str) -> Stated:
         """What the user states about the label files of a clip."""
+        names = {name.strip().casefold() for name in (self.people_classes or "").split(",")}
+        classes = StatedClasses(frozenset(names - {""}), f"[{self.name}] people_classes")
         identities = StatedIdentities(self.identities, f"[{self.name}] identities")
-        return Stated(self.joint_order(clip), self.classes(), identities)
-
-    def classes(self) -> StatedClasses:
-        """The classes that the user states to be people. Raises ConfigError for an empty name."""
-        names = [name.strip().casefold() for name in (self.people_classes or "").split(",")]
-        if self.people_classes is not None and "" in names:
-            expected = 'names or numbers between commas, as "player, referee"'
-            problem = f"{self.name}: people_classes is {self.people_classes!r}; expected {expected}"
-            raise ConfigError(problem, "people_classes")
-        return StatedClasses(frozenset(filter(None, names)), f"[{self.name}] people_classes")
+        return Stated(self.joint_order(clip), classes, identities)
 
     def origin(self, video: str) -> Origin:
         """The recording is the published video: the stem of the clip's file name, in any folder.
