@@ -46,7 +46,7 @@ from pipeline.people.smpl_files import N_BETAS, N_POSE, SMPLX_N_BETAS, SMPLX_N_P
 if TYPE_CHECKING:
     from pipeline.people.body import Body
 
-# `Dataset.uses` of readers that call functions of this module
+#: `Dataset.uses` of readers that call functions of this module
 BODIES: Final[dict[str, int]] = {"bodies": 1}
 EXTRINSICS: Final = cache.ExtraColumn(  # only if the camera's position in a world is known
     name="extrinsics",
