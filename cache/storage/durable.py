@@ -37,6 +37,26 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
+def sync_file(file: Path) -> None:
+    """Make the bytes of a finished file survive a power cut."""
+    with naming(file):
+        fd = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def sync_tree(folder: Path) -> None:
+    """Make all files and names below a finished folder survive a power cut."""
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            sync_folder(path)
+        else:
+            sync_file(path)
+    sync_folder(folder)
+
+
 def make_folder(folder: Path) -> None:
     """Create `folder` and its missing parents, durably."""
     if folder.is_dir():

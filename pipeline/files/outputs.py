@@ -131,7 +131,7 @@ class OutputRule:
 
     def _require_own(self, path: Path, *, is_own: bool) -> None:
         """Raise PipelineError if something is there that the command may not replace."""
-        if os.path.lexists(path) and not (is_own or self.overwrite):
+        if os.path.lexists(path) and not (is_own or self.overwrite or _is_empty(path)):
             raise PipelineError(
                 f"{path}: expected nothing, or what `{self.command}` wrote; found something else, "
                 "which is not replaced. Move it, name another place, or run "
@@ -162,6 +162,13 @@ def mark_in(file: Path) -> str:
         with av.open(stream, container_options=OPTIONS) as container:
             return str(container.metadata["comment"])
     return ""
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether it is a file without content, as a power cut leaves it: nobody's work."""
+    with contextlib.suppress(OSError), open_regular(path) as stream:
+        return not stream.read(1)
+    return False
 
 
 def _is_read(page: Path) -> bool:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, Final
 
-from cache.storage.durable import publish
+from cache.storage.durable import publish, sync_file
 from pipeline.errors import PipelineError
+
+_END_OF_PAGE: Final = 100  # bytes
 
 
 def require_writable(folder: Path, do: str) -> None:
@@ -44,16 +48,24 @@ def require_parent(out: Path) -> None:
 
 @contextmanager
 def write_aside(file: Path) -> Iterator[Path]:
-    """Yield a path beside `file` to write to. What is there at the end becomes `file`; an error
-    leaves `file` as it was.
+    """Yield a path beside `file` to write to. What is there at the end becomes `file`, durably; an
+    error leaves `file` as it was.
     """
     part = file.with_name(f".{file.name}.part")
     part.unlink(missing_ok=True)  # left by a killed run
     try:
         yield part
+        sync_file(part)
         publish(part, file)
     finally:
         part.unlink(missing_ok=True)
+
+
+def is_whole_page(page: BinaryIO) -> bool:
+    """Whether an open HTML page ends as pages do, so that no end of it was lost."""
+    size = page.seek(0, os.SEEK_END)
+    page.seek(max(size - _END_OF_PAGE, 0))
+    return page.read().rstrip().endswith(b"</html>")
 
 
 def file_name(track: str, ending: str) -> str:

@@ -30,7 +30,7 @@ from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
 from pipeline.files.outputs import mark_of
 from pipeline.files.pixels.frames import Frame, Image
-from pipeline.files.places import write_aside
+from pipeline.files.places import is_whole_page, write_aside
 from pipeline.files.raw.files import open_regular
 from pipeline.people.boxes import CROP_SIZE, crop_person, normalise_keypoints
 from pipeline.people.skeletons import Array
@@ -316,8 +316,12 @@ def is_page(file: Path) -> bool:
 
 
 def shows(page: Path, digest: str) -> bool:
-    """Whether a page of this version shows the split of this digest."""
-    return _mark_of(page) == f"{digest} {VERSION}"
+    """Whether a whole page of this version shows the split of this digest."""
+    if _mark_of(page) != f"{digest} {VERSION}":
+        return False
+    with contextlib.suppress(OSError), open_regular(page) as stream:
+        return is_whole_page(stream)
+    return False
 
 
 def _mark_of(page: Path) -> str | None:

@@ -19,6 +19,7 @@ from pipeline.cli.progress import bar
 from pipeline.cli.text import from_here, size
 from pipeline.errors import PipelineError
 from pipeline.files.outputs import OutputRule, inputs_of
+from pipeline.files.places import is_whole_page
 from pipeline.settings import sections
 from pipeline.settings.file import PATH, ROOT, settings_file
 from pipeline.settings.sections import Settings
@@ -58,7 +59,11 @@ class Report(PipelineTask):
         ]
 
     def up_to_date(self) -> bool:
-        return _recorded_fingerprint(_page()) == _configured_content().fingerprint()
+        page = _page()
+        if _recorded_fingerprint(page) != _configured_content().fingerprint():
+            return False
+        with page.open("rb") as stream:
+            return is_whole_page(stream)
 
     def work(self) -> None:
         with self.progress() as progress:

@@ -23,6 +23,7 @@ from pipeline.cli.console import VERB_WIDTH
 from tasks import base, luigi_command, settings
 from tasks.__main__ import main
 from tests.fake_network import replace_network
+from tests.synced import Renames, watch_renames
 
 LUIGI = Path(sys.executable).with_name("luigi")
 ROOT = Path(__file__).parents[2]
@@ -201,6 +202,7 @@ class Project:
 class Made:
     project: Project
     reported: Ran
+    renames: Renames
 
 
 @pytest.fixture(scope="session")
@@ -222,10 +224,14 @@ def made(tmp_path_factory, demo_data):
         replace_network(patch)
         patch.chdir(project.folder)
         enter(project, patch)
-        with redirect_stdout(io.StringIO()) as shown, redirect_stderr(shown):
+        with (
+            redirect_stdout(io.StringIO()) as shown,
+            redirect_stderr(shown),
+            watch_renames(project.folder) as renames,
+        ):
             code = run_luigi("Report")
     forget()
-    return Made(project, Ran(code, shown.getvalue()))
+    return Made(project, Ran(code, shown.getvalue()), renames)
 
 
 @pytest.fixture

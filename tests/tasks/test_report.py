@@ -27,6 +27,21 @@ def test_the_tasks_page_shows_data_training_and_results(made):
     assert f'<td class="number">{metrics["3dpw/test"]["pa_mpjpe"]:.1f}</td>' in html
 
 
+def test_no_file_of_a_whole_run_gets_its_name_before_it_is_synced(made):
+    """Nor a checkpoint before the points of its curves."""
+    assert {PAGE, "last.pt", "metrics.json", "manifest.json"} <= {*made.renames.names}
+    assert made.renames.unsynced == []
+
+
+def test_a_page_that_was_cut_off_or_emptied_is_written_again(project, build):
+    assert build(project, "Report").code == 0
+    whole = page(project).read_bytes()
+    for cut in (whole[:-200], b""):
+        page(project).write_bytes(cut)
+        assert build(project, "Report").code == 0
+        assert page(project).read_bytes().rstrip().endswith(b"</html>")
+
+
 def test_the_command_writes_the_page_and_changes_nothing_else(project, tasks_command, tmp_path):
     before = project.files()
     out = tmp_path / "mine.html"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -79,13 +80,15 @@ class Curves:
         return batch
 
     def flush(self) -> None:
-        """Write all points to disk.
+        """Write all points to disk; those of curves.jsonl survive a power cut.
 
         Call it before the state is saved: a run that resumes from this state does not log the steps
         before it again.
         """
         for output in self._outputs:
             output.flush()
+        if self._outputs:
+            os.fsync(self._outputs[1].fileno())
 
     def step(self, number: int, step: StepResult, skipped: int) -> None:
         """Log the step of this number: its losses, or the number of skipped steps."""

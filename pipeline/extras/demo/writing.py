@@ -31,6 +31,7 @@ import numpy as np
 from scipy import sparse
 
 from cache import GENDERS
+from cache.storage.durable import sync_folder, sync_tree
 from cache.storage.writer_lock import WriterLock
 from pipeline.cli.command_line import Command, whole
 from pipeline.cli.console import err, out, plain
@@ -203,7 +204,7 @@ def new_folder(folder: Path, marker: Mapping[str, Any]) -> Iterator[Path]:
     """Yield a temporary folder to fill; then mark it as demo data, with a list of its files, and
     replace `folder`.
 
-    A kill leaves the old folder, the new one or none; an error leaves the old one. Raises
+    A kill or a power cut leaves the old folder, the new one or none; an error the old one. Raises
     PipelineError if `folder` contains files that this function did not write, CacheError while
     another process writes it.
     """
@@ -223,6 +224,7 @@ def new_folder(folder: Path, marker: Mapping[str, Any]) -> Iterator[Path]:
             files = {file: whole_file_digest(partial / file) for file in _list_files(partial)}
             text = json.dumps({**marker, FILES: files}, indent=2)
             (partial / MARKER).write_text(text + "\n", encoding="utf-8")
+            sync_tree(partial)
             _refuse_foreign(folder)  # it may have changed meanwhile
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
@@ -230,6 +232,7 @@ def new_folder(folder: Path, marker: Mapping[str, Any]) -> Iterator[Path]:
         if folder.exists():
             folder.rename(replaced)
         partial.rename(folder)
+        sync_folder(folder.parent)
         shutil.rmtree(replaced, ignore_errors=True)
 
 

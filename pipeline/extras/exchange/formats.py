@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from cache.storage.durable import naming, publish, sync_folder, write_atomic
+from cache.storage.durable import publish, sync_tree, write_atomic
 from pipeline.errors import PipelineError, missing_package
 from pipeline.files.places import require_parent, write_aside
 from pipeline.files.raw.files import whole_file_digest
@@ -125,7 +124,7 @@ def publish_with_provenance(
     """
     with write_aside(file) as part:
         write(part)
-        content = {**provenance, "file": file.name, "sha256": _sync(part)}
+        content = {**provenance, "file": file.name, "sha256": whole_file_digest(part)}
         # before the file gets its name, so that a file always has its provenance
         _write_provenance(provenance_path(file), content)
 
@@ -154,20 +153,13 @@ def new_folder(out: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
         files = {}
         for file in sorted(temporary.rglob("*")):
             if file.is_file():
-                files[file.relative_to(temporary).as_posix()] = _sync(file)
+                files[file.relative_to(temporary).as_posix()] = whole_file_digest(file)
         _write_provenance(temporary / PROVENANCE, {**provenance, "files": files})
-        sync_folder(temporary)
+        sync_tree(temporary)
         publish(temporary, out)  # also replaces an empty folder
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-
-
-def _sync(file: Path) -> str:
-    """Make a written file durable. Returns its SHA-256."""
-    with naming(file), file.open("rb") as stream:
-        os.fsync(stream.fileno())
-    return whole_file_digest(file)
 
 
 def _write_provenance(file: Path, content: Mapping[str, Any]) -> None:
