@@ -16,6 +16,7 @@ import cache
 from pipeline.cli.command_line import Command
 from pipeline.cli.console import err, out
 from pipeline.cli.progress import bar
+from pipeline.cli.text import count
 from pipeline.commands.convert import kept
 from pipeline.errors import PipelineError
 from pipeline.features import streams
@@ -33,7 +34,7 @@ from pipeline.settings.arguments import (
 from pipeline.settings.file import PATH, SettingsFile
 from pipeline.settings.sections import Settings, kind_of, stream_of
 from pipeline.steps.conversion_record import ConversionRecord
-from pipeline.steps.extraction.plan import plan_extraction
+from pipeline.steps.extraction.plan import Why, plan_extraction
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,9 @@ def _options(sub: argparse.ArgumentParser) -> None:
     add("--raw", type=PATH, help="The dataset's raw folder, if it has moved")
     mode = sub.add_mutually_exclusive_group()
     mode.add_argument(
-        "--replace", action="store_true", help="Recompute an existing stream from scratch"
+        "--replace",
+        action="store_true",
+        help="Delete an existing stream, then compute all its rows again",
     )
     part_option(mode, "missing shards")
 
@@ -155,6 +158,13 @@ def _run(args: argparse.Namespace) -> int:
         else:
             specs.append(spec)
     works = [plan_extraction(args.cache, name, spec, replace=args.replace) for spec in specs]
+    for work in works:
+        if work.why == Why.REPLACE and work.missing is not None:
+            err.warn(
+                f"{name}: {work.spec.name} is deleted before its {count(work.missing.rows, 'row')} "
+                "are computed again. If this command ends early, it has fewer rows, or none, until "
+                "the next one."
+            )
     with bar(f"extract {name}{part_text(args.part)}", err, unit="row") as progress:
         from pipeline.steps.extraction.extract import run_extraction  # imports torch
 
