@@ -46,6 +46,7 @@ def _spellings() -> dict[str, str]:
     return spellings
 
 
+SHORT: Final = 4  # letters: another first letter makes another word
 SPELLINGS: Final[Mapping[str, str]] = _spellings()
 
 
@@ -65,8 +66,8 @@ def correct_spelling(name: str, spellings: Iterable[str]) -> str | None:
     """The first of these spellings that a name is but for one letter: it is left out, added,
     another one, or exchanged with the next one; None without one.
 
-    It is not the first letter of a word: a wheel is no heel, and a knee no rknee. A digit numbers
-    joints, and a waist is no wrist.
+    It is not the first letter of a short word: a wheel is no heel, and a knee no rknee. A digit
+    numbers joints, and a waist is no wrist.
 
     >>> correct_spelling("Left Sholder", SPELLINGS), correct_spelling("rigth_hip", SPELLINGS)
     ('left_shoulder', 'right_hip')
@@ -74,22 +75,25 @@ def correct_spelling(name: str, spellings: Iterable[str]) -> str | None:
     written = _compact(name)
     if re.search(r"\d|waist", written):
         return None
-    for spelling in spellings:
-        if _is_misspelt(written, _compact(spelling), second_word=max(spelling.find("_"), 1)):
-            return spelling
-    return None
+    return next((each for each in spellings if _is_misspelt(written, each)), None)
 
 
-def _is_misspelt(written: str, right: str, second_word: int) -> bool:
-    """Whether a compact name is `right` but for one letter, which is not the first of a word.
-
-    second_word: where the second word of `right` begins.
-    """
-    for i in range(1, len(right) + 1):
+def _is_misspelt(written: str, spelling: str) -> bool:
+    """Whether a compact name is a spelling but for one letter, as of `correct_spelling`."""
+    right = _compact(spelling)
+    if "_" in spelling:
+        first = 0
+        joint = spelling.index("_")  # where its word begins
+        is_short = len(right) - joint <= SHORT
+    else:  # one letter for the side, or nose
+        first = joint = 1
+        is_short = True
+    for i in range(first, len(right) + 1):
         without = right[:i] + right[i + 1 :]
         exchanged = right[:i] + right[i : i + 2][::-1] + right[i + 2 :]
         cut = written[:i] + written[i + 1 :]
-        if i != second_word and (written in (without, exchanged) or cut in (right, without)):
+        is_one_letter = written in (without, exchanged) or cut in (right, without)
+        if is_one_letter and not (is_short and i == joint):
             return True
     return False
 

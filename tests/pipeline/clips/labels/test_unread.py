@@ -72,6 +72,8 @@ def renamed(**names):
         ("left_knee", "left-kneee"),
         ("right_wrist", "right_wrost"),
         ("nose", "noze"),
+        ("left_ankle", "left_nkle"),
+        ("right_ear", "tight_ear"),
     ],
 )
 def test_a_joints_name_that_is_misspelt_by_a_letter_is_refused_with_the_right_one(
@@ -108,6 +110,7 @@ TOOLS = {
     "rowing": ["left_oar", "right_oar", "left_lip", *COCO_NAMES[5:]],
     "numbered": ["hip1", "left_heel1", "left_heel2", *COCO_NAMES],
     "from the side": ["eye", "ear", "hip", "knee", "heel", *COCO_NAMES[5:11]],
+    "animals": ["L_F_Elbow", "R_F_Elbow", *COCO_NAMES[:5], *COCO_NAMES[11:]],
     "hands": [*COCO_NAMES, *(f"left_{finger}{k}" for finger in ("thumb", "index") for k in (1, 4))],
 }  # fmt: skip
 
