@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cache
-from cache.read.labels import COMMON_JOINTS, used_in_3d
+from cache.read.labels import COMMON_JOINTS
 from pipeline.accounting import DEGENERATE_BOX, VideoAccount
 from pipeline.datasets.shared.images import require_frames, require_source_pixels
 from pipeline.errors import RawDataError, refuse, require_options
@@ -139,16 +139,15 @@ def _require_images(labels: Path, tracks: Sequence[Track], *, has_checked_joints
 
 def _count_unused_joints(tracks: Sequence[Track], account: VideoAccount) -> None:
     """Count rows of which losses and metrics use no 3D joint, by the joints that are missing."""
-    n_missing: Counter[str] = Counter()
+    n_missing = Counter[str]()
     for track in tracks:
-        if track.kp_3d is not None and track.has_3d is not None:
-            is_unused = track.has_3d & ~used_in_3d(track.columns)
-            is_missing = track.kp_3d[is_unused][:, COMMON_JOINTS, 3] <= 0
+        if track.kp_3d is not None and track.has_3d is not None and track.kp_3d_eval is None:
+            is_missing = track.kp_3d[track.has_3d == 1][:, COMMON_JOINTS, 3] <= 0
             counts = is_missing.sum(axis=0).tolist()
             n_missing.update(dict(zip(JOINTS["common14"], counts, strict=True)))
-    missing = {name: n for name, n in n_missing.items() if n}
-    if missing:
-        account.unread[UNUSED_3D] = missing
+    n_missing = +n_missing  # without zeros
+    if n_missing:
+        account.unread[UNUSED_3D] = dict(n_missing)
 
 
 def finite_rows(*labels: Floats) -> Bools:
