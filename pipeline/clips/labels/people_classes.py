@@ -23,14 +23,16 @@ ANIMALS: Final = re.compile(
 class StatedClasses(NamedTuple):
     """The classes that are people, as far as the user states them."""
 
-    names: frozenset[str] = frozenset()  # or numbers, in lower case; empty: none is stated
+    names: frozenset[str] = frozenset()  # in lower case; empty: none is stated
+    numbers: frozenset[str] = frozenset()  # of classes in files without names
     setting: str = "people_classes"
 
     def are_people(self, name: str, usual: Collection[str]) -> bool:
-        """Whether a class of this name, or number, is people. usual: those that are if none is
-        stated.
+        """Whether a class of this name, or number, is people. usual: those that are if no name, or
+        no number, is stated.
         """
-        return name.casefold() in (self.names or usual)
+        stated = self.numbers if name.isdecimal() else self.names
+        return name.casefold() in (stated or usual)
 
     def no_people(self, file: Path, key: str, classes: Iterable[str]) -> RawDataError:
         """The error that none of a file's classes is people."""

@@ -300,7 +300,7 @@ class _ClassList(NamedTuple):
         name = f"{number:g}"
         name = self.names.get(name, name)
         is_person = self._are_people(name)
-        if not (self.names or self.stated.names):
+        if not (self.names or self.stated.numbers):
             state = "taken" if is_person else "skipped"
             content.unread["classes as MOT16 numbers them"][f"{name} {state}"] += 1
         elif not is_person:

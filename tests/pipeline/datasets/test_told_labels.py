@@ -145,6 +145,7 @@ def test_classes_are_part_of_the_identity_only_if_they_are_stated(write, tmp_pat
 @pytest.mark.parametrize("name", ["videos", "kinetics", "insta_variety"])
 def test_classes_are_stated_between_commas_in_any_case(name):
     stated = datasets.get(name, people_classes=" Player, field referee,3,").stated("train/a")
-    assert stated.classes.names == {"player", "field referee", "3"}
+    assert stated.classes.names == {"player", "field referee"}
+    assert stated.classes.numbers == {"3"}
     assert stated.classes.setting == f"[{name}] people_classes"
     assert datasets.get(name).stated("train/a").classes.names == frozenset()

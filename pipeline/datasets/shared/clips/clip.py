@@ -83,8 +83,10 @@ class ClipDataset(Dataset):
 
     def stated(self, clip: str) -> Stated:
         """What the user states about the label files of a clip."""
-        names = {name.strip().casefold() for name in (self.people_classes or "").split(",")}
-        classes = StatedClasses(frozenset(names - {""}), f"[{self.name}] people_classes")
+        listed = [name.strip().casefold() for name in (self.people_classes or "").split(",")]
+        numbers = frozenset(name for name in listed if name.isdecimal())
+        names = frozenset(filter(None, listed)) - numbers
+        classes = StatedClasses(names, numbers, f"[{self.name}] people_classes")
         identities = StatedIdentities(self.identities, f"[{self.name}] identities")
         return Stated(self.joint_order(clip), classes, identities)
 

@@ -42,7 +42,9 @@ needs_samples = pytest.mark.skipif(not MISTAKES.is_dir(), reason="no samples of 
 
 def read_stated(place, names):
     """As `read`, with classes that are stated."""
-    stated = Stated(classes=StatedClasses(frozenset(names), "[videos] people_classes"))
+    numbers = frozenset(name for name in names if name.isdecimal())
+    classes = StatedClasses(frozenset(names) - numbers, numbers, "[videos] people_classes")
+    stated = Stated(classes=classes)
     return read_detections(place, "c", lambda: [SIZE], stated)
 
 
@@ -314,6 +316,17 @@ def test_stated_classes_are_people_in_every_format(tmp_path):
     taken = {"classes taken for people": {"player": N // 2, "ball": N // 2}}
     assert (read(tracked).n_persons, read(tracked).unread) == (N, taken)
     assert read_stated(tracked, ["player"]).unread == {BY_CLASS: {"ball": N // 2}}
+
+
+def test_names_state_nothing_about_numbers_and_numbers_nothing_about_names(tmp_path):
+    """In a folder with files of several tools."""
+    yolo = write(tmp_path / "yolo", CASES["yolo"].files)
+    assert read_stated(yolo, ["player"]).n_persons == N
+    assert read_stated(yolo, ["player", "2"]).unread[BY_CLASS] == {"0": N}
+    mot = write(tmp_path / "c.txt", {"": mot_lines(1, 3)})
+    assert read_stated(mot, ["player"]).unread == read(mot).unread
+    coco = write(tmp_path / "coco", CASES["coco"].files)
+    assert read_stated(coco, ["2"]).n_persons == N
 
 
 def test_a_category_that_is_0_throughout_is_refused_with_both_ways_out(tmp_path):
