@@ -120,12 +120,11 @@ class Detections:
         return self.skeleton == CORNERS
 
     def select(self, is_kept: Bools) -> Detections:
-        """The detections for which it is true, (N,), moved in place, in all frames."""
-        n_before = np.append(0, np.cumsum(is_kept))
-        return self.take(np.flatnonzero(is_kept), n_before[self.keypoints.start])
-
-    def take(self, rows: Ints, start: Ints) -> Detections:
-        """The detections `rows` of all, moved in place; `start`: as of their `ByFrame`."""
+        """The detections for which it is true, (N,), moved in place. Frames may be left without
+        any.
+        """
+        rows = np.flatnonzero(is_kept)
+        start = np.append(0, np.cumsum(is_kept))[self.keypoints.start]
         keypoints = ByFrame(take_in_place(self.keypoints.rows, rows), start)
         identity = self.identity
         if identity is not None:

@@ -200,17 +200,17 @@ class FoundPeople:
         if not known:
             self.identify([None] * len(self))
             return [f"nobody has the key {shown(key)}" for key in keys if len(keys) == 1 and by_key]
-        chosen, *others = known
+        first, *others = known
+        chosen = by_key[first]
         n_by_code = np.bincount(self._code)
         notes = []
         for key in others:
-            pairs = zip(by_key[chosen], by_key[key], strict=True)
-            differs = [one != other and other is not None for one, other in pairs]
-            n_people = int(n_by_code[differs].sum())
+            pairs = zip(chosen, by_key[key], strict=True)
+            n_people = int(n_by_code[[other not in (None, one) for one, other in pairs]].sum())
             if n_people:
                 people = count(n_people, "detection")
-                notes.append(f"{chosen} is the identity: {key} differs for {people}")
-        self.identify(by_key[chosen][code] for code in self._code)
+                notes.append(f"{first} is the identity: {key} differs for {people}")
+        self.identify(chosen[code] for code in self._code)
         return notes
 
     def identify(self, identities: Iterable[Identity]) -> None:

@@ -404,11 +404,8 @@ def _drop_lost_frames(
     if not is_lost.any():
         return detections
 
-    n_persons = np.diff(detections.keypoints.start)  # in each frame
-    account.drop("frame_damaged", int(n_persons[is_lost].sum()))
-    rows = np.flatnonzero(np.repeat(~is_lost, n_persons))
-    start = np.append(0, np.cumsum(n_persons[~is_lost]))
-    return replace(detections.take(rows, start), frame_index=detections.frame_index[~is_lost])
+    of_persons = np.repeat(is_lost, np.diff(detections.keypoints.start))
+    return detections.select(account.drop_rows({"frame_damaged": of_persons}))
 
 
 def _scene_cuts(
