@@ -164,6 +164,7 @@ class VideoAccount:
         self.tracks_dropped = Counter()
         self.assumed = {}
         self.unread = {}
+        self.identity_changes = {}
 
     @property
     def rejection(self) -> str:
