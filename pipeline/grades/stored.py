@@ -64,12 +64,11 @@ class _File(NamedTuple):
             commits = dict(about["commits"])
             keys = np.asarray(arrays["track_key"], "<u8").reshape(-1, 2)
             numbers = np.asarray(arrays["numbers"], "<f8").reshape(len(keys), len(MEASURES))
+            has_form = about["form"] == _FORM
         except _DAMAGED:
             return None
         is_intact = crc32c(data[:-4]) == data[-4:].tobytes()
-        if not is_intact or about["form"] != _FORM:
-            return None
-        return cls(commits, keys, numbers)
+        return cls(commits, keys, numbers) if has_form and is_intact else None
 
     def write(self, store: Store, split: str) -> None:
         """Write or replace the file of a split."""

@@ -75,7 +75,7 @@ def _complete(
         if grades.is_known[tracks].all():
             continue
         numbers = unpack_numbers(packed.get(names[video], ""))
-        if len(numbers) < len(tracks):
+        if len(numbers) != len(tracks):
             progress(tracks[0], len(split.tracks), "grades")
             try:
                 numbers = np.array([grade.numbers for grade in _compute(split, video, tracks)])

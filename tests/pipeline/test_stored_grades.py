@@ -182,6 +182,8 @@ HOSTILE = {
     "no JSON": lambda data: with_json(data, b"{"),
     "deep JSON": lambda data: with_json(data, b"[" * 100_000),
     "a list": lambda data: with_json(data, b"[]"),
+    "no form": lambda data: with_json(data, b'{"commits": {}}'),
+    "no commits": lambda data: with_json(data, b'{"form": []}'),
     "numbers": lambda data: with_json(data, b'{"commits": 1, "form": 2}'),
     "texts": lambda data: with_json(data, b'{"commits": "ab", "form": "abc"}'),
     "other keys": lambda data: with_arrays(data, track_key=np.zeros((7, 1), "<u8")),
