@@ -68,7 +68,9 @@ class _File(NamedTuple):
         except _DAMAGED:
             return None
         is_intact = crc32c(data[:-4]) == data[-4:].tobytes()
-        return cls(commits, keys, numbers) if has_form and is_intact else None
+        if not (has_form and is_intact):
+            return None
+        return cls(commits, keys, numbers)
 
     def write(self, store: Store, split: str) -> None:
         """Write or replace the file of a split."""
@@ -105,11 +107,13 @@ class StoredGrades:
         if file is None:
             return
         self.is_current = file.commits == self._commits and len(file.keys) == n_tracks
-        in_file = np.arange(n_tracks)
-        if not self.is_current:
-            readable = {name: digest for name, digest in self._commits.items() if digest}
-            self.is_outdated = file.commits != {**file.commits, **readable}
-            in_file = self._find_tracks(file.keys)
+        if self.is_current:
+            self.numbers = file.numbers
+            self.is_known[:] = file.keys.any(axis=1)
+            return
+        readable = {name: digest for name, digest in self._commits.items() if digest}
+        self.is_outdated = file.commits != {**file.commits, **readable}
+        in_file = self._find_tracks(file.keys)
         is_there = in_file >= 0
         in_file = in_file[is_there]
         self.is_known[is_there] = file.keys[in_file].any(axis=1)
