@@ -149,7 +149,7 @@ def _lines(n_seeds: int) -> Iterator[str]:
         yield from table(heads, rows)
 
     yield "\n## Two people who meet, are unseen and turn back, numbered as people\n"
-    rows = []
+    meetings: list[tuple[str, ...]] = []
     for gap in GAPS:
         for fps in RATES:
             meeting = Scene(2, rows=0.5, turns_back=True, away=gap)
@@ -157,9 +157,9 @@ def _lines(n_seeds: int) -> Iterator[str]:
             results = [_judge(clip, fps, NUMBERS["people"]) for clip in clips]
             n_silent = sum(result.is_silent for result in results)
             others = np.mean([_rows_of_others(clip, fps) for clip in clips])
-            rows.append((f"{gap:g}", str(fps), str(n_silent), f"{others:.1%}"))
-    heads = ("unseen, s", "frames a second", "used", "rows of the other person if linked")
-    yield from table(heads, rows)
+            meetings.append((f"{gap:g}", str(fps), str(n_silent), f"{others:.1%}"))
+    of_gaps = ("unseen, s", "frames a second", "used", "rows of the other person if linked")
+    yield from table(of_gaps, meetings)
 
 
 def main() -> None:

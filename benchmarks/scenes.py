@@ -345,7 +345,7 @@ def _is_present(scene: Scene, times: Doubles, rng: np.random.Generator) -> Bools
     begin = np.where(scene.stay < SECONDS, begin, 0)
     leaves = rng.uniform(1, 8, scene.people)
     if scene.turns_back:
-        leaves = MEETING_S - scene.away / 2
+        leaves = np.full(scene.people, MEETING_S - scene.away / 2)
     stays = (times >= begin) & (times < begin + scene.stay)
     return stays & ((times < leaves) | (times >= leaves + scene.away))
 
