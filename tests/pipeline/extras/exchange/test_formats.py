@@ -44,7 +44,7 @@ def test_an_export_that_ends_early_leaves_nothing(write, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(formats, "sync_folder", end)
+        patch.setattr(formats, "sync_tree", end)
         with pytest.raises(KeyboardInterrupt):
             write("one", "new")
     assert contents(tmp_path) == {}
