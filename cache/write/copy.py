@@ -80,7 +80,8 @@ def copy_split(
     if streams is None:
         left_out += unmounted_streams(source.store, split).values()
     opened = dict[str, OpenStream]()
-    for name in source.streams if streams is None else streams:
+    wanted = source.streams if streams is None else streams
+    for name in wanted:
         try:
             opened[name] = source.open_stream(name)
         except ForeignStream as error:
