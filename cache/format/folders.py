@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -108,7 +108,7 @@ def _list_names(store: Store, folder: str) -> list[str] | None:
         return None
 
 
-def _stream_folders(store: Store, split: str) -> list[str]:
+def stream_folders(store: Store, split: str) -> list[str]:
     """Names of all folders of a split that may be streams, committed or not."""
     folder = f"{split}/{FEATURES}"
     streams = []
@@ -126,7 +126,7 @@ def places_of(store: Store, split: str) -> list[Place]:
     """
     streams: list[str] = []
     with suppress(PermissionError):  # reading the split's own place reports it
-        streams = _stream_folders(store, split)
+        streams = stream_folders(store, split)
     places = [Place(store, split, stream) for stream in streams]
     unmounted = unmounted_streams(store, split)
     return [Place(store, split), *(place for place in places if not _why_away(place, unmounted))]
@@ -144,7 +144,7 @@ def unmounted_streams(store: Store, split: str) -> dict[str, str]:
     folder = f"{split}/{FEATURES}"
     unmounted = []
     with suppress(PermissionError):
-        streams = _stream_folders(store, split)
+        streams = stream_folders(store, split)
         away = [name for name in streams if is_mount_point(store, f"{folder}/{name}")]
         if away != streams or not is_mount_point(store, folder):
             names = store.list_names(folder)
@@ -171,13 +171,16 @@ def refuse_unmounted_stream(place: Place) -> None:
         raise CacheError(why)
 
 
-def find_unreferenced(commit: Commit, *, uncommitted: bool) -> Iterator[str]:
+def find_unreferenced(
+    commit: Commit, *, uncommitted: bool, pinned: Sequence[Commit] = ()
+) -> Iterator[str]:
     """Keys of the files and folders of a split or stream that its manifest does not name. Only
     names that this program gives are looked for.
 
     Args:
         commit: the current one, or `Commit.empty`.
         uncommitted: also find staged work, and files that may belong to it.
+        pinned: other commits of it, whose shards are left out. Pins have their tables.
     """
     place = commit.place
     names = place.store.list_names(place.manifest_folder)
@@ -190,7 +193,7 @@ def find_unreferenced(commit: Commit, *, uncommitted: bool) -> Iterator[str]:
         if name.startswith(".") or (uncommitted and name != "lock"):
             yield f"{place.writing}/{name}"
     if uncommitted:
-        yield from find_unnamed_shards(commit)
+        yield from _find_unnamed_shards(commit, pinned)
     if place.stream is None:
         # `<stream>_ok` and `<stream>_key` of streams whose own folder, beside theirs, is gone, but
         # no files: these are a user's
@@ -207,8 +210,8 @@ def find_unreferenced(commit: Commit, *, uncommitted: bool) -> Iterator[str]:
             yield key
 
 
-def find_unnamed_shards(commit: Commit) -> Iterator[str]:
-    """Shards that the manifest does not name, of arrays that it names. Of the split's or stream's
+def _find_unnamed_shards(commit: Commit, pinned: Sequence[Commit]) -> Iterator[str]:
+    """Shards that no manifest names, of arrays that one of them names. Of the split's or stream's
     other arrays, which a killed writer has begun, all files that this program writes.
     """
     place = commit.place
@@ -216,7 +219,10 @@ def find_unnamed_shards(commit: Commit) -> Iterator[str]:
     arrays = [f"{place.stream}{part}" for part in layout.STREAM_ARRAYS]
     if place.stream is None:
         arrays = _columns_on_disk(commit)
-    named = commit.manifest["shards"]
+    named: dict[str, set[str]] = {}
+    for one in (commit, *pinned):
+        for name, records in one.manifest["shards"].items():
+            named.setdefault(name, set()).update(records)
     present = store.list_names(place.arrays_folder)
     for name in arrays:
         array = place.array_key(name)

@@ -77,7 +77,7 @@ def _parse_manifest(place: Place, text: bytes) -> dict[str, Any]:
         expected = f"the manifest of {title}"
         raise place.damage_error(place.manifest, expected=expected, found=str(error)) from error
     except CacheError as error:
-        raise CacheError(f"{place.store.location(place.manifest)}: {error}") from error
+        raise CacheError(f"{place.home.location(place.manifest)}: {error}") from error
     return manifest
 
 
@@ -96,7 +96,7 @@ def _decode(place: Place, text: bytes) -> dict[str, Any]:
     # Check the format before the digest, which another format may define otherwise.
     if written_as != FORMAT:
         raise CacheError.at(
-            place.store.location(place.manifest),
+            place.home.location(place.manifest),
             expected=f"format {FORMAT!r}",
             found=f"format {written_as!r}",
             do=f"{OTHER_VERSION} Commit 3e733d41 is the last one that reads 'vibe-cache 2'.",
@@ -114,7 +114,7 @@ def lost_manifest(place: Place) -> CacheError | None:
     array = place.manifest_folder  # a stream's own array is there, too
     if place.stream is None:
         array = place.array_key("frame_index")
-    if not place.store.exists(f"{array}/zarr.json") or place.store.exists(place.manifest):
+    if not place.home.exists(f"{array}/zarr.json") or place.home.exists(place.manifest):
         return None
     expected = "the manifest of the data committed here"
     return place.damage_error(place.manifest, expected=expected, found="no file")
@@ -179,7 +179,7 @@ class Commit:
         Raises CacheError as `_parse_manifest` does, and AccessDenied without permission.
         """
         try:
-            text, etag = place.store.read_with_etag(place.manifest)
+            text, etag = place.home.read_with_etag(place.manifest)
         except FileNotFoundError:
             return None
         except PermissionError as error:
@@ -203,6 +203,13 @@ class Commit:
                 current.tables  # noqa: B018  read them
                 return current
 
+    def is_current(self) -> bool:
+        """Whether there has been no commit since this one, which may be that of a pin. Raises
+        CacheError as `load_manifest` does.
+        """
+        current = Commit.load_manifest(replace(self.place, pin=None))
+        return current is not None and current.digest == self.digest
+
     @property
     def tables_key(self) -> str:
         """The key of the file of a split's tables."""
@@ -221,7 +228,7 @@ class Commit:
             extra = ExtraColumn.from_manifest(self.manifest)
             return Tables.from_records([], extra.values())
         key = self.tables_key
-        store = self.place.store
+        store = self.place.home
         file = store.read_many([key]).get(key)
         expected = "the file that the manifest names by its digest"
         if file is None:

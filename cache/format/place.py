@@ -30,6 +30,14 @@ class Place:
     store: Store
     split: str  # <dataset>/<split>
     stream: str | None = None  # None: the split itself
+    # where a pin has copies of the manifest and the tables (cache/format/pins.py), which are read
+    # in place of the current ones
+    pin: Store | None = None
+
+    @property
+    def home(self) -> Store:
+        """Where the manifest and the tables are read from, by the same keys."""
+        return self.pin or self.store
 
     @property
     def arrays_folder(self) -> str:
@@ -71,6 +79,8 @@ class Place:
     @property
     def repair_advice(self) -> str:
         """What to do when the manifest or the tables are damaged."""
+        if self.pin is not None:
+            return f"It is a copy, which can only be made anew: move {self.pin.location('')} away."
         if self.stream is None:
             return (
                 f"Restore it from a backup; or remove {self.store.location(self.manifest)} and "
@@ -81,7 +91,7 @@ class Place:
     def damage_error(self, key: str, *, expected: str, found: str) -> CacheError:
         """The error for a damaged manifest or file of tables."""
         return CacheError.at(
-            self.store.location(key), expected=expected, found=found, do=self.repair_advice
+            self.home.location(key), expected=expected, found=found, do=self.repair_advice
         )
 
     @property

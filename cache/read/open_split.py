@@ -102,9 +102,10 @@ class OpenSplit(OpenCommit):
     def streams(self) -> tuple[str, ...]:
         """Names of the committed feature streams, sorted."""
         home = f"{self.commit.place.arrays_folder}/{FEATURES}"
+        store = self.commit.place.home
         streams = []
-        for name in self.store.list_names(home):
-            if layout.is_name(name) and self.store.etag(f"{home}/{name}/{MANIFEST}") is not None:
+        for name in store.list_names(home):
+            if layout.is_name(name) and store.etag(f"{home}/{name}/{MANIFEST}") is not None:
                 streams.append(name)
         return tuple(streams)
 
@@ -159,7 +160,7 @@ class OpenSplit(OpenCommit):
         """
         place = self.commit.place
         made_for = stream.manifest["split_digest"]
-        if made_for == self.commit.digest or place.store.etag(place.manifest) == self.commit.etag:
+        if made_for == self.commit.digest or place.home.etag(place.manifest) == self.commit.etag:
             return
         skipped = stream.rows_with_flag(SKIPPED)
         if len(intersect(self.tables.track_rows, skipped)):
@@ -170,7 +171,7 @@ class OpenSplit(OpenCommit):
         opened.
         """
         commits = [opened.commit for opened in (self, *self._streams.values())]
-        return any(self.store.etag(commit.place.manifest) != commit.etag for commit in commits)
+        return not all(commit.is_current() for commit in commits)
 
     @cached_property
     def has_default_stream(self) -> bool:
@@ -178,7 +179,7 @@ class OpenSplit(OpenCommit):
         disk seems to be unmounted.
         """
         place = self.place(DEFAULT_STREAM.value)
-        if place.stream in self._streams or self.store.exists(place.manifest):
+        if place.stream in self._streams or place.home.exists(place.manifest):
             return True
         refuse_unmounted_stream(place)
         return False

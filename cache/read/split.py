@@ -96,20 +96,25 @@ class FeatureCache(Mapping[str, "Split"]):
 
     A split that the cache's list names but that is missing, for example because its disk is not
     mounted, is among the names; looking it up raises MissingSplit.
+
+    pin: folder or URL of a pin (cache/format/pins.py). The splits and their streams are then those
+    of the pin, with the shards of this cache.
     """
 
-    def __init__(self, root: Root) -> None:
+    def __init__(self, root: Root, pin: Root | None = None) -> None:
         self.store = store_at(root)
         self.root = self.store.root
+        self.pin = None if pin is None else store_at(pin)
+        self._home = self.pin or self.store  # of the manifests
 
     @property
     def splits(self) -> tuple[str, ...]:
         """Sorted names of committed and listed splits. A dataset's folder that the user may not
         read is included as "<dataset>", in place of its splits.
         """
-        committed = {name for name in possible_splits(self.store) if self.is_committed(name)}
+        committed = {name for name in possible_splits(self._home) if self.is_committed(name)}
         names = set(committed)
-        for name in listed_splits(self.store):
+        for name in listed_splits(self._home):
             if name.partition("/")[0] not in committed:
                 names.add(name)
         return tuple(sorted(names))
@@ -120,15 +125,15 @@ class FeatureCache(Mapping[str, "Split"]):
             if not isinstance(name, str):
                 raise TypeError(f"expected a split's name such as '3dpw/train', found {name!r}")
             if layout.is_split_name(name):
-                commit = Commit.load(Place(self.store, name))
+                commit = Commit.load(Place(self.store, name, pin=self.pin))
             if commit is None and self.is_committed(name):
                 # It may be that its folder may not be read: this raises the PermissionError.
-                self.store.list_names(name)
+                self._home.list_names(name)
         except PermissionError as error:
             raise AccessDenied.from_error(error) from error
         if commit is None:
             require_cache(self.root)  # it may have been moved
-            refuse_missing(self.store, name)
+            refuse_missing(self._home, name)
             # without this split, which may have been committed in the meantime
             others = [split for split in self.splits if split != name]
             hint = suggestion(str(name), others)
@@ -143,22 +148,26 @@ class FeatureCache(Mapping[str, "Split"]):
         return len(self.splits)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, FeatureCache) and self.root == other.root
+        return isinstance(other, FeatureCache) and self._roots == other._roots
 
     def __hash__(self) -> int:
-        return hash(self.root)
+        return hash(self._roots)
+
+    @property
+    def _roots(self) -> tuple[Root, Root]:
+        return self.root, self._home.root
 
     def __contains__(self, name: object) -> bool:
         if not isinstance(name, str):
             return False
-        return self.is_committed(name) or name in listed_splits(self.store)
+        return self.is_committed(name) or name in listed_splits(self._home)
 
     def is_committed(self, name: str) -> bool:
         """Whether the split has a manifest, or may not be read; opening it reports the latter."""
         try:
             if layout.is_name(name):
-                self.store.list_names(name)
-            return layout.is_split_name(name) and self.store.etag(f"{name}/{MANIFEST}") is not None
+                self._home.list_names(name)
+            return layout.is_split_name(name) and self._home.etag(f"{name}/{MANIFEST}") is not None
         except PermissionError:
             return True
 

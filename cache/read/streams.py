@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Final
 
@@ -84,7 +85,7 @@ class _StalenessCheck:
         """unreadable: location of a shard that is missing or damaged."""
         place = self._commit.place
         if place.store.etag(place.manifest) != self._etag:
-            current = Commit.load_manifest(place)
+            current = Commit.load_manifest(replace(place, pin=None))
             if current is None:
                 raise self._commit.changed_error()
             self._are_named = True

@@ -23,8 +23,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -71,6 +71,7 @@ def gc(
     older_than: float | None = None,
     unused_for: float = 0.0,
     now: float | None = None,
+    pins: Callable[[], Iterable[Root]] = tuple,
 ) -> Collected:
     """Remove files of the cache that no manifest names. Committed rows are not affected; readers
     that have opened an earlier commit may have to open it again.
@@ -84,6 +85,8 @@ def gc(
         unused_for: note what is found, and remove only what every call has found for this many
             seconds.
         now: seconds since 1970 (default: the clock), for tests.
+        pins: folders or URLs of the pins whose shards stay. Asked again under each lock, as a pin
+            may have been written meanwhile.
 
     Raises CacheError when there is no cache. Splits and streams with a writer are skipped and
     reported.
@@ -97,7 +100,7 @@ def gc(
         require_cache(root)
     if older_than is None:
         older_than = 0.0 if store.exclusive else _GRACE
-    sweep = _Sweep(store, dry_run, unfinished, older_than, unused_for, now or time.time())
+    sweep = _Sweep(store, dry_run, unfinished, older_than, unused_for, now or time.time(), pins)
     # of others, a killed first conversion may have left a folder of features without its file
     committed = set(committed_names(store))
     for split in splits:
@@ -119,6 +122,7 @@ class _Sweep:
     older_than: float
     unused_for: float
     now: float
+    pins: Callable[[], Iterable[Root]]
     collected: Collected = field(default_factory=Collected)
 
     def run(self, place: Place) -> None:
@@ -179,7 +183,8 @@ class _Sweep:
         noted = self._read_notes(place)
         staying: dict[str, float] = {}  # what is left -> since when it is unused
         n_recent = 0
-        for key in find_unreferenced(commit, uncommitted=not keep_unfinished):
+        pinned = list(self._pinned(commit))
+        for key in find_unreferenced(commit, uncommitted=not keep_unfinished, pinned=pinned):
             files = self._files(key)
             folder, _, name = key.rpartition("/")
             names = self.store.list_names(folder)
@@ -208,6 +213,22 @@ class _Sweep:
             self._write_notes(place, noted, staying if self.unused_for else {})
             if commit.digest:
                 follow_manifest(commit)
+
+    def _pinned(self, commit: Commit) -> Iterator[Commit]:
+        """The pinned commits of a split or stream that name shards which its own does not name.
+        Raises CacheError for a damaged one: then nothing tells which files it needs.
+        """
+        named = commit.manifest["shards"]
+        for pin in self.pins():
+            pinned = Commit.load_manifest(replace(commit.place, pin=store_at(pin)))
+            n_files = 0
+            if pinned is not None:
+                for name, records in pinned.manifest["shards"].items():
+                    n_files += len(records.keys() - named.get(name, {}))
+            if pinned is not None and n_files:
+                home = self.store.location(commit.place.manifest_folder)
+                self.collected.skipped.append(f"{home}: {n_files} files that {pin} needs")
+                yield pinned
 
     def _unused_since(self, key: str, files: Collection[str], noted: Mapping[str, float]) -> float:
         """Since when a file, or a folder with `files`, is known to be unused (s since 1970)."""
