@@ -14,7 +14,7 @@ ARG PIP_ARGS=""
 ARG EXTRAS="s3"
 
 WORKDIR /src
-COPY LICENSE README.md pyproject.toml ./
+COPY LICENSE README.md pyproject.toml setup.py ./
 COPY cache ./cache
 COPY pipeline ./pipeline
 COPY tasks ./tasks
