@@ -75,4 +75,5 @@ LATER: Final = {  # imported when first used
 }
 
 if not TYPE_CHECKING:  # type checkers know all names
-    __getattr__ = import_on_use(__name__, LATER)
+    __getattr__, __dir__ = import_on_use(__name__, LATER)
+    __all__ += LATER

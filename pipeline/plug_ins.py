@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import pkgutil
+import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -53,8 +54,13 @@ def _warn_once(message: str) -> None:
 load: Final = pkgutil.resolve_name  # imports "module:attribute"
 
 
-def import_on_use(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """Make a module's `__getattr__` that imports names on first use, such as those that need torch.
+def import_on_use(
+    module: str, homes: Mapping[str, str]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """Make a module's `__getattr__`, which imports names on first use, such as those that need
+    torch, and its `__dir__`, which lists them.
+
+    A module hides both from type checkers, to which every name would exist.
 
     homes: Name -> its module.
     """
@@ -64,7 +70,10 @@ def import_on_use(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
         return load(f"{homes[name]}:{name}")
 
-    return attribute
+    def names() -> list[str]:
+        return sorted({*vars(sys.modules[module]), *homes})
+
+    return attribute, names
 
 
 def drop_neutral(options: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:

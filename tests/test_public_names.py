@@ -2,6 +2,9 @@
 
 import argparse
 import inspect
+import subprocess
+import sys
+from pathlib import Path
 from pkgutil import resolve_name
 
 import pytest
@@ -41,6 +44,9 @@ PARAMETERS = {  # function -> its first arguments
     "pipeline.datasets.base:Dataset.tracks": "self raw_dir split body report",
     "cache:Split.read": "self windows stream fields dtype out",
 }
+# module -> what `USER` misspells
+UNKNOWN = [("vibe_model", "VIBBE"), ("pipeline.api", "Bodie"), ("vibe_model.api", "VideoTrained")]
+ROOT = Path(__file__).parents[1]
 GROUPS = ("datasets", "streams", "detectors", "models", "exports")  # of entry points
 COMMANDS = """doctor synthesize convert extract show export detect prepare copy bodies status plan
     verify gc"""
@@ -52,6 +58,40 @@ def test_public_names_are_where_they_were(place):
     members = {*dir(owner), *getattr(owner, "__annotations__", {})}
     for name in NAMES.get(place, "").split():
         assert name in members or resolve_name(f"{place}.{name}"), name
+
+
+@pytest.mark.parametrize("module", ["pipeline.api", "vibe_model", "vibe_model.api"])
+def test_names_that_are_imported_on_use_are_listed_and_can_be_loaded(module):
+    owner = resolve_name(module)
+    later = {"pipeline.api": "Body", "vibe_model": "VIBE", "vibe_model.api": "VideoTrainer"}
+    assert later[module] in dir(owner)
+    for name in owner.__all__:
+        assert name in dir(owner)
+        getattr(owner, name)
+    with pytest.raises(AttributeError, match="VIBBE"):
+        resolve_name(f"{module}:VIBBE")
+
+
+USER = """
+from vibe_model import VIBE, VIBBE
+from pipeline.api import Bodie
+from vibe_model.api import VideoTrainer, VideoTrained
+
+def theta(model: VIBE, features: object) -> None:
+    reveal_type(model(features))
+"""
+
+
+@pytest.mark.slow  # a minute, if mypy has not read torch before
+def test_type_checkers_know_lazy_names_and_what_a_model_returns_and_refuse_others(tmp_path):
+    file = tmp_path / "user.py"
+    file.write_text(USER)
+    words = [sys.executable, "-m", "mypy", "--strict", str(file)]
+    found = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    errors = [line.partition("error: ")[2] for line in found.splitlines() if "error: " in line]
+    for error, (module, name) in zip(errors, UNKNOWN, strict=True):
+        assert error.startswith(f'Module "{module}" has no attribute "{name}"'), found
+    assert 'Revealed type is "dict[str, torch._tensor.Tensor]"' in found.replace("builtins.", "")
 
 
 @pytest.mark.parametrize("function", PARAMETERS)

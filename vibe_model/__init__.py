@@ -24,4 +24,6 @@ _HOMES: Final = {
     "TrainConfig": "vibe_model.vibe.config",
     "load_published": "vibe_model.checkpoints",
 }
-__getattr__ = import_on_use(__name__, _HOMES)
+if not TYPE_CHECKING:  # type checkers know all names
+    __getattr__, __dir__ = import_on_use(__name__, _HOMES)
+    __all__ = [*_HOMES]

@@ -15,7 +15,7 @@ training calls `HMMR.sets`, evaluation and prediction call its methods `regress*
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self
 
 import torch
@@ -265,6 +265,8 @@ class HMMR(VideoModel):
         width: Bottleneck of encoder and hallucinator; None: the feature's size. With `temporal`, a
             multiple of N_GROUPS.
     """
+
+    __call__: Callable[..., Prediction]  # of `forward`; torch declares Any
 
     project = staticmethod(project_orthographic)
 

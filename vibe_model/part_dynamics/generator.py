@@ -16,7 +16,7 @@ Axes in shapes: B windows, T frames, R regions, K taps of a convolution, W chann
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import torch
@@ -220,6 +220,8 @@ class PartDynamics(VideoModel):
         delta: Frames to the predicted neighbours before and after; 0: no neighbours.
         width: Channels of a region's state; 0: as in `WIDTHS`.
     """
+
+    __call__: Callable[..., Prediction]  # of `forward`; torch declares Any
 
     sigma: Tensor
 

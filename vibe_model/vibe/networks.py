@@ -9,7 +9,7 @@ Kocabas et al., CVPR 2020, with the parameter names of the published checkpoints
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, Literal, Self
@@ -149,6 +149,8 @@ class VIBE(VideoModel):
     0: no temporal encoder, which is the per-frame baseline.
     """
 
+    __call__: Callable[..., dict[str, Tensor]]  # of `forward`; torch declares Any
+
     def __init__(
         self,
         body: Body,
@@ -238,6 +240,8 @@ class MotionDiscriminator(nn.Module):
     feature_pool: "attention", "concat" (mean and maximum over time side by side) or "last" (the
     last state).
     """
+
+    __call__: Callable[..., Tensor]
 
     def __init__(
         self,
