@@ -4,7 +4,6 @@ PYTHON ?=
 # another folder of the environment: make VENV=.venv-3.11 PYTHON=python3.11 test
 VENV ?= .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 LUIGI := $(BIN)/luigi --module tasks
 # The tests start hundreds of processes: with bytecode, whatever the environment says about it, these compile nothing.
 # Each of these test processes imports torch and collects all tests, so there are no more of them than cores.
@@ -17,19 +16,34 @@ help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "More: $(BIN)/python -m pipeline --help (data), $(BIN)/python -m tasks --help (predict, evaluate, report)"
 
-setup: $(VENV)/.ready  ## the virtual environment, with everything installed
+setup: $(VENV)/.ready  ## the virtual environment: all that the pipeline, training and `make try` need
 	@echo "Ready. Next: make try       a real clip -> people, joints in metres, bodies -> one page: 93 MB, 1 to 3 minutes"
 	@echo "             make report    demo data -> features -> models -> one page about all of it, 2 to 10 minutes"
 	@echo "Your clips: $(BIN)/python -m pipeline prepare videos --raw CLIPS --cache CACHE; datasets: docs/getting-started.md; on a folder of its own: $(BIN)/python -m pipeline init"
 
+# uv chooses the builds of PyTorch for this machine: without an NVIDIA driver, those for CPUs. These are in an index of
+# PyTorch's own. Where that cannot be reached, and by pip, those of the package index are installed: for CUDA.
+ifneq ($(shell command -v uv),)
+CREATE := uv venv --quiet --allow-existing --seed --python "$$python" $(VENV)
+INSTALL := uv pip install --quiet --python $(BIN)/python --editable
+PRODUCT = $(INSTALL) '.[clips]' --torch-backend auto || { \
+	echo "  no builds of PyTorch for this machine: from the package index, with CUDA's libraries (3.6 GB to download)"; \
+	$(INSTALL) '.[clips]'; }
+else
+CREATE := "$$python" -m venv $(VENV)
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --editable
+PRODUCT = $(INSTALL) '.[clips]'
+endif
+
 $(VENV)/.ready: pyproject.toml
-	@python=$$(PYTHON="$(PYTHON)" VENV="$(VENV)" ./find_python.sh) && echo "Setting up $(VENV) with $$python: 7.5 GB, about 10 minutes, once" && "$$python" -m venv $(VENV)
-	@echo "  1/3 PyTorch and its CUDA libraries (5.4 GB, most of the time)"
-	@$(PIP) $$($(BIN)/python -c 'import tomllib; print(*(p for p in tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"] if p.startswith("torch")))')
-	@echo "  2/3 NumPy, OpenCV, Zarr, Luigi and the rest of the pipeline"
-	@$(PIP) --editable .
-	@echo "  3/3 extras, and tools for tests and docs"
-	@$(PIP) --editable '.[dev,docs]'
+	@python=$$(PYTHON="$(PYTHON)" VENV="$(VENV)" ./find_python.sh) && echo "Setting up $(VENV) with $$python, once: 1.7 GB, with CUDA's libraries 6.7 GB; 1 to 8 minutes" && $(CREATE)
+	@$(PRODUCT)
+	@touch $@
+
+# what tests, checks and docs need beyond that
+$(VENV)/.dev: $(VENV)/.ready
+	@echo "Adding the tools for tests, checks and docs to $(VENV), once: 1.2 GB, 1 to 3 minutes"
+	@$(INSTALL) '.[dev,docs]'
 	@touch $@
 
 try: $(VENV)/.ready  ## people, joints in metres and bodies in a real clip, on one page: 93 MB, 1 to 3 minutes
@@ -47,38 +61,38 @@ train: $(VENV)/.ready  ## all of `make data`, then train VIBE, evaluate it, and 
 report: $(VENV)/.ready  ## all of `make train`, then one page about data, training and results
 	@$(LUIGI) Report
 
-test: $(VENV)/.ready  ## the tests, but for the slow ones: minutes, on all cores
+test: $(VENV)/.dev  ## the tests, but for the slow ones: minutes, on all cores
 	@$(TESTS)
 
-test-slow: $(VENV)/.ready  ## the slow tests: crash loops, whole runs in processes of their own, benchmarks
+test-slow: $(VENV)/.dev  ## the slow tests: crash loops, whole runs in processes of their own, benchmarks
 	@$(TESTS) -m slow
 
-test-all: $(VENV)/.ready  ## both
+test-all: $(VENV)/.dev  ## both
 	@$(TESTS) -m ""
 
-coverage: $(VENV)/.ready  ## what the tests of `make test` do not run, line by line, and as a site in htmlcov/
+coverage: $(VENV)/.dev  ## what the tests of `make test` do not run, line by line, and as a site in htmlcov/
 	@$(TESTS) --cov --cov-report=term-missing:skip-covered --cov-report=html
 
-gpu-check: $(VENV)/.ready  ## on a machine with a GPU: does all of it work there, and how fast? Into benchmarks/gpu_check.md
+gpu-check: $(VENV)/.dev  ## on a machine with a GPU: does all of it work there, and how fast? Into benchmarks/gpu_check.md
 	@$(BIN)/python benchmarks/gpu_check.py --out benchmarks/gpu_check.md
 
-lint: $(VENV)/.ready  ## ruff: rules and format
+lint: $(VENV)/.dev  ## ruff: rules and format
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 
-types: $(VENV)/.ready  ## mypy --strict
+types: $(VENV)/.dev  ## mypy --strict
 	@$(BIN)/mypy --strict cache pipeline vibe_model tasks benchmarks changes docs/*.py docs/adding-a-dataset/lab_recordings*.py docs/adding-a-stream/small_*.py docs/adding-a-model/former/*.py
 
 check: lint types test  ## all that must be green before a commit
 
-hooks: $(VENV)/.ready  ## have git run lint and types before each commit
+hooks: $(VENV)/.dev  ## have git run lint and types before each commit
 	@$(BIN)/pre-commit install
 
-docs: $(VENV)/.ready  ## the documentation as a site, in docs/_build/html
+docs: $(VENV)/.dev  ## the documentation as a site, in docs/_build/html
 	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --conf-dir docs . docs/_build/html
 	@echo "docs/_build/html/index.html"
 
-docs-links: $(VENV)/.ready  ## look whether the links to other sites still lead somewhere; wants a network
+docs-links: $(VENV)/.dev  ## look whether the links to other sites still lead somewhere; wants a network
 	@$(BIN)/sphinx-build --quiet --builder linkcheck --conf-dir docs . docs/_build/links
 
 clean:  ## remove the built documentation, and the folder demo: demo data, and what was made of them (not .venv)

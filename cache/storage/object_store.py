@@ -54,7 +54,7 @@ class ObjectStore(Store):
         try:
             import obstore
         except ImportError as error:
-            do = "pip install 'vibe-pipeline[s3]'"
+            do = "pip install 'vibe-pipeline[s3]', in a clone .venv/bin/pip install -e '.[s3]'"
             raise CacheError(f"{url}: a cache in an object store needs obstore: {do}") from error
         self._api = obstore
         self._bucket_exists = False  # not checked yet

@@ -40,6 +40,7 @@ NOT_RUN = {
     "data/mine": "wants a user's videos, and downloads weights",
 }
 RUN = {"README.md": 1, "docs/getting-started.md": 10}  # page -> commands that it has at least
+STAMPS = (".ready", ".dev")  # of the Makefile: what the environment has
 # a split of a dataset that a page adds -> one that is there
 EXAMPLES = {"lab_recordings/train": "penn_action/train"}
 # `doctor` on a folder without data: it ends with 1, something is missing
@@ -292,9 +293,10 @@ def checkout(tmp_path):
         shutil.copyfile(ROOT / name, tmp_path / name)
     (tmp_path / ".venv").mkdir()
     for part in Path(sys.prefix).iterdir():
-        if part.name != ".ready":
+        if part.name not in STAMPS:
             (tmp_path / ".venv" / part.name).symlink_to(part)
-    (tmp_path / ".venv/.ready").touch()
+    for name in STAMPS:
+        (tmp_path / ".venv" / name).touch()
     (tmp_path / "luigi.cfg").write_text(merged((ROOT / "luigi.cfg").read_text(), TINY))
     return tmp_path
 
