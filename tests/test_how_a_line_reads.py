@@ -1,6 +1,7 @@
 """How dense the code may be: tokens a line, forms that a reader has to unpack, lines a file."""
 
 import ast
+import functools
 import io
 import tokenize
 from dataclasses import dataclass, field
@@ -39,7 +40,7 @@ class Density:
     statements: int = 0
     forms: list[str] = field(default_factory=list)
 
-    def add(self, text, name=""):
+    def add_text(self, text, name=""):
         tree = ast.parse(text)
         left_out = {*lines_left_out(tree)}
         for first_line, last_line in counted_tokens(text):
@@ -50,6 +51,12 @@ class Density:
             if isinstance(node, ast.stmt) and node.lineno not in left_out:
                 self.statements += 1
             self.forms += [f"{name}:{line_of(node)}: {form}" for form in forms_of(node)]
+
+    def add(self, other):
+        self.tokens += other.tokens
+        self.lines |= other.lines
+        self.statements += other.statements
+        self.forms += other.forms
 
     @property
     def tokens_a_line(self):
@@ -72,6 +79,13 @@ def counted_tokens(text):
                 yield first_line, token.end[0]
         elif token.type in COUNTED and not starts:
             yield token.start[0], token.end[0]
+
+
+@functools.cache
+def density_of(file):
+    density = Density()
+    density.add_text(file.read_text(), str(file.relative_to(ROOT)))
+    return density
 
 
 def line_of(node):
@@ -122,10 +136,8 @@ def is_swap(target, value):
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_a_file_is_no_denser_than_people_enjoy_reading(file):
-    text = file.read_text()
-    assert text.count("\n") <= LINES, "make two files of it"
-    density = Density()
-    density.add(text, file.name)
+    assert file.read_text().count("\n") <= LINES, "make two files of it"
+    density = density_of(file)
     if len(density.lines) >= FEWEST:
         assert density.tokens_a_line <= TOKENS_A_LINE, "give the parts of long lines a name"
         assert density.forms_a_thousand <= FORMS_A_THOUSAND, "\n".join(density.forms)
@@ -135,7 +147,7 @@ def test_an_f_string_is_one_token_in_every_python():
     text = 'say(f"{a + b:>{width}} of {name!r}" "that", f"""{\nc\n}""")\n'
     assert [*counted_tokens('x = f"{a + b:>{width}} of {name!r}"\n')] == [(1, 1)] * 3
     density = Density()
-    density.add(text)
+    density.add_text(text)
     assert density.tokens == 7
     assert len(density.lines) == 3
 
@@ -143,7 +155,7 @@ def test_an_f_string_is_one_token_in_every_python():
 def test_all_of_it_is_no_denser_than_other_projects_of_the_field():
     every = Density()
     for file in FILES:
-        every.add(file.read_text(), str(file))
+        every.add(density_of(file))
     assert every.tokens_a_line <= ALL_TOKENS_A_LINE
     assert every.tokens / every.statements <= ALL_TOKENS_A_STATEMENT
     assert every.forms_a_thousand <= ALL_FORMS_A_THOUSAND
