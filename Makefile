@@ -10,7 +10,7 @@ LUIGI := $(BIN)/luigi --module tasks
 TESTS := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $$(nproc) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup try data train report test test-slow test-all coverage gpu-check lint types check hooks docs docs-links clean
+.PHONY: help setup try quick data train report test test-slow test-all coverage gpu-check lint types check hooks docs docs-links clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ train: $(VENV)/.ready  ## all of `make data`, then train VIBE, evaluate it, and 
 
 report: $(VENV)/.ready  ## all of `make train`, then one page about data, training and results
 	@$(LUIGI) Report
+
+quick: $(VENV)/.dev  ## the tests nearest to what differs from HEAD: a minute
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m tests.quick
 
 test: $(VENV)/.dev  ## the tests, but for the slow ones: minutes, on all cores
 	@$(TESTS)

@@ -1,0 +1,101 @@
+"""`make quick` runs the tests nearest to what differs from HEAD, and says how many it left."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import quick
+
+ROOT = Path(__file__).parents[1]
+FILES = {
+    "pipeline/people/boxes.py": "def half(size):\n    return size / 2\n",
+    "pipeline/crops.py": "from pipeline.people import boxes\n\n\ndef cut(size):\n    return boxes.half(size)\n",
+    "tests/pipeline/people/test_boxes.py": "def test_named_like_it():\n    pass\n",
+    "tests/pipeline/test_crops.py": """from pipeline.crops import cut
+
+
+def test_of_an_importer():
+    assert cut(4) == 2
+""",
+    "tests/vibe_model/test_far.py": "def test_far():\n    raise AssertionError('far')\n",
+    **dict.fromkeys(quick.AT_THE_END, "def test_at_the_end():\n    pass\n"),
+}
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A small project in git."""
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    shutil.copy(ROOT / "tests/quick.py", tmp_path / "tests")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    git = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "all"]):
+        subprocess.run([*git, *words], check=True)
+    return tmp_path
+
+
+def run(project):
+    """Run it. Returns its exit code and what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.quick"],
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": str(project)},
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_fault_fails_the_test_of_an_importer_and_tests_far_away_are_left(project):
+    edited = project / "pipeline/people/boxes.py"
+    edited.write_text(FILES["pipeline/people/boxes.py"].replace("/ 2", "/ 3"))
+    code, printed = run(project)
+    assert code == 1
+    assert "FAILED tests/pipeline/test_crops.py::test_of_an_importer" in printed
+    edited.write_text(FILES["pipeline/people/boxes.py"].replace("/ 2", "* 0.5"))
+    code, printed = run(project)
+    assert code == 0, printed
+    assert "5 passed" in printed
+    assert "1 of 6 test files left: make test" in printed
+
+
+def test_a_changed_and_a_new_test_run_themselves(project):
+    new = project / "tests/vibe_model/test_new.py"
+    new.write_text(FILES["tests/vibe_model/test_far.py"])
+    code, printed = run(project)
+    assert code == 1
+    assert "FAILED tests/vibe_model/test_new.py::test_far" in printed
+
+
+def test_without_a_difference_it_says_so(project):
+    code, printed = run(project)
+    assert (code, printed) == (1, "nothing differs from HEAD\n")
+
+
+def test_a_deleted_file_has_its_importers_tested(project):
+    (project / "pipeline/people/boxes.py").unlink()
+    code, printed = run(project)
+    assert code != 0
+    assert "ERROR tests/pipeline/test_crops.py" in printed
+
+
+@pytest.mark.parametrize(
+    ("changed", "test"),
+    {
+        "cache/windows.py": "tests/cache/test_windows.py",
+        "docs/settings.md": "tests/docs/test_commands.py",
+        "find_python.sh": "tests/test_find_python.py",
+        "pipeline/files/formats/cdf.py": "tests/pipeline/files/test_cdf.py",
+        "tests/cache/test_histories.py": "tests/cache/test_histories.py",
+        "tests/shared_code.py": "tests/test_shared_code.py",
+    }.items(),
+)
+def test_near_to_a_file_is(changed, test, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert test in quick.nearest([changed])[:3]
