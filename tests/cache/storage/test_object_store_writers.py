@@ -68,6 +68,9 @@ def test_a_put_whose_answer_was_lost_counts(bucket, toy, monkeypatch):
     assert cache.open(bucket)[SPLIT].videos.names == ["b"]
 
 
+UNWRITTEN = "expected the zarr.json that follows from the manifest, found no file"
+
+
 class Deaths:
     """Ends the run at its n-th request that changes something, before or after the server has
     carried it out.
@@ -114,7 +117,9 @@ def test_a_writer_killed_at_any_request_ends_with_the_same_objects(
             two_commits(root, toy)
         deaths.left = -1
         if SPLIT in cache.FeatureCache(root):  # whatever was committed is whole
-            assert cache.verify(root).problems == (), number
+            # but for the last files of a first commit, which the next writer or a repair writes
+            problems = cache.verify(root).problems
+            assert all("/zarr.json: " in each and UNWRITTEN in each for each in problems), number
             cache.open(root)[SPLIT].read([[0, 8]], stream=None, fields=["bbox"])
         two_commits(root, toy)
         assert cache.verify(root).ok, number
