@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import av
 import cv2
@@ -25,7 +26,18 @@ DISAPPEARED: Final = (
     "Run one at a time."
 )
 CODECS: Final = "Install opencv-python with its image codecs."
-QUALITY: Final = {"crf": "20", "preset": "veryfast"}
+
+
+class Encoding(NamedTuple):
+    """How videos are encoded."""
+
+    widest: float  # px; wider images are shrunk
+    options: dict[str, str]  # of ENCODER
+
+
+FULL_SIZE: Final = Encoding(math.inf, {"crf": "20", "preset": "veryfast"})
+# Quick to write and to load; no B-frames and many key frames, for browsers that seek
+FOR_PAGES: Final = Encoding(960, {"crf": "26", "preset": "ultrafast", "bf": "0", "g": "30"})
 
 
 def encode_jpeg(image: Image, quality: int) -> bytes:
@@ -39,7 +51,11 @@ def encode_jpeg(image: Image, quality: int) -> bytes:
 
 @contextmanager
 def video_writer(
-    file: Path, fps: float, size: tuple[int, int], mark: str = ""
+    file: Path,
+    fps: float,
+    size: tuple[int, int],
+    mark: str = "",
+    encoding: Encoding = FULL_SIZE,
 ) -> Iterator[Callable[[Image], None]]:
     """Yield a function that appends RGB images to the file, which gets the suffix .mp4.
 
@@ -60,6 +76,7 @@ def video_writer(
             "file, or rename the folder."
         )
     width, height = (side + side % 2 for side in size)
+    zoom = min(1, encoding.widest / width)
     options = {"movflags": "+faststart"}
     with write_aside(file) as part:
         with _write_errors(file):
@@ -68,9 +85,10 @@ def video_writer(
             with _write_errors(file):
                 container.metadata["comment"] = mark
                 rate = Fraction(fps).limit_denominator(SMALLEST_STEP)
-                stream: Any = container.add_stream(ENCODER, rate=rate, options=QUALITY)
-            stream.width = width
-            stream.height = height
+                stream: Any = container.add_stream(ENCODER, rate=rate, options=encoding.options)
+            # PyAV shrinks the images to these
+            stream.width = 2 * round(width * zoom / 2)
+            stream.height = 2 * round(height * zoom / 2)
             stream.pix_fmt = "yuv420p"
 
             def write(image: Image) -> None:

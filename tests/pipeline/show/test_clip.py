@@ -19,7 +19,7 @@ from pipeline.show import clip
 from pipeline.show.bodies import _PosedBody, _weak_perspective
 from pipeline.show.canvas import WHITE, Canvas
 from pipeline.show.tracks import Choice, from_cache, from_raw
-from pipeline.show.video_file import video_writer
+from pipeline.show.video_file import FOR_PAGES, FULL_SIZE, video_writer
 from tests.pipeline.show.made_tracks import AT, made, shown, shown_split
 
 GREY = 90  # of the pictures of `made`
@@ -181,3 +181,33 @@ def test_a_folder_in_the_place_of_a_video_is_refused_before_images_are_made(tmp_
     with pytest.raises(PipelineError, match=refusal), video_writer(folder, 25.0, (64, 48)):
         pytest.fail("images are made")
     assert list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize(
+    ("size", "on_page"), [((1281, 720), (960, 540)), ((600, 1201), (600, 1202)), ((64, 48),) * 2]
+)
+def test_videos_of_pages_are_at_most_960_px_wide_and_others_keep_their_size(
+    tmp_path, size, on_page
+):
+    width, height = size
+    columns = np.linspace(0, 255, width)[None, :, None]
+    image = np.broadcast_to(columns, (height, width, 3)).astype(np.uint8)
+    for encoding in (FULL_SIZE, FOR_PAGES):
+        with video_writer(tmp_path / "clip.mp4", 25.0, size, "", encoding) as write:
+            for _ in range(40):
+                write(image)
+        with av.open(str(tmp_path / "clip.mp4")) as container:
+            (stream,) = container.streams.video
+            found = stream.width, stream.height
+            packets = [packet for packet in container.demux(stream) if packet.size]
+        if encoding is FULL_SIZE:
+            assert found == (width + width % 2, height + height % 2)
+            continue
+        assert found == on_page
+        assert all(packet.pts == packet.dts for packet in packets)  # no frame needs a later one
+        assert [i for i, packet in enumerate(packets) if packet.is_keyframe] == [0, 30]
+        shown, _ = read(tmp_path / "clip.mp4")
+        middle = shown[20, found[1] // 2, :, 1].astype(int)
+        assert_allclose(
+            middle, np.interp(np.arange(found[0]) + 0.5, [0, found[0]], [0, 255]), atol=9
+        )
