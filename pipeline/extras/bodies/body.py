@@ -1,8 +1,8 @@
 """Anny's body in torch: parameters and rotations -> vertices and joints, differentiable.  [body] ->
 fits
 
-`AnnyBody.shape` makes a body of six parameters, `pose` moves its bones, and `vertices` and
-`keypoints` then give points of the posed bodies.
+`AnnyBody.shape` makes a body of six parameters, `vertex_levers` or `keypoint_levers` prepare its
+points, and `pose` moves them.
 
 Positions are in metres. Rotations are what the package anny calls `local-ref`: each is the rotation
 of a bone relative to its parent, from the reference pose, in the axes of the world. The root's
@@ -12,6 +12,10 @@ Shapes: B bones, V vertices, J keypoints, N bodies, and G bones whose rotations 
 is the point at which a bone begins. A body is a template plus a weighted sum of 216 shapes: for
 each of the 72 combinations of LEVELS (2 * 4 * 3 * 3) its change of the body, then for each of them
 the change by height, then that by proportions (`body_file`).
+
+A point of a body of known shape is linear in the G rotations relative to the world: the sum over
+them of rotation @ lever, plus the root's translation. So K points of N bodies are the product of
+two matrices: rotations (3 N, 3 G) and levers (3 G, K).
 """
 
 from __future__ import annotations
@@ -33,15 +37,9 @@ class RestBody(NamedTuple):
     """A body of one shape before it is posed."""
 
     coefficients: Tensor  # (216,) weights of the body's shapes
-    heads: Tensor  # (B, 3) m, where bones begin
-    rotations: Tensor  # (B, 3, 3) of bones, from the rest pose to the reference pose
-
-
-class _Posed(NamedTuple):
-    """Transforms of N bodies' bones: a point x of the rest body moves to rotations @ x + shifts."""
-
-    rotations: Tensor  # (N, B, 3, 3)
-    shifts: Tensor  # (N, B, 3) m
+    heads: Tensor  # (G, B, 3) m, levers of where bones begin
+    # (G, B, 3, 4) a point x that moves with a bone has the levers transforms[:, bone] @ (x, 1)
+    transforms: Tensor
 
 
 class AnnyBody:
@@ -85,10 +83,12 @@ class AnnyBody:
             ancestors[bone] += ancestors[parent]
         # (B,) number of each bone's parent among the B bones
         self._parents = torch.tensor(parents, device=device)
-        # (B,) number, among the G, of the bone whose rotation a bone has: itself, or an ancestor
-        self._given_of_bone = torch.tensor(given_of_bone, device=device)
         # (B, B) row: a bone; 1 in the columns of its ancestors and its own
         self._ancestors = ancestors.to(device, dtype)
+        # (G, B) 1 where a bone has the rotation of that of the G: of itself, or of an ancestor
+        given = torch.tensor(given_of_bone)
+        attached = functional.one_hot(given, len(self.bones)).T
+        self._attached = attached.to(device, dtype)
         # G numbers among the G: of each one's nearest ancestor
         self._given_parents: list[int] = []
         for name in self.bones:
@@ -106,48 +106,48 @@ class AnnyBody:
         root_rotation = self._references[:1]
         orientations = _nearest_rotations(matrices[1:])
         other_rotations = self._references[1:] @ orientations.mT
-        rotations = torch.cat([root_rotation, other_rotations])
-        return RestBody(coefficients, heads, rotations)
+        rotations = torch.cat([root_rotation, other_rotations])  # from rest pose to reference pose
 
-    def pose(self, rest: RestBody, rotations: Tensor, translation: Tensor) -> _Posed:
-        """Pose N bodies by rotations (N, G, 3, 3) and translations (N, 3) m of the root."""
-        global_rotations = [rotations[:, 0]]  # relative to the world, no longer to the parent
+        # A head is the root's plus the steps from parent to child on the way to the bone, which
+        # turn with the parents.
+        attached = self._attached[..., None]  # (G, B, 1)
+        parents = self._parents
+        steps = _rotate(rotations[parents], heads - heads[parents])  # (B, 3), 0 of the root
+        step_levers = attached[:, parents] * steps  # (G, B, 3)
+        head_levers = self._ancestors @ step_levers
+
+        turns = attached[..., None] * rotations  # (G, B, 3, 3)
+        shifts = head_levers - attached * _rotate(rotations, heads)
+        transforms = torch.cat([turns, shifts[..., None]], -1)
+        return RestBody(coefficients, head_levers, transforms)
+
+    def pose(self, levers: Tensor, rotations: Tensor, translation: Tensor) -> Tensor:
+        """Points (N, K, 3) m with these levers (3 G, K) of N bodies, posed by rotations
+        (N, G, 3, 3) and translations (N, 3) m of the root.
+        """
+        world = [rotations[:, 0]]  # relative to the world, no longer to the parent
         for i, parent in enumerate(self._given_parents[1:], 1):
-            rotation = global_rotations[parent] @ rotations[:, i]
-            global_rotations.append(rotation)
-        world = torch.stack(global_rotations, 1)[:, self._given_of_bone]  # (N, B, 3, 3)
-
-        # A head is the root's plus the steps from parent to child on the way to the bone.
-        parent_heads = rest.heads[self._parents]
-        offsets = _rotate(rest.rotations[self._parents], rest.heads - parent_heads)  # (B, 3)
-        steps = _rotate(world[:, self._parents], offsets)  # (N, B, 3), 0 of the root
-        heads = self._ancestors @ steps + translation[:, None]
-
-        bone_rotations = world @ rest.rotations
-        shifts = heads - _rotate(bone_rotations, rest.heads)
-        return _Posed(bone_rotations, shifts)
+            world.append(world[parent] @ rotations[:, i])
+        points = torch.cat(world, -1) @ levers  # (N, 3, K)
+        return points.mT + translation[:, None]
 
     def points(self, rest: RestBody) -> Tensor:
         """Vertices (V, 3) m of the rest body, which stands upright."""
         return _blend(self._template, self._shapes, rest.coefficients)
 
-    def vertices(self, rest: RestBody, posed: _Posed) -> Tensor:
-        """Vertices of the posed bodies, (N, V, 3) m."""
-        points = self.points(rest)
-        blended = self._weights @ posed.rotations.flatten(2)
-        rotations = blended.view(-1, len(points), 3, 3)
-        shifts = self._weights @ posed.shifts
-        return _rotate(rotations, points) + shifts
+    def vertex_levers(self, rest: RestBody) -> Tensor:
+        """Levers (3 G, V) of the vertices."""
+        points = functional.pad(self.points(rest), (0, 1), value=1)  # (V, 4)
+        moments = self._weights[..., None] * points[:, None]
+        return _levers(rest, moments)
 
-    def keypoints(self, rest: RestBody, posed: _Posed) -> Tensor:
-        """Joints of the posed bodies, (N, J + B, 3) m: keypoints, then the heads of all bones."""
+    def keypoint_levers(self, rest: RestBody) -> Tensor:
+        """Levers (3 G, J + B) of the keypoints, then of the heads of all bones."""
         template, shapes = self._keypoint_moments
-        moments = _blend(template, shapes, rest.coefficients)  # (J, B, 4)
-        transforms = torch.cat([posed.rotations, posed.shifts[..., None]], -1)  # (N, B, 3, 4)
-        # sum over bones b and the four columns k of a transform
-        keypoints = torch.einsum("nbik,jbk->nji", transforms, moments)
-        heads = _rotate(posed.rotations, rest.heads) + posed.shifts
-        return torch.cat([keypoints, heads], 1)
+        moments = _blend(template, shapes, rest.coefficients)
+        named = _levers(rest, moments)
+        heads = rest.heads.mT.flatten(0, 1)
+        return torch.cat([named, heads], -1)
 
     @functools.cached_property
     def _keypoint_moments(self) -> tuple[Tensor, Tensor]:
@@ -173,6 +173,15 @@ class AnnyBody:
             changes = weights @ self._shapes[:, used]  # (216, B, 3)
             shapes.append(functional.pad(changes, (0, 1)))  # the totals do not change
         return torch.stack(template), torch.stack(shapes, 1)
+
+
+def _levers(rest: RestBody, moments: Tensor) -> Tensor:
+    """Levers (3 G, K) of points with these moments (K, B, 4): of each bone, the point times its
+    share in it, and the share.
+    """
+    # sum over bones b and the four columns j of a transform
+    levers = torch.einsum("gbij,kbj->gik", rest.transforms, moments)
+    return levers.flatten(0, 1)
 
 
 def _combination_shares(parameters: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pipeline.cli.progress import Progress, silent
-from pipeline.extras.bodies.body import PARAMETERS, AnnyBody, RestBody
+from pipeline.extras.bodies.body import PARAMETERS, AnnyBody
 from pipeline.extras.bodies.body_file import BodyArrays
 from pipeline.people.rotations import axis_angle_to_matrix, matrix_to_axis_angle, nearest_rotations
 from pipeline.people.skeletons import BLAZE, Array
@@ -80,7 +80,7 @@ class _MatchedPoints(NamedTuple):
     """K points that BlazePose and the body share."""
 
     columns: list[int]  # of BlazePose's joints
-    keypoints: list[int]  # columns of `AnnyBody.keypoints`
+    keypoints: list[int]  # columns of `AnnyBody.keypoint_levers`
     # positions in these lists: of a hung point, its wrist or ankle; of another, itself
     anchors: list[int]
     weights: list[float]
@@ -90,7 +90,7 @@ class _FittedChunk(NamedTuple):
     """N rows that are fitted together. `_minimise` changes `angles` and `change` in place."""
 
     target: _TargetJoints
-    rest: RestBody | None  # the body of a known shape; None: the shape is fitted, too
+    levers: Tensor | None  # of a known shape's keypoints; None: the shape is fitted, too
     first_turns: Tensor  # (N, 3, 3) rotations of the root from which the fit starts
     angles: Tensor  # (N, len(BONES), 3) rad, fitted rotations; the root's precede `first_turns`
     change: Tensor  # (6,) fitted deviation of the shape's parameters from the average
@@ -101,7 +101,7 @@ class _PosedRows(NamedTuple):
 
     matrices: Tensor  # (N, len(BONES), 3, 3) rotations
     translation: Tensor  # (N, 3) m of the root, the best for the target
-    keypoints: Tensor  # (N, J + B, 3) m, as `AnnyBody.keypoints` orders them
+    points: Tensor  # (N, K, 3) m, those that BlazePose has, too
 
 
 class FittedBodies(NamedTuple):
@@ -154,14 +154,15 @@ class Fitter:
         with torch.no_grad():
             parameters = self._parameters(chunk)
             rest = self.body.shape(parameters)
+            levers = self.body.keypoint_levers(rest)
 
         parts = []
         for start in range(0, n_rows, CHUNK):
             first = max(start - OVERLAP, 0)
             stop = start + CHUNK + OVERLAP
-            chunk = self._fit_chunk(joints[first:stop], follows[first:stop], rest)
+            chunk = self._fit_chunk(joints[first:stop], follows[first:stop], levers)
             rows = slice(start - first, start - first + CHUNK)  # without the overlap
-            parts.append([array[rows] for array in self._fitted_rows(chunk)])
+            parts.append([array[rows] for array in self._fitted_rows(chunk, levers)])
             progress(done + min(start + CHUNK, n_rows), total)
 
         arrays = map(np.concatenate, zip(*parts, strict=True))
@@ -169,38 +170,50 @@ class Fitter:
         height = z.max() - z.min()
         return FittedBodies(parameters.cpu().numpy(), height.cpu().numpy(), *arrays)
 
-    def vertices(self, fitted: FittedBodies, row: int) -> Array:
-        """Vertices (V, 3) m of a row."""
+    def vertices(self, fitted: FittedBodies) -> Callable[[int], Array]:
+        """A function that computes the vertices (V, 3) m of a row. It holds 230 bytes a vertex."""
         with torch.no_grad():
             rest = self.body.shape(self._tensor(fitted.parameters))
+            levers = self.body.vertex_levers(rest)
+
+        def pose(row: int) -> Array:
             rotations = axis_angle_to_matrix(self._tensor(fitted.rotations[[row]]))
-            posed = self.body.pose(rest, rotations, self._tensor(fitted.translation[[row]]))
-            verts: Array = self.body.vertices(rest, posed)[0].cpu().numpy()
-        return verts
+            translation = self._tensor(fitted.translation[[row]])
+            verts: Array = self.body.pose(levers, rotations, translation)[0].cpu().numpy()
+            return verts
 
-    def _fit_chunk(self, joints: Array, follows: Array, rest: RestBody | None) -> _FittedChunk:
-        """Fit rows together: their poses to a body at rest of a known shape, or poses and shape.
+        return pose
 
-        rest: the body of the known shape; None to fit the shape, too.
+    def _fit_chunk(self, joints: Array, follows: Array, levers: Tensor | None) -> _FittedChunk:
+        """Fit rows together: their poses to a body of a known shape, or poses and shape.
+
+        levers: of the known shape's keypoints; None to fit the shape, too.
         """
+        if levers is None:
+            first_levers = self._levers(self._average)
+        else:
+            first_levers = levers
         chunk = _FittedChunk(
             self._read_joints(joints, follows),
-            rest,
-            self._first_turns(rest or self.body.shape(self._average), joints),
+            levers,
+            self._first_turns(first_levers, joints),
             torch.zeros(len(joints), len(BONES), 3, device=self._device, requires_grad=True),
-            torch.zeros_like(self._average, requires_grad=rest is None),
+            torch.zeros_like(self._average, requires_grad=levers is None),
         )
         _minimise(functools.partial(self._loss, chunk), chunk.angles, chunk.change)
         return chunk
 
-    def _fitted_rows(self, chunk: _FittedChunk) -> list[Array]:
-        """The arrays of `FittedBodies` that have a row for each row, in its order."""
+    def _fitted_rows(self, chunk: _FittedChunk, levers: Tensor) -> list[Array]:
+        """The arrays of `FittedBodies` that have a row for each row, in its order. levers: of the
+        keypoints.
+        """
         target = chunk.target
+        named_levers = levers[:, : len(self.body.keypoint_names)]
         with torch.no_grad():
             posed = self._pose(chunk)
-            offsets = posed.keypoints[:, self._matched.keypoints] - target.points
+            offsets = posed.points - target.points
             distance = (target.translation_weights * offsets.norm(dim=-1)).sum(1)
-            named = posed.keypoints[:, : len(self.body.keypoint_names)]
+            named = self.body.pose(named_levers, posed.matrices, posed.translation)
             rotations = matrix_to_axis_angle(posed.matrices)
         tensors = (rotations, posed.translation, named, distance)
         return [tensor.cpu().numpy() for tensor in tensors]
@@ -209,20 +222,26 @@ class Fitter:
         """The parameters (6,) of the shape; the age stays as it is given."""
         return torch.where(self._is_age, self._average, self._average + chunk.change)
 
+    def _levers(self, parameters: Tensor) -> Tensor:
+        """The levers of the keypoints of a body with these parameters (6,)."""
+        return self.body.keypoint_levers(self.body.shape(parameters))
+
     def _pose(self, chunk: _FittedChunk) -> _PosedRows:
         """Pose the body as the chunk has it now, and move it as near to the target as possible."""
-        rest = chunk.rest or self.body.shape(self._parameters(chunk))
+        levers = chunk.levers
+        if levers is None:
+            levers = self._levers(self._parameters(chunk))
         matrices = axis_angle_to_matrix(chunk.angles)
         root = chunk.first_turns @ matrices[:, 0]
         matrices = torch.cat([root[:, None], matrices[:, 1:]], 1)
-        at_origin = self.body.pose(rest, matrices, root.new_zeros(1, 3))
-        keypoints = self.body.keypoints(rest, at_origin)
+        matched_levers = levers[:, self._matched.keypoints]
+        points = self.body.pose(matched_levers, matrices, root.new_zeros(1, 3))
 
         target = chunk.target
-        offsets = target.points - keypoints[:, self._matched.keypoints]
+        offsets = target.points - points
         # the weighted mean offset has the least squared distance
         translation = (target.translation_weights[..., None] * offsets).sum(1)
-        return _PosedRows(matrices, translation, keypoints + translation[:, None])
+        return _PosedRows(matrices, translation, points + translation[:, None])
 
     def _loss(self, chunk: _FittedChunk) -> Tensor:
         """Distances of the points (N, K, 3) to the target's, and priors of pose, motion and shape,
@@ -230,7 +249,7 @@ class Fitter:
         """
         target = chunk.target
         angles = chunk.angles
-        points = self._pose(chunk).keypoints[:, self._matched.keypoints]
+        points = self._pose(chunk).points
         ends = self._from_anchors(points)
         length = ends.detach().norm(dim=-1, keepdim=True)
         target_length = target.points.norm(dim=-1, keepdim=True) + 1e-6
@@ -265,14 +284,13 @@ class Fitter:
             self._tensor(follows[1:]),
         )
 
-    def _first_turns(self, rest: RestBody, joints: Array) -> Tensor:
+    def _first_turns(self, levers: Tensor, joints: Array) -> Tensor:
         """Rotations (N, 3, 3) of the root that turn the torso of the reference pose to the
-        joints'.
+        joints'. levers: of the keypoints.
         """
         identity = torch.eye(3, device=self._device).expand(1, len(BONES), 3, 3)
         with torch.no_grad():
-            posed = self.body.pose(rest, identity, identity[0, 0, :1])
-            keypoints = self.body.keypoints(rest, posed)[0].cpu().numpy()
+            keypoints = self.body.pose(levers, identity, identity[0, 0, :1])[0].cpu().numpy()
         model = keypoints[[self.body.keypoint_names.index(name) for name in TORSO]]
         model = model - model.mean(0)
         target = joints[:, [BLAZE.index(name) for name in TORSO], :3]

@@ -14,7 +14,7 @@ import hashlib
 import io
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -39,10 +39,10 @@ from pipeline.people.skeletons import BLAZE, KEYPOINTS_13, KEYPOINTS_13_OF_SPIN4
 from pipeline.show.bodies import BodyPainter, SeenBody, fit_weak_perspective
 from pipeline.show.canvas import Canvas
 from pipeline.show.clip import DEMO_MARK, PEOPLE, frames_of, rate_of
-from pipeline.show.video_file import SUFFIX, video_writer
+from pipeline.show.video_file import FOR_PAGES, SUFFIX, video_writer
 from pipeline.steps.raw_images import raw_folder
 
-VERSION: Final = 1  # raised whenever the same joints would give other bodies
+VERSION: Final = 2  # raised whenever the same joints would give other bodies
 # Raised whenever bodies.json has other keys, or the limits of grades change: 2 has grades and the
 # heights' spread.
 SUMMARY_VERSION: Final = 2
@@ -399,24 +399,32 @@ def _write_overlay(
     over them. Raises PipelineError.
     """
     painter = BodyPainter(fitter.body.faces)
+    # number of a person -> vertices of a row, from the person's first row to the last
+    poses: dict[int, Callable[[int], Array]] = {}
     rows_of_people = []
     for person in people:
         frames = person.frame_index.tolist()
         rows_of_people.append({frame: row for row, frame in enumerate(frames)})
     stop = max(map(max, rows_of_people)) + 1
     file.parent.mkdir(parents=True, exist_ok=True)
-    with video_writer(file, rate_of(source), source.size(), mark_of("bodies")) as write:
+    rate = rate_of(source)
+    with video_writer(file, rate, source.size(), mark_of("bodies"), FOR_PAGES) as write:
         for frame, image in frames_of(source, stop):
             bodies = []
             for number, person in enumerate(people):
                 row = rows_of_people[number].get(frame.index)
-                if row is None or not np.isfinite(person.camera[row]).all():
+                if row is None:
                     continue
-                verts = fitter.vertices(person.fitted, row)
-                scale, *centre = person.camera[row].tolist()
-                pixels = scale * verts[:, :2] + centre
-                depth = verts[:, 2] + image.shape[1] / scale
-                bodies.append(SeenBody(verts, pixels, depth, PEOPLE[number % len(PEOPLE)]))
+                if number not in poses:
+                    poses[number] = fitter.vertices(person.fitted)
+                if np.isfinite(person.camera[row]).all():
+                    scale, *centre = person.camera[row].tolist()
+                    verts = poses[number](row)
+                    pixels = scale * verts[:, :2] + centre
+                    depth = verts[:, 2] + image.shape[1] / scale
+                    bodies.append(SeenBody(verts, pixels, depth, PEOPLE[number % len(PEOPLE)]))
+                if row == len(person.frame_index) - 1:
+                    del poses[number]
             drawn = painter.paint(image, sorted(bodies, key=lambda body: -float(body.depth.mean())))
             Canvas(drawn).draw_caption(text)
             write(drawn)

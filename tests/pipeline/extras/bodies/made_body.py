@@ -118,7 +118,7 @@ def plant(arrays, n, parameters):
     angles[:, BONES.index("spine04"), 2] = 0.2 * torch.sin(t)
     matrices = axis_angle_to_matrix(angles)
     matrices[:, 0] = TO_CAMERA @ axis_angle_to_matrix(torch.stack([0 * t, 0 * t, t / 2], 1))
-    shown = body.keypoints(rest, body.pose(rest, matrices, torch.zeros(n, 3))).numpy()
+    shown = body.pose(body.keypoint_levers(rest), matrices, torch.zeros(n, 3)).numpy()
     blaze, own, *_ = fitting._match_points(body)
     joints = np.zeros((n, len(BLAZE), 4))
     joints[:, blaze, :3], joints[..., 3] = shown[:, own], 1

@@ -33,8 +33,9 @@ def test_a_turned_bone_carries_what_hangs_on_it(home):
     turns = axis_angle_to_matrix(
         torch.tensor([[[0, 0, np.pi / 2], [0, 0, np.pi]]], dtype=torch.float64)
     )
-    posed = body.pose(rest, turns, torch.tensor([[1.0, 2, 3]], dtype=torch.float64))
-    found = dict(zip(body.keypoint_names, body.vertices(rest, posed)[0].numpy(), strict=True))
+    move = torch.tensor([[1.0, 2, 3]], dtype=torch.float64)
+    verts = body.pose(body.vertex_levers(rest), turns, move)[0].numpy()
+    found = dict(zip(body.keypoint_names, verts, strict=True))
     elbow, wrist = 1.4 * np.array([0.35, 0, 0.25]), 1.4 * np.array([0.5, -0.05, 0.1])
     half_turn = elbow + (wrist - elbow) * [-1, -1, 1]
     for name, (x, y, z) in {
@@ -44,8 +45,11 @@ def test_a_turned_bone_carries_what_hangs_on_it(home):
     }.items():
         # the root's quarter turn
         np.testing.assert_allclose(found[name], [1 - y, 2 + x, 3 + z], atol=1e-7)
-    joints = body.keypoints(rest, posed)[0, : len(body.keypoint_names)].numpy()
-    np.testing.assert_allclose(joints, list(found.values()), atol=1e-12)
+    joints = body.pose(body.keypoint_levers(rest), turns, move)[0].numpy()
+    of_bones = len(body.keypoint_names)
+    np.testing.assert_allclose(joints[:of_bones], verts, atol=1e-12)
+    heads = dict(zip(body.bone_names, joints[of_bones:], strict=True))
+    np.testing.assert_allclose(heads["wrist.L"], found["left_wrist"], atol=1e-7)
 
 
 def test_gradients_of_joints_are_those_of_finite_differences(home):
@@ -53,7 +57,8 @@ def test_gradients_of_joints_are_those_of_finite_differences(home):
 
     def joints(parameters, angles):
         rest = body.shape(parameters)
-        return body.keypoints(rest, body.pose(rest, axis_angle_to_matrix(angles), angles[:, 0]))
+        levers = body.keypoint_levers(rest)
+        return body.pose(levers, axis_angle_to_matrix(angles), angles[:, 0])
 
     parameters = torch.tensor(
         [0.3, 0.62, 0.4, 0.55, 0.45, 0.7], dtype=torch.float64, requires_grad=True
@@ -187,7 +192,7 @@ def test_the_real_body_has_the_measures_that_the_package_computes(real):
     for bone, angle in turned.items():
         angles[1, body.bones.index(bone)] = torch.tensor(angle, dtype=torch.float64)
     move = torch.tensor([[0, 0, 0], [0.1, 0.2, 0.3]], dtype=torch.float64)
-    found = body.keypoints(rest, body.pose(rest, axis_angle_to_matrix(angles), move)).numpy()
+    found = body.pose(body.keypoint_levers(rest), axis_angle_to_matrix(angles), move).numpy()
     names = [*body.keypoint_names, *body.bone_names]
     for name, *places in (
         ("nose", (0, -0.1366, 0.6821), (0.1655, 0.0801, 0.9821)),
