@@ -77,6 +77,11 @@ COMMANDS: Final[Mapping[str, Mapping[str, CommandEntry]]] = {
             "pipeline.commands.doctor",
             "Check the raw folders: what is complete, what is missing, and how to get it.",
         ),
+        "check": CommandEntry(
+            "pipeline.show.check",
+            "Show what is read from a file of people in a clip, before anything is converted.",
+            "nothing",
+        ),
         "prepare": CommandEntry(
             "pipeline.commands.prepare",
             "Prepare a dataset or your own clips: detect missing keypoints, convert all splits, "

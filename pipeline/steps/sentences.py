@@ -21,9 +21,11 @@ from pipeline.accounting import (
 )
 from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, plain
 from pipeline.cli.text import FEW, command, count, few, first_few
+from pipeline.clips.labels.label_files import labels_of
 from pipeline.clips.listing import describe_others
 from pipeline.features.committed import IMPORTED, is_current
 from pipeline.files.pixels.clip_record import ClipRecord
+from pipeline.files.raw.files import VIDEOS
 from pipeline.steps.conversion.keep import Kind, RowsBefore, reasons_of_kind
 from pipeline.steps.conversion_record import ConversionRecord
 from pipeline.steps.extraction.plan import Why
@@ -123,6 +125,7 @@ def conversion_report(
             *document["assumed"],
             *document["unread"],
             *notes_on_videos(work, totals),
+            *check_line(work, document["rejected"]),
             *few([f"note {remark}" for remark in remarks], FEW, every),
         ],
         problems=problems,
@@ -183,6 +186,20 @@ def notes_on_videos(work: ConversionWork, totals: Any) -> Iterator[str]:
             "converted without a body model: no 3D joints. To add them, before extracting "
             f"features, delete {recipe.root}/{work.name}, then: {again}"
         )
+
+
+def check_line(work: ConversionWork, rejected: Iterable[str]) -> Iterator[str]:
+    """Yield the command that shows what is read of the keypoints of the first of the rejected
+    videos that has some, with a clip.
+    """
+    raw = work.recipe.raw
+    videos = {item.video.name: item.video for item in work.items}
+    for name in rejected:
+        labels = labels_of(raw, videos[name]) if name in videos else None
+        if labels is not None and videos[name].files[0].suffix.lower() in VIDEOS:
+            check = command("check", str(labels), str(raw / videos[name].files[0]))
+            yield f"what is read of {labels.name}: {check}"
+            return
 
 
 def rejection_problems(work: ConversionWork, rejected: Iterable[VideoAccount]) -> Iterator[str]:

@@ -26,7 +26,7 @@ import numpy as np
 from pipeline.cli.text import count
 from pipeline.clips.labels import sam_3d_body, text_files
 from pipeline.clips.labels.box_fit import check_people
-from pipeline.clips.labels.joint_orders import OrderedJoints, order_joints
+from pipeline.clips.labels.joint_orders import KnownBy, OrderedJoints, order_joints
 from pipeline.clips.labels.label_content import (
     BOXES_ALONE,
     NOT_STATED,
@@ -100,7 +100,8 @@ class Detections:
     names: Sequence[str] = ()  # names of the identities, if the file has texts
     complete: bool = False  # whether the format also lists frames without a person
     notes: Sequence[str] = ()  # messages about what was changed or not used
-    is_order_assumed: bool = False  # nothing says that the joints are in the order of `skeleton`
+    remarks: Sequence[str] = ()  # messages about every file of its format
+    order_known_by: KnownBy = KnownBy.ASSUMPTION  # that joints are in the order of `skeleton`
     in_pixels: str = ""  # as of `LabelContent`
     # frame -> (3, 3) homography from the previous frame to it
     camera: Mapping[int, Doubles] = field(default_factory=dict)
@@ -108,6 +109,12 @@ class Detections:
     bad_boxes: Mapping[str, int] = field(default_factory=dict)
     # what the file has and nobody reads: a kind, such as "joints not read" -> name -> how often
     unread: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    format: str = ""  # the name of one of `people_formats.FORMATS`
+
+    @property
+    def is_order_assumed(self) -> bool:
+        """Whether nothing says that the joints are in the order of `skeleton`."""
+        return self.order_known_by is KnownBy.ASSUMPTION
 
     @property
     def n_persons(self) -> int:
@@ -176,7 +183,8 @@ def _read(source: Source, sizes: Sizes | None, unused: Sequence[str] = ()) -> De
     people_format = format_of(source)
     content = people_format.read(source, sizes)
     content.notes.extend(f"{name} is not used: {people_format.name}'s files are" for name in unused)
-    return _assemble(source, content, people_format.orders, sizes)
+    detections = _assemble(source, content, people_format.orders, sizes)
+    return replace(detections, format=people_format.name)
 
 
 def _result_names(video: str) -> list[str]:
@@ -305,7 +313,7 @@ def _assemble(
     points = people.points
     # Two points of a person are the corners of a box, unless the file names two joints.
     are_boxes = points.shape[1] == len(CORNERS) and len(content.joints or ()) != len(CORNERS)
-    ordered = OrderedJoints(CORNERS, points)
+    ordered = OrderedJoints(CORNERS, points, known_by=KnownBy.FORMAT)
     if not are_boxes:
         ordered = order_joints(place, points, content.joints, orders, source.stated.joints)
     notes += ordered.notes
@@ -331,7 +339,8 @@ def _assemble(
         names,
         complete=content.frames is not None,
         notes=notes,
-        is_order_assumed=ordered.is_assumed,
+        remarks=content.remarks,
+        order_known_by=ordered.known_by,
         in_pixels=content.in_pixels,
         camera=content.camera,
         bad_boxes=content.bad_boxes,

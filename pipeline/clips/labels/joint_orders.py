@@ -10,6 +10,7 @@ a better fit is no proof. Whatever the order comes from, joints that cannot be i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -49,6 +50,15 @@ MIN_PERSONS: Final = 8
 UPSIDE_DOWN: Final = 0.9  # share of the people who are, which is noted
 
 
+class KnownBy(StrEnum):
+    """How the order of a file's joints is known."""
+
+    NAMES = "named in the file"
+    SETTING = "stated by a setting"
+    FORMAT = "fixed by the format"
+    ASSUMPTION = "assumed, because nothing in the file says so"
+
+
 class StatedOrder(NamedTuple):
     """What the user states about files that do not name their joints."""
 
@@ -62,8 +72,13 @@ class OrderedJoints(NamedTuple):
     skeleton: Skeleton
     points: Doubles  # (N, J, 3)
     notes: Sequence[str] = ()  # what is unusual
-    is_assumed: bool = False  # nothing says that it is this order
+    known_by: KnownBy = KnownBy.ASSUMPTION
     unread: Sequence[str] = ()  # names in the file that are not known here
+
+    @property
+    def is_assumed(self) -> bool:
+        """Whether nothing says that it is this order."""
+        return self.known_by is KnownBy.ASSUMPTION
 
 
 def order_joints(
@@ -87,10 +102,13 @@ def order_joints(
         n_joints = bodies.shape[1]
         if stated.name is not None and len(joint_names(stated.name)) != n_joints:
             raise _other_number(place, n_joints, stated)
-        order = stated.name or orders.get(n_joints)
-        ordered = OrderedJoints(order or ORDERS[n_joints][0], bodies, is_assumed=order is None)
+        ordered = OrderedJoints(ORDERS[n_joints][0], bodies)
+        if stated.name is not None:
+            ordered = OrderedJoints(stated.name, bodies, known_by=KnownBy.SETTING)
+        elif n_joints in orders:
+            ordered = OrderedJoints(orders[n_joints], bodies, known_by=KnownBy.FORMAT)
     else:
-        return OrderedJoints("coco", points)
+        return OrderedJoints("coco", points, known_by=KnownBy.FORMAT)
     if not len(points):
         return ordered
     fault = find_fault(ordered.skeleton, ordered.points, is_assumed=ordered.is_assumed)
@@ -130,7 +148,7 @@ def _joints_by_name(place: Path, points: Doubles, names: Sequence[str]) -> Order
         points = points[:, columns]
     if skeleton == joint_names("coco"):
         skeleton = "coco"
-    return OrderedJoints(skeleton, points, unread=unread)
+    return OrderedJoints(skeleton, points, known_by=KnownBy.NAMES, unread=unread)
 
 
 def _note_if_upside_down(skeleton: Skeleton, keypoints: Doubles) -> Sequence[str]:

@@ -86,6 +86,7 @@ class LabelContent:
     bad_boxes: Counter[str] = field(default_factory=Counter)  # people who are left out, by reason
     first_bad_box: RawDataError | None = None
     notes: list[str] = field(default_factory=list)  # messages about what was changed
+    remarks: list[str] = field(default_factory=list)  # messages about every file of its format
     # what the file has and nobody reads: a kind, such as "joints not read" -> name -> how often
     unread: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     in_pixels: str = ""  # advice how its tool writes pixels instead of shares of the image

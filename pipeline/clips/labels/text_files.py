@@ -420,7 +420,7 @@ def trc_content(files: Sequence[Path]) -> LabelContent:
         for frame, person in zip(frames, points, strict=True):
             if person[:, 2].any():
                 content.people.add(FoundPerson(frame, person, identity))
-    content.notes.append("joints of TRC files have no confidence: 1 where there is a joint")
+    content.remarks.append("joints of TRC files have no confidence: 1 where there is a joint")
     return content
 
 

@@ -20,6 +20,7 @@ from pipeline.settings import arguments
 from pipeline.settings.file import SettingsFile
 from pipeline.settings.schema import SECTION_TYPES
 from pipeline.settings.sections import Settings
+from tests.pipeline.datasets.by_hand import coco, standing, write_json, write_video
 
 DECIMATE = "[amass]\nresampling = decimate"
 
@@ -119,6 +120,7 @@ def test_unread_settings_are_refused(unread, raw_amass, converted, command_line,
 
 READING = {  # command -> runs that together read all that it names; plan: all but training's
     "convert": ["3dpw/train --raw {3dpw} --cache {tmp}/c", "3dpw/train --cache {tmp}/c --retry"],
+    "check": ["{tmp}/people.json {tmp}/clip.mp4"],
     "show": [
         "3dpw/train --raw {3dpw} --out {tmp}/p.html",
         "3dpw/train --cache {tmp}/c --out {tmp}/p.html",
@@ -148,6 +150,8 @@ def test_a_command_reads_only_what_it_names(
         return
     luigi_cfg("3dpw")
     penn.converted()
+    write_json(tmp_path / "people.json", coco([standing("coco", 130, 90)]))
+    write_video(tmp_path / "clip.mp4", 1)
     places = {"3dpw": embedded.raw("3dpw"), "raw": penn.raw, "penn": penn.root, "tmp": tmp_path}
     run("convert", "3dpw/train", "--raw", places["3dpw"], "--cache", tmp_path / "c")
     named, (required, used, every), check = (

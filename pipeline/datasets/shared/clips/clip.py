@@ -138,13 +138,11 @@ def clip_tracks(
     if path is not None:
         labels = _read_labels(path, video, open_clip, account, stated)
     clip = open_clip()
-    clip.require_decodable()
-    clip.require_whole()
+    _require_clip(clip, labels)
     if labels is None:
         account.reject("no_keypoints", f"{raw / video.name}: {_no_keypoints(raw, video, path)}")
         return []
 
-    _require_own_digest(labels, clip)
     record = _note_record(clip, labels, account, rules.filmed_fps)
     every = rules.bridge and labels.detections.complete
     require_frames(labels.place, clip, labels.detections.frames, account, every=every)
@@ -174,6 +172,23 @@ def clip_tracks(
             account.identity_changes[track.name] = person.identity_changes
         tracks.append(track)
     return tracks
+
+
+def read_people(
+    dataset: ClipDataset, place: Path, clip: Video, account: VideoAccount
+) -> Detections | None:
+    """Read the people of a clip from the file or folder `place`, in pixels of the clip, as
+    `clip_tracks` does. Only the clip's first frame is decoded, so that frames are not compared.
+
+    None for an empty folder. Raises RawDataError.
+    """
+    stated = dataset.stated(clip.path)
+    video = RawVideo(clip.path, (Path(clip.path),))
+    labels = _read_labels(place, video, lambda: clip, account, stated)
+    if labels is None:
+        return None
+    _require_clip(clip, labels)
+    return _fit_to_clip(labels, clip, account)
 
 
 def _complete_rules(rules: Rules, *, is_ours: bool) -> Rules:
@@ -208,7 +223,7 @@ def _read_labels(
     account.found = detections.n_persons + sum(detections.bad_boxes.values())
     for reason, n in detections.bad_boxes.items():
         account.drop(reason, n)
-    account.notes.extend(detections.notes)
+    account.notes.extend([*detections.remarks, *detections.notes])
     account.unread = {kind: dict(names) for kind, names in detections.unread.items()}
     if detections.is_order_assumed:
         account.assume(f"the joint order {detections.skeleton}", setting=stated.joints.setting)
@@ -254,9 +269,13 @@ def _no_keypoints(raw: Path, video: RawVideo, place: Path | None) -> str:
     return f"{problem}: run {DETECTORS} on it"
 
 
-def _require_own_digest(labels: _ClipDetections, clip: Video) -> None:
-    """Raise RawDataError if the digest in `info` is another clip's, or the clip cannot be read."""
-    if "clip_digest" not in labels.info:
+def _require_clip(clip: Video, labels: _ClipDetections | None) -> None:
+    """Raise RawDataError for a clip that cannot be decoded, that is cut off, or of which the digest
+    in `info` is not.
+    """
+    clip.require_decodable()
+    clip.require_whole()
+    if labels is None or "clip_digest" not in labels.info:
         return
     try:
         digest = file_digest(clip.place)

@@ -30,7 +30,7 @@ from pipeline.cli.text import count
 from pipeline.clips.labels.detections import Detections
 from pipeline.clips.labels.label_content import NOT_STATED, StatedIdentities
 from pipeline.clips.tracks.cleaning import Cleaning, clean
-from pipeline.clips.tracks.identities import used_identities
+from pipeline.clips.tracks.identities import UsedIdentities, used_identities
 from pipeline.clips.tracks.linking import SECOND, link, split_at_gaps
 from pipeline.clips.tracks.sides import put_sides_right
 from pipeline.clips.tracks.switches import find_switches
@@ -120,9 +120,8 @@ def people(
             None: gaps are counted in frames.
         fps: Ticks of the clock, or frames, a second; nan if unknown.
     """
-    detections = _apply_confidence(detections, account)
     ticks = detections.frame_index if clock is None else clock[detections.frame_index]
-    used = used_identities(detections, ticks / fps, account, rules.identities, cuts)
+    used = confident_people(detections, ticks / fps, account, rules.identities, cuts)
     detections = used.detections
     record = ClipRecord.from_dict(account.clip)
     selection = _Selection(detections.skeleton, detections.boxes_alone, rules, account, record)
@@ -163,6 +162,20 @@ def people(
 
     _note_sides(account, exchanged, n_undecided)
     _note_too_short(selection, detections)
+
+
+def confident_people(
+    detections: Detections,
+    seconds: Doubles,
+    account: VideoAccount,
+    identities: StatedIdentities,
+    cuts: Sequence[int] = (),
+) -> UsedIdentities:
+    """The people who are seen well enough, with the identities that are used, as `used_identities`
+    does. Scores become confidences, in place.
+    """
+    detections = _apply_confidence(detections, account)
+    return used_identities(detections, seconds, account, identities, cuts)
 
 
 def _note_sides(account: VideoAccount, exchanged: Sequence[str], n_undecided: int) -> None:

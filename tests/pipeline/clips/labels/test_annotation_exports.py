@@ -131,7 +131,7 @@ def test_frames_of_sports2d_are_counted_by_time(tmp_path, rate):
     j = HALPE_26.index("LAnkle")
     np.testing.assert_allclose(detections.keypoints[0][0, ankle], [*joint_px(40, j), 1])
     assert detections.keypoints[2][0, nose].tolist() == [0, 0, 0]  # missing
-    assert "joints of TRC files have no confidence: 1 where there is a joint" in detections.notes
+    assert "joints of TRC files have no confidence: 1 where there is a joint" in detections.remarks
     # the only line about a tool with more joints than are read
     assert detections.unread == {"joints not read": dict.fromkeys(("Hip", "Neck", "Head"), 14)}
 

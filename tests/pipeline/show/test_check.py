@@ -1,0 +1,254 @@
+"""`python -m pipeline check`: what is read from a file of people, and what is odd about it."""
+
+import gzip
+import importlib.util
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from pipeline.files.pixels.frames import Video
+from tests.docs.markdown import ROOT
+from tests.pipeline.clips.labels.made_detections import CASES, COCO_NAMES, coco_object, write
+from tests.pipeline.datasets.by_hand import coco, standing, write_json, write_video
+
+SIZE = (480, 360)  # px
+SHARED = ROOT.parent / "shared/data"
+MISTAKES = SHARED / "mistakes"
+needs_samples = pytest.mark.skipif(not MISTAKES.is_dir(), reason="no samples of mistakes")
+
+
+@pytest.fixture
+def clip(tmp_path):
+    """A clip `c` of the people of `made_detections`, who are not in its upper left half alone."""
+    return write_video(tmp_path / "c.mp4", 9, size=SIZE)
+
+
+@pytest.fixture
+def check(ran):
+    """The printed lines by key; those about what is odd, and about refusals, are lists."""
+
+    def check(file, clip, *options, code=0):
+        shown = ran("check", file, clip, *options, code=code).out.splitlines()
+        lines = {"odd": [], "refused": []}
+        for line in shown:
+            kind, _, text = line.removeprefix("error: ").partition(": ")
+            if line.startswith("error: "):
+                lines[kind].append(text)
+            else:
+                lines[line[:11].rstrip()] = line[11:]
+        return lines
+
+    return check
+
+
+def test_a_file_is_ten_lines(check, clip, tmp_path):
+    content = coco_object(track_id=6, tid=3)
+    content["categories"][1]["keypoints"] = [*COCO_NAMES[:-1], "Spine"]
+    for entry in content["annotations"][:-1]:
+        entry["keypoints"][3 * 3 + 2] = 0
+    write_json(tmp_path / "people.json", content)
+    assert check(tmp_path / "people.json", clip) == {
+        "odd": [],
+        "refused": [],
+        "format": "COCO's JSON: people.json",
+        "frames": "8 with people, 0 to 7; the clip has 9 by its header, 25 a second, 480 x 360 px",
+        "people": "8 detections; 1 in a frame, at most 1",
+        "joints": "16 joints, named in the file; in no frame: lear",
+        "boxes": "30 x 40 px (median), 11% of the image's height; 0 of 8 wider than high",
+        "identities": "1: 6; used",
+        "scores": "0.88 to 0.88, median 0.88; 0% below 0.3, which are not used",
+        "not read": "joints: Spine (8); keys: tid (8)",
+        "classes": "people skipped by category: car (1)",
+        # seen from the front: left joints are on the right
+        "person": "in frame 0: nose (200, 222), leye (201, 220), reye (199, 220), rear (198, 221), "
+        "lshoulder (205, 228), rshoulder (195, 228), lelbow (210, 232), relbow (190, 232), "
+        "lwrist (215, 236), rwrist (185, 236), lhip (203, 240), rhip (197, 240), lknee (204, 250), "
+        "rknee (196, 250), lankle (204, 260)",
+    }
+
+
+# the person of the other one is in the upper left half of any clip, which is noted
+@pytest.mark.parametrize("name", sorted(CASES.keys() - {"yolo pose"}))
+def test_nothing_is_odd_about_a_right_file_of_any_tool(name, check, clip, tmp_path):
+    case = CASES[name]
+    lines = check(write(tmp_path / "people", case.files), clip)
+    assert (lines["odd"], lines["refused"]) == ([], [])
+    assert lines["joints"].startswith("none") != case.joints
+    assert lines["identities"].startswith("none") == (case.who is None)
+
+
+def test_sports2ds_files_are_not_odd_without_a_confidence(check, clip, tmp_path):
+    joints = standing("coco", 200, 240)[5:, :2]
+    rows = [f"{t}\t{t / 25}" + "".join(f"\t{x + t}\t{y}\t0" for x, y in joints) for t in range(8)]
+    names = "\t".join(f"{name}\t\t" for name in COCO_NAMES[5:])
+    header = ["PathFileType\t4\tc", "DataRate", "25\t25\t8", f"Frame#\tTime\t{names}", ""]
+    file = tmp_path / "c_px_person00.trc"
+    file.write_text("\n".join([*header, *rows]))
+    lines = check(file, clip)
+    assert lines["odd"] == []
+    assert lines["scores"].endswith(
+        "; joints of TRC files have no confidence: 1 where there is a joint"
+    )
+
+
+def test_only_the_first_frame_is_decoded(check, clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(Video, "record", lambda _: pytest.fail("the clip is decoded"))
+    check(write(tmp_path / "people", CASES["coco"].files), clip)
+
+
+def test_what_convert_notes_is_odd_and_what_it_assumes_is_not(check, clip, tmp_path):
+    lines = check(write(tmp_path / "people.json", CASES["coco results"].files), clip)
+    assert lines["joints"].endswith("assumed, because nothing in the file says so")
+    write_json(tmp_path / "twice.json", CASES["coco results"].files[""] * 2)
+    assert check(tmp_path / "twice.json", clip, code=1)["odd"] == [
+        "8 detections left out: the same joints a second time"
+    ]
+
+
+@pytest.mark.parametrize(("n_frames", "code"), [(7, 1), (8, 0)])
+def test_people_behind_the_clips_end_are_odd(n_frames, code, check, tmp_path):
+    clip = write_video(tmp_path / "short.mp4", n_frames, size=SIZE)
+    file = write(tmp_path / "people.json", CASES["alphapose"].files)
+    behind = ["people up to frame 7; the clip's header states 7 frames, from 0"]
+    assert check(file, clip, code=code)["odd"] == behind * code
+
+
+def test_a_refused_file_shows_its_lines_and_the_error_of_convert(check, types, ran, tmp_path):
+    """The command is that of convert's own message."""
+    raw = tmp_path / "raw"
+    write_video(raw / "a.mp4", 60, step=0)
+    people = [standing("coco", 60, 60)[:, [1, 0, 2]] + (40, 60, 0) for _ in range(60)]
+    content = coco(people)
+    for entry in content["annotations"]:
+        entry["bbox"] = [50, 5, 30, 60]
+    write_json(raw / "keypoints/a.mp4.json", content)
+    shown = types("convert videos/train --raw RAW --cache CACHE", code=1)
+    command = re.search(r"what is read of a\.mp4\.json: \S+ -m pipeline (check \S+ \S+)", shown)[1]
+    refused = check(*shlex.split(command)[1:], code=2)
+    assert refused["people"] == "60 detections; 1 in a frame, at most 1"
+    assert len(refused["refused"]) == 1
+    assert refused["refused"][0].partition(" ")[2] in shown
+    assert "expected" in ran("check", tmp_path / "none.json", raw / "a.mp4", code=2).err
+
+
+def test_settings_state_what_a_file_does_not(check, clip, tmp_path):
+    boxes = write(tmp_path / "boxes.txt", CASES["mot truth"].files)
+    assert check(boxes, clip)["people"].startswith("8 detections")
+    both = check(boxes, clip, "--set", "videos.people_classes=1, 3")
+    assert both["people"].startswith("16 detections")
+    file = write(tmp_path / "people.json", CASES["alphapose"].files)
+    options = ("--set", "videos.joints=coco", "--set", "videos.identities=link")
+    stated = check(file, clip, *options)
+    assert stated["joints"].endswith("stated by a setting")
+    assert stated["identities"] == "1: 4; not used"
+
+
+def test_boxes_and_files_without_a_person_have_lines(check, clip, tmp_path):
+    lines = check(write(tmp_path / "boxes.txt", CASES["mot"].files), clip)
+    assert lines["person"] == (
+        "in frame 0: upper left corner (180, 200), lower right corner (220, 280)"
+    )
+    write_json(tmp_path / "nobody.json", coco_object() | {"annotations": []})
+    lines = check(tmp_path / "nobody.json", clip, code=1)
+    assert lines["odd"] == ["nobody.json has no person in any frame"]
+    assert lines["people"] == "none"
+
+
+# --------------------------------------------------------------------------------------------------
+# samples: people of OpenPose's example
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+    """Clips of the samples, and the right file of `crowd.mp4`."""
+    folder = tmp_path_factory.mktemp("samples")
+    words = [MISTAKES / "crowd.py", SHARED / "openpose/video.avi", folder / "crowd.mp4"]
+    subprocess.run([sys.executable, *words], check=True)
+    write_video(folder / "meet.mp4", 180, fps=30, size=(640, 480), step=0)
+    write_video(folder / "cvat.mp4", 60, fps=30, size=(640, 480), step=0)
+    right = json.loads(gzip.decompress((MISTAKES / "N_typo/crowd.mp4.json.gz").read_bytes()))
+    names = right["categories"][0]["keypoints"]
+    right["categories"][0]["keypoints"] = [name.replace("sholder", "shoulder") for name in names]
+    write_json(folder / "right.json", right)
+    shutil.copytree(MISTAKES, folder / "mistakes")
+    for file in (folder / "mistakes").glob("*/*.gz"):
+        file.with_suffix("").write_bytes(gzip.decompress(file.read_bytes()))
+    return folder
+
+
+def everybody_twice(people):
+    copies = []
+    for entry in people["annotations"]:
+        points = np.add(np.reshape(entry["keypoints"], (-1, 3)), (2, 2, 0))
+        more = {"id": 10_000 + entry["id"], "track_id": 1_000 + entry["track_id"]}
+        more["bbox"] = [entry["bbox"][0] + 2, entry["bbox"][1] + 2, *entry["bbox"][2:]]
+        copies.append(entry | more | {"keypoints": points.ravel().tolist()})
+    people["annotations"] += copies
+    return people
+
+
+def pose_in_place_of_keypoints(people):
+    frames = {image["id"]: image["frame_index"] for image in people["images"]}
+    return [
+        {
+            "image_id": f"{frames[entry['image_id']]:06d}.jpg",
+            "category_id": 1,
+            "bbox": entry["bbox"],
+            "pose": entry["keypoints"],
+            "score": 2.5,
+        }
+        for entry in people["annotations"]
+    ]
+
+
+def people_who_meet(**more):
+    spec = importlib.util.spec_from_file_location("meet", MISTAKES / "meet.py")
+    meet = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(meet)
+    return meet.coco([*meet.frames()], **more)
+
+
+# file, or what makes it of the right one; clip; exit code; the line that shows the mistake; words
+WRONG = [
+    ("N_body_names_shifted/crowd.mp4.json", "crowd", 0, "person", "leye (665, 179)"),  # the nose
+    ("N_sideorder/crowd.mp4.json", "crowd", 0, "person", "lhip (735, 253)"),  # the right elbow
+    ("D2_mot_xyah/crowd.txt", "crowd", 0, "boxes", "0 x 163 px"),
+    ("D2_csv_wh_swapped/crowd.csv", "crowd", 1, "boxes", "526 of 527 wider than high"),
+    ("D2_csv_percent/crowd.csv", "crowd", 1, "odd", "nobody reaches beyond 9% of the image"),
+    ("cvat_mot/gt.txt", "cvat", 1, "classes", "car (60)"),
+    ("corners/keypoints.csv", "cvat", 0, "boxes", "190 x 230 px (median), 48%"),
+    (everybody_twice, "crowd", 0, "people", "14 in a frame, at most 20"),
+    (pose_in_place_of_keypoints, "crowd", 0, "not read", "keys: pose (527)"),
+]
+
+
+@needs_samples
+@pytest.mark.parametrize(("file", "clip", "code", "key", "words"), WRONG)
+def test_a_line_shows_the_mistake(file, clip, code, key, words, samples, check, tmp_path):
+    if callable(file):
+        write_json(tmp_path / "made.json", file(json.loads((samples / "right.json").read_text())))
+        file = tmp_path / "made.json"
+    lines = check(samples / "mistakes" / file, samples / f"{clip}.mp4", code=code)
+    assert words in str(lines[key])
+
+
+@needs_samples
+def test_a_misspelt_joint_is_refused(samples, ran):
+    file = samples / "mistakes/N_typo/crowd.mp4.json"
+    assert "left_sholder" in ran("check", file, samples / "crowd.mp4", code=2).err
+
+
+@needs_samples
+def test_nothing_is_odd_about_the_right_samples(samples, check, tmp_path):
+    openpose = check(SHARED / "openpose/json", samples / "crowd.mp4")
+    assert openpose["format"] == "OpenPose: json"
+    assert check(samples / "right.json", samples / "crowd.mp4")["identities"].endswith("; used")
+    for more in ({}, {"identity": lambda person: {"attributes": {"object_id": person}}}):
+        write_json(tmp_path / "meet.json", people_who_meet(**more))
+        assert check(tmp_path / "meet.json", samples / "meet.mp4")["identities"] == "2: 1, 2; used"
