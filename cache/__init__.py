@@ -42,6 +42,7 @@ from cache.write.removal import delete_stream, invalidate
 from cache.write.split_writer import SplitWriter
 from cache.write.stream_shards import StreamShards
 from cache.write.stream_writer import StreamWriter
+from cache.write.tags import delete_tag, tag
 
 if TYPE_CHECKING:
     import torch
@@ -64,6 +65,8 @@ __all__ += ["check_track", "fingerprint"]
 # copies and removal
 __all__ += ["Copied", "copy_split"]
 __all__ += ["Collected", "delete_stream", "finish_commits", "gc", "invalidate"]
+# states that have a name
+__all__ += ["delete_tag", "tag"]
 # checks of what is stored
 __all__ += ["Damage", "Repaired", "VerifyReport", "content_digest", "repair", "verify"]
 # format

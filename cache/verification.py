@@ -259,7 +259,7 @@ class _PlaceCheck:
                 unnamed.append(key)
         if unnamed:
             files = f"{len(unnamed)} files or folders that no manifest names, first {unnamed[0]}"
-            self._note(place.manifest_folder, f"{files}; `gc` removes them")
+            self._note(place.manifest_folder, f"{files}; `gc` removes those that no tag needs")
         if commit is not None:
             linked = {key for key in commit.metadata() if self._is_linked(key)}
             self._is_linked(place.manifest)

@@ -119,6 +119,11 @@ COMMANDS: Final[Mapping[str, Mapping[str, CommandEntry]]] = {
             "removed videos.",
             "own",
         ),
+        "tag": CommandEntry(
+            "pipeline.commands.tag",
+            "Give the current state of a cache a name, by which it stays readable.",
+            "own",
+        ),
         "bodies": CommandEntry(
             "pipeline.extras.bodies.commands.bodies",
             "Fit a body without SMPL to a stream of joints in metres: one NPZ file per person, "

@@ -263,7 +263,7 @@ class Commit:
         title = place.split
         if place.stream is not None:
             title += f", stream {place.stream!r}"
-        return CacheChanged(f"{home}: {why}. To read {title} on, open it again")
+        return CacheChanged(f"{home}: {why}. To read {title} on, open it again; a tag has lost it")
 
     def _replaced_at(self) -> str:
         """When the first commit after this one was made, by the notes of the last commits."""

@@ -8,8 +8,8 @@ and streams, under the keys that they had in the cache:
     3dpw/train/features/resnet50/manifest.json
 
 `FeatureCache(root, pin)` opens them: it reads the shards that they name from the cache. Later
-commits do not touch these, and `gc` leaves the shards of the pins that it is told of. A stream's
-shards are nevertheless lost if they are computed again, and all if a split is made anew:
+commits do not touch these, and `gc` leaves the shards of tags, and of the pins that it is told of.
+A stream's shards are nevertheless lost if they are computed again, and all if a split is made anew:
 `find_missing` finds these.
 """
 
@@ -29,21 +29,22 @@ from cache.storage.base import Store
 def write_pin(pin: Store, commits: Collection[Commit]) -> None:
     """Write a pin of these commits of splits and streams, as they are in the cache.
 
-    Raises CacheChanged if one of them is not the current one any more: `gc` may have removed its
-    files before it could see the pin. Open the splits again then, and write their pin.
+    Raises CacheChanged if one of them is not the current one any more, or its pin is gone: `gc` may
+    have removed its files before it could see the new pin. Open the splits again then, and write
+    their pin.
     """
     for commit in commits:
         place = commit.place
         files = {place.manifest: json_file(commit.manifest)}
         if place.stream is None:
             key = commit.tables_key
-            tables = place.store.read_many([key]).get(key)
+            tables = place.home.read_many([key]).get(key)
             if tables is None:
                 raise commit.changed_error(unreadable=place.store.location(key))
             files = {key: bytes(tables), **files}
         pin.put_small(files, "")
     for commit in commits:
-        if not commit.is_current():
+        if commit.place.home.etag(commit.place.manifest) != commit.etag:
             raise commit.changed_error()
 
 

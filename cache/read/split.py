@@ -27,6 +27,7 @@ from cache.format.layout import HAS_VALUE, MANIFEST
 from cache.format.listing import listed_splits, refuse_missing, refuse_unmounted
 from cache.format.manifest import Commit, has_unfinished_commit
 from cache.format.place import Place
+from cache.format.tags import find_tag
 from cache.format.track_tables import TrackTable, VideoTable
 from cache.read.batches import Batch, StreamFields
 from cache.read.open_split import DEFAULT_STREAM, TRACK_FIELDS, DefaultStream, OpenSplit
@@ -47,15 +48,20 @@ if TYPE_CHECKING:
     import zarr
 
 
-def open(root: Root) -> FeatureCache:  # noqa: A001  it reads as cache.open
-    """Open a cache for reading. `root`: a folder, or a URL such as s3://bucket/prefix. A later
-    change of the current folder has no effect.
+def open(root: Root, at: str | None = None) -> FeatureCache:  # noqa: A001  it reads as cache.open
+    """Open a cache for reading. A later change of the current folder has no effect.
 
-    Raises CacheError if there is no cache.
+    Args:
+        root: a folder, or a URL such as s3://bucket/prefix.
+        at: name of a tag (`cache.tag`): read the splits and streams as they were when it was made.
+
+    Raises CacheError if there is no cache, and if it has no such tag.
     """
     store = require_cache(root)
     folder = store.folder()
-    return FeatureCache(store.root if folder is None else folder.absolute())
+    if folder is not None:
+        store = store_at(folder.absolute())
+    return FeatureCache(store, None if at is None else find_tag(store, at))
 
 
 def require_cache(root: Root) -> Store:
@@ -101,7 +107,7 @@ class FeatureCache(Mapping[str, "Split"]):
     of the pin, with the shards of this cache.
     """
 
-    def __init__(self, root: Root, pin: Root | None = None) -> None:
+    def __init__(self, root: Root | Store, pin: Root | Store | None = None) -> None:
         self.store = store_at(root)
         self.root = self.store.root
         self.pin = None if pin is None else store_at(pin)

@@ -32,7 +32,7 @@ _OWN: Final = re.compile(
         c(/[0-9]+)+                                 # a shard
         | (zarr|manifest|provenance|unused)\.json   # the small files beside shards
         | \.[^/]+\.tmp                              # a temporary file
-        | \.(writing|commit)/.*                     # all in a writer's folder
+        | \.(writing|commit|tags)/.*                # all in a writer's folder, and of tags
     )
     """,
     re.VERBOSE,

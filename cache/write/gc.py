@@ -40,6 +40,7 @@ from cache.format.layout import UNUSED, json_file
 from cache.format.listing import missing_error, unmounted_folder, update_list
 from cache.format.manifest import Commit, lost_manifest
 from cache.format.place import Place
+from cache.format.tags import tag_pins
 from cache.read.split import FeatureCache, require_cache
 from cache.storage import store_at
 from cache.storage.base import Lock, Root, Store, is_own_file
@@ -85,8 +86,8 @@ def gc(
         unused_for: note what is found, and remove only what every call has found for this many
             seconds.
         now: seconds since 1970 (default: the clock), for tests.
-        pins: folders or URLs of the pins whose shards stay. Asked again under each lock, as a pin
-            may have been written meanwhile.
+        pins: folders or URLs of the pins whose shards stay, beside those of tags. Asked again under
+            each lock, as a pin may have been written meanwhile.
 
     Raises CacheError when there is no cache. Splits and streams with a writer are skipped and
     reported.
@@ -219,15 +220,15 @@ class _Sweep:
         Raises CacheError for a damaged one: then nothing tells which files it needs.
         """
         named = commit.manifest["shards"]
-        for pin in self.pins():
-            pinned = Commit.load_manifest(replace(commit.place, pin=store_at(pin)))
+        for pin in (*map(store_at, self.pins()), *tag_pins(self.store)):
+            pinned = Commit.load_manifest(replace(commit.place, pin=pin))
             n_files = 0
             if pinned is not None:
                 for name, records in pinned.manifest["shards"].items():
                     n_files += len(records.keys() - named.get(name, {}))
             if pinned is not None and n_files:
                 home = self.store.location(commit.place.manifest_folder)
-                self.collected.skipped.append(f"{home}: {n_files} files that {pin} needs")
+                self.collected.skipped.append(f"{home}: {n_files} files that {pin.root} needs")
                 yield pinned
 
     def _unused_since(self, key: str, files: Collection[str], noted: Mapping[str, float]) -> float:

@@ -17,6 +17,7 @@ from cache.format.manifest import (
     shards_entry,
 )
 from cache.format.place import Place
+from cache.format.tags import refuse_tagged
 from cache.storage import store_at
 from cache.storage.base import Root
 from cache.write.base import publish
@@ -25,7 +26,7 @@ from cache.write.parts import refuse_running_parts
 
 def delete_stream(root: Root, split: str, stream: str) -> None:
     """Delete a stream if it exists, committed or not. Raises CacheError if its disk seems to be
-    unmounted, and Busy if it has a running writer.
+    unmounted, and if a tag has it; Busy if it has a running writer.
     """
     layout.check_names(split, stream)
     store = store_at(root)
@@ -38,6 +39,7 @@ def delete_stream(root: Root, split: str, stream: str) -> None:
         return
     with store.lock(place.writing):
         refuse_running_parts(store, place.writing)
+        refuse_tagged(place)
         # Without the manifest, no reader finds the stream. Without its zarr.json, the missing
         # manifest is not reported as lost.
         store.remove([place.manifest, f"{place.manifest_folder}/zarr.json"])

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Final, NamedTuple
 import numpy as np
 
 import cache
+from cache.format.tags import refuse_tagged
 from pipeline.cli.progress import Progress, silent
 from pipeline.errors import PipelineError
 from pipeline.extras.exchange.matching import BY_NAMES, NO_FILE_ROW, GivenArray, Match
@@ -94,6 +95,7 @@ def import_array(
         source["rows_digest"] = match.digest
     pixels = _leave_out(match, split, replaced)
     if earlier.manifest and not is_same_origin:
+        refuse_tagged(split.place(stream))
         cache.invalidate(root, name, stream, split.open_stream(stream).shards)
 
     plan = cache.fingerprint(identity | source)

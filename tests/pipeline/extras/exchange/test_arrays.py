@@ -346,6 +346,18 @@ def test_an_imported_stream_is_never_extracted_extended_or_mixed(root, tmp_path)
         imported(root, tmp_path / "x.npy", "computed")
 
 
+def test_another_file_does_not_replace_a_stream_that_a_tag_needs(root, tmp_path):
+    np.save(tmp_path / "x.npy", X)
+    imported(root, tmp_path / "x.npy")
+    cache.tag(root, "cvpr")
+    imported(root, tmp_path / "x.npy")  # the same: nothing is replaced
+    np.save(tmp_path / "x.npy", X + 1)
+    with pytest.raises(cache.CacheError, match=rf"tags/cvpr/{NAME}/features/mine.* --delete"):
+        imported(root, tmp_path / "x.npy")
+    assert_array_equal(stored(root), X.reshape(N, 6))
+    imported(root, tmp_path / "x.npy", "new")
+
+
 def test_the_command_imports_and_others_know_the_stream(penn, tmp_path, types, command_line):
     penn.converted()
     frames = penn.rows("frame_index")
