@@ -6,7 +6,7 @@ import functools
 import multiprocessing
 import time
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, Final
 
@@ -33,6 +33,8 @@ plain = functools.partial(console.plain, keep="\n\t")  # text without control se
 PAGE_INTERVAL: Final = 1.0  # s; each update of Luigi's page is a request to its server
 
 complete_tasks: set[str] = set()  # ids of complete tasks, within this process
+# what to do once all tasks of a command are complete: id of a task -> function
+at_success: dict[str, Callable[[], None]] = {}
 
 
 def say(verb: str, what: str, detail: str = "", *, mark: str = console.DONE) -> None:

@@ -51,7 +51,7 @@ from pipeline.files.raw import is_stand_in
 from pipeline.processes.software import package_version
 from pipeline.settings.file import LUIGI, parse_overrides, settings_file
 from pipeline.settings.sections import Settings
-from tasks.base import UP_TO_DATE, USER_ERRORS, PipelineTask, fact, plain
+from tasks.base import UP_TO_DATE, USER_ERRORS, PipelineTask, at_success, fact, plain
 from tasks.settings import end, settings
 
 EXIT_CODES: Final = {
@@ -362,6 +362,9 @@ def _exit(code: int) -> NoReturn:
         code = 2
     if _n_failed.value:
         console.err.print(f"  {WORK_KEPT}")
+    if not code:
+        for end_task in at_success.values():
+            end_task()
     end_run(code, _n_failed.value)
     sys.exit(code)
 

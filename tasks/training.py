@@ -24,12 +24,13 @@ from luigi.task_register import Register
 
 import cache
 from pipeline import plug_ins
+from pipeline.cli import console
 from pipeline.cli.text import count
 from pipeline.errors import ConfigError, DataError
 from pipeline.features.spec import StreamSpec
 from pipeline.settings.sections import stream_of
 from pipeline.steps.recipe import Recipe
-from tasks.base import PipelineTask
+from tasks.base import UP_TO_DATE, PipelineTask, at_success, warn
 from tasks.data import NETWORK, Convert, Data, Extract
 from tasks.results import RunMetrics
 from tasks.settings import settings
@@ -66,7 +67,25 @@ class _TrainingTask(PipelineTask):
         """
 
     def up_to_date(self) -> bool:
+        at_success[self.task_id] = self._end
         return runs.is_complete(self.config())
+
+    def _end(self) -> None:
+        """End the command that the run is the result of."""
+        config = self.config()
+        changes = runs.later_changes(config, runs.open_run(config))
+        if changes:
+            warn(f"{self.what}: {changes}. The next command trains on the current data.")
+        runs.close(config)
+
+    def run(self) -> None:
+        """Train, unless a killed command has finished the training: Luigi has asked before `Data`
+        was complete.
+        """
+        if self.up_to_date():
+            self.say(UP_TO_DATE, mark=console.IDLE)
+        else:
+            super().run()
 
     def say_finished(self, results: Sequence[str]) -> None:
         """Print the line of a finished training, with its results."""

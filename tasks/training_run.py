@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Final
 
@@ -49,9 +49,8 @@ class TrainingView:
         if done == total:
             fact("features", where)
 
-    def show_growth(self, splits: Sequence[str], fingerprint: str) -> None:
-        begun = f"This training goes on with the rows that it began with (run {fingerprint})"
-        warn(f"{', '.join(splits)}: the cache has grown. {begun}.")
+    def show_growth(self, text: str) -> None:
+        warn(text)
 
     def show_step(self, progress: TrainingProgress, loss: float | None) -> None:
         """Show the step's loss, and warn if it is an outlier."""

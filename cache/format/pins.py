@@ -11,12 +11,18 @@ and streams, under the keys that they had in the cache:
 commits do not touch these, and `gc` leaves the shards of tags, and of the pins that it is told of.
 A stream's shards are nevertheless lost if they are computed again, and all if a split is made anew:
 `find_missing` finds these.
+
+A training has a pin in its folder, `<runs>/<run>/pin-<...>`, and renews its time whenever it saves
+its state.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Final
 
 from cache.format.folders import possible_splits, stream_folders
 from cache.format.layout import json_file
@@ -24,6 +30,19 @@ from cache.format.manifest import Commit
 from cache.format.place import Place
 from cache.format.shard import ShardFile
 from cache.storage.base import Store
+
+PIN: Final = "pin-"  # prefix of a pin's name in the folder of a run
+LIFETIME: Final = 30  # days since it was renewed, after which the pin of a run counts no more
+
+
+def is_live(pin: Path) -> bool:
+    """Whether the pin of a run still counts."""
+    return time.time() - pin.stat().st_mtime < LIFETIME * 86400
+
+
+def pins_of_runs(runs: Path) -> list[Path]:
+    """The pins that count, of all runs in a folder."""
+    return [pin for pin in runs.glob(f"*/{PIN}*") if is_live(pin)]
 
 
 def write_pin(pin: Store, commits: Collection[Commit]) -> None:
@@ -72,15 +91,11 @@ def find_missing(commit: Commit) -> list[ShardFile]:
     if current is None:
         return commit.shard_files()
     missing = []
-    sizes: dict[str, dict[str, int]] = {}  # of files by key, of arrays with shards to look for
     for file in commit.shard_files():
         record = current.manifest["shards"].get(file.array, {}).get(str(file.number))
+        is_there = record == file.record
         if record is None and place.stream is None:  # no other shard of a split gets its number
-            if file.array not in sizes:
-                sizes[file.array] = place.store.file_sizes(place.array_key(file.array))
-            is_there = file.key in sizes[file.array]
-        else:
-            is_there = record == file.record
+            is_there = place.store.exists(file.key)
         if not is_there:
             missing.append(file)
     return missing

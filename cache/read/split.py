@@ -112,6 +112,7 @@ class FeatureCache(Mapping[str, "Split"]):
         self.root = self.store.root
         self.pin = None if pin is None else store_at(pin)
         self._home = self.pin or self.store  # of the manifests
+        self._roots = (self.root, self._home.root)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -158,10 +159,6 @@ class FeatureCache(Mapping[str, "Split"]):
 
     def __hash__(self) -> int:
         return hash(self._roots)
-
-    @property
-    def _roots(self) -> tuple[Root, Root]:
-        return self.root, self._home.root
 
     def __contains__(self, name: object) -> bool:
         if not isinstance(name, str):

@@ -6,15 +6,17 @@ import argparse
 from typing import Final
 
 import cache
+from cache.format.pins import pins_of_runs
 from pipeline.cli.command_line import Command, json_option, whole
 from pipeline.cli.console import DOUBT, IDLE, CommandResult, print_result
 from pipeline.cli.text import count, size
-from pipeline.settings.arguments import cache_option
+from pipeline.settings.arguments import cache_option, from_settings
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     cache_option(sub)
+    from_settings(sub, runs="paths.runs")  # no option
     add("--dry-run", action="store_true", help="List what would be deleted, and stop")
     add("--unfinished", action="store_true", help="Also delete checkpoints of unfinished runs")
     help_ = "Leave younger files (default: 0; in an object store, one day)"
@@ -32,6 +34,7 @@ def _run(args: argparse.Namespace) -> int:
         unfinished=args.unfinished,
         older_than=args.older_than,
         unused_for=args.unused_for * 86400,
+        pins=lambda: pins_of_runs(args.runs) if args.runs else [],
     )
     result = CommandResult(
         {

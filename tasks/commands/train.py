@@ -72,7 +72,7 @@ def _config(args: argparse.Namespace) -> VideoConfig:
 
 def _warn_of_missing_rows(config: VideoConfig) -> None:
     """Warn of rows without features, which are not trained on."""
-    for name, split in runs.open_splits(config).items():
+    for name, split in runs.open_run(config).items():
         for stream in config.streams.get(name, ()):
             n_rows = MissingRows.find(split, stream).rows
             if n_rows:

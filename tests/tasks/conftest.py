@@ -262,6 +262,7 @@ def forget():
     luigi_command._introduce.cache_clear()
     luigi_command.reported.clear()
     base.complete_tasks.clear()
+    base.at_success.clear()
     getattr(plug_ins._entry_points, "cache_clear", lambda: None)()
 
 

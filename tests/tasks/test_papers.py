@@ -37,7 +37,7 @@ def real(tmp_path, monkeypatch, within):
         (tmp_path / "body" / f"SMPLX_{gender}.npz").touch()
     (tmp_path / "spin.pt").touch()
     replace_network(monkeypatch)
-    monkeypatch.setattr(runs, "open_splits", lambda config: {})
+    monkeypatch.setattr(runs, "open_splits", lambda config, pin=None: {})
     monkeypatch.setattr(training, "run", lambda config, progress: config.runs / config.name)
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -80,7 +80,6 @@ class MemorySplit:
     """
 
     name, columns = "memory/test", ("kp_2d", "pose", "betas", "has_smpl")
-    is_old = False
 
     def __init__(
         self, seed, lengths, *, joints=49, with_3d=True, gaps=(), stand_in=True, lacking=()
@@ -113,9 +112,6 @@ class MemorySplit:
             "w_smpl": weight.copy(),
             "valid": np.ones(n, np.float32),
         }
-
-    def has_later_commit(self):
-        return self.is_old
 
     def track_of(self, rows):
         return np.searchsorted([track.stop for track in self.tracks], rows, side="right")

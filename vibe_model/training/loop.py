@@ -12,8 +12,9 @@ names that epoch: best.pt and last.pt never disagree, whenever a run is killed.
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -22,9 +23,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar
 
 import torch
 
-from cache import CacheError
+from cache import CacheError, store_at
+from cache.format.pins import LIFETIME, find_missing, pinned_commits
 from cache.storage.writer_lock import WriterLock
-from pipeline.errors import CheckpointError, TrainingDiverged
+from pipeline.errors import CheckpointError, DataError, TrainingDiverged
 from vibe_model import runs
 from vibe_model.checkpoints import Checkpoint
 from vibe_model.files import replace_file, write_json
@@ -69,8 +71,8 @@ class TrainingObserver(Protocol):
         where: the place of features, or why they are not in memory. Not called with hold = none.
         """
 
-    def show_growth(self, splits: Sequence[str], fingerprint: str) -> None:
-        """Show, before an epoch, that splits have later commits, which this run does not read."""
+    def show_growth(self, text: str) -> None:
+        """Show, before an epoch, that the cache has later commits, which this run does not read."""
 
     def show_step(self, progress: TrainingProgress, loss: float | None) -> None:
         """Show a step. loss: the weighted sum of its terms; None: the step was skipped."""
@@ -88,20 +90,29 @@ def run_once(config: RunConfig, prepare: Prepare, *, processes: int = 1) -> Path
     """Train, or resume training, unless the run is finished. Returns the run's folder.
 
     prepare: Checks the open splits before anything is written, and returns a function that makes
-    the run. processes: As for `ProcessGroup.join`. Raises DataError for missing splits, CacheError
-    if another process trains in the same folder, and as `TrainingLoop.carry_out` does.
+    the run. processes: As for `ProcessGroup.join`. Raises DataError for missing splits and files,
+    CacheError if another process trains in the same folder, and as `TrainingLoop.carry_out` does.
     """
-    splits = runs.open_splits(config)
+    splits = runs.open_run(config)
     folder = runs.run_folder(config, splits)
+    if runs.is_finished(folder):  # of an earlier command: this one trains on the current data
+        splits = runs.open_splits(config)
+        folder = runs.run_folder(config, splits)
     # Several processes decide together, below: they must reach the same decision.
     if runs.is_finished(folder) and ProcessGroup.launched_size() == 1:
         return folder
     make = prepare(splits)
-    joined = ProcessGroup.join(config.device, processes)
-    with joined as group, _exclusive(folder, group, config.threads):
-        if group.from_first(runs.is_finished(folder)):
-            return folder  # another process has finished it meanwhile
-        return make(group).carry_out()
+    with ProcessGroup.join(config.device, processes) as group:
+        folder = group.from_first(folder)  # the others may have seen a later commit
+        with _exclusive(folder, group, config.threads):
+            if group.from_first(runs.is_finished(folder)):
+                return folder  # another process has finished it meanwhile
+            if group.from_first(not group.leads or runs.keep_data(config, splits, folder)):
+                # in place: `make` has these splits
+                splits |= runs.open_splits(config, runs.pin_of(config, folder))
+                _require_shards(config, folder)
+                return make(group).carry_out()
+    return run_once(config, prepare, processes=processes)  # on the rows of the later commit
 
 
 class TrainingLoop(ABC):
@@ -189,6 +200,7 @@ class TrainingLoop(ABC):
                 Curves(log, first_step=state.step + 1, windows=config.batch_size) as curves,
             ):
                 if not state.step:
+                    self._show_old_runs()
                     scores = [f"validation/{split}/{self.score}" for split in config.validation]
                     curves.settings(config.as_dict(), scores)
                     if log:
@@ -216,14 +228,25 @@ class TrainingLoop(ABC):
                 "need the same [paths] runs: put it where every machine sees it."
             )
 
+    def _show_old_runs(self) -> None:
+        for folder in runs.old_runs(self.config):
+            if self._observer is not None:
+                text = (
+                    f"{folder}: nothing was saved there for {LIFETIME} days: training begins anew"
+                )
+                self._observer.show_growth(text)
+
     def _show_growth(self) -> None:
         """Show once that there are later commits."""
         if self._observer is None or self._has_shown_growth:
             return
         with suppress(CacheError, OSError):  # a store that does not answer: reading reports it
-            grown = [name for name, split in self.splits.items() if split.has_later_commit()]
-            if grown:
-                self._observer.show_growth(grown, self.fingerprint)
+            changes = runs.later_changes(self.config, self.splits)
+            if changes:
+                self._observer.show_growth(
+                    f"{changes}. This training goes on with the data that it began with. To train "
+                    f"on the current data, end it, and move {self.folder} away."
+                )
                 self._has_shown_growth = True
 
     def _train_epoch(self, epoch: int, batches: Iterator[TrainingBatch], curves: Curves) -> None:
@@ -305,6 +328,7 @@ class TrainingLoop(ABC):
         if self.group.leads:
             curves.flush()  # first: a resumed run does not log again the steps before its state
             _save(self.folder / runs.LAST, {**self.identity, **self.trainer.state_dict()})
+            os.utime(runs.pin_of(self.config, self.folder))  # it counts from now on
 
     def _give_up(self, curves: Curves) -> None:
         """Save the state, and raise TrainingDiverged."""
@@ -350,6 +374,21 @@ def _saved_state(last: Path, identity: Mapping[str, Any]) -> Mapping[str, Any]:
             f"the same numbers: give it another name, or move {last.parent} away."
         )
     return saved
+
+
+def _require_shards(config: RunConfig, folder: Path) -> None:
+    """Raise DataError if the cache has no longer all files of a run's data."""
+    pin = store_at(runs.pin_of(config, folder))
+    lost = list[str]()
+    for commit in pinned_commits(store_at(config.cache), pin):
+        lost += [file.key for file in find_missing(commit)]
+    if lost:
+        step = Checkpoint.read(folder / runs.LAST).content["training"]["step"]
+        raise DataError(
+            f"{folder}: this training stands at step {step:,}, but {config.cache} has no longer "
+            f"{len(lost)} files of the data that it began with, first {lost[0]}: `gc` removed "
+            "them, or they were written again. Move the folder away to begin anew."
+        )
 
 
 @contextmanager

@@ -18,7 +18,6 @@ from torch.testing import assert_close
 from cache import CacheError
 from cache.storage.writer_lock import WriterLock
 from pipeline.errors import CheckpointError, ConfigError, DataError, StandInMixed, TrainingDiverged
-from tasks.training_run import TrainingView
 from tests.results import read_file
 from tests.trees import everything
 from tests.vibe_model.builders import TinyBody, small_vibe
@@ -320,26 +319,6 @@ def test_a_damaged_or_foreign_state_is_refused(
     assert name == "best.pt" or (folder / "config.json").read_text() == "{}", (
         "of a run that was not resumed"
     )
-
-
-# ------------------------------------------------------------------------------------------------
-# a cache that grows
-
-
-@quickly_vibe
-def test_a_cache_that_grows_is_told_once_at_the_next_epoch(kind, config, run, splits, capsys):
-    lines, view = [], TrainingView(lambda *_: None, "VIBE")
-
-    def grow(progress, _):
-        splits["m/train"].is_old = progress.n_done >= 2
-
-    observer = Observer(grow, lambda progress, *_: lines.append(progress.epoch))
-    observer.show_growth = lambda *what: (lines.append("grown"), view.show_growth(*what))
-    folder = run(replace(config, epochs=3), progress=observer)
-    assert lines == [0, "grown", 1, 2]
-    told = capsys.readouterr().out.split()
-    assert told[:2] == ["!", "m/train:"]
-    assert folder.name.rpartition("-")[2] in " ".join(told)
 
 
 # --------------------------------------------------------------------------------------------------

@@ -14,8 +14,7 @@ from pipeline.errors import DataError, StandInMixed
 from pipeline.people.skeletons import KEYPOINTS_13, joint_names
 from tests.results import read_file
 from tests.vibe_model.builders import MemorySplit, TinyBody
-from tests.vibe_model.training.tiny_runs import assert_same_run, killed_at
-from vibe_model import runs
+from tests.vibe_model.training.tiny_runs import assert_same_run, killed_at, without_files
 from vibe_model.metrics import normalise_13, np_mpjpe
 from vibe_model.part_dynamics.config import PRESETS
 from vibe_model.part_dynamics.pr_vipe import retrieval, training
@@ -53,7 +52,7 @@ def splits(monkeypatch):
         "h36m/train": filmed(4),
         "h36m/val": filmed(5),
     }
-    monkeypatch.setattr(runs, "open_splits", lambda config: found)
+    without_files(monkeypatch, found)
     monkeypatch.setattr(training, "load_body", lambda folder: TinyBody())
     return found
 
