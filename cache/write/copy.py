@@ -76,18 +76,11 @@ def copy_split(
     layout.check_names(split)
     source = FeatureCache(root)[split]
     store = store_at(to)
-    left_out = list[str]()
     if streams is None:
-        left_out += unmounted_streams(source.store, split).values()
-    opened = dict[str, OpenStream]()
-    wanted = source.streams if streams is None else streams
-    for name in wanted:
-        try:
-            opened[name] = source.open_stream(name)
-        except ForeignStream as error:
-            if streams is not None:
-                raise
-            left_out.append(str(error))
+        opened, left_out = _streams_to_copy(source)
+    else:
+        opened = {name: source.open_stream(name) for name in streams}
+        left_out = []
     names = tuple(opened)
     existing = _find_copy(source, store)
     if existing is None:
@@ -115,6 +108,20 @@ def copy_split(
         if n_missing > 0:
             missing[name] = n_missing
     return Copied(split, n_rows, existing is None, tuple(written), missing, tuple(left_out))
+
+
+def _streams_to_copy(source: Split) -> tuple[dict[str, OpenStream], list[str]]:
+    """Open all streams of the split's rows. Also returns why others are left out: their disks are
+    not mounted, or they are of other rows.
+    """
+    left_out = list(unmounted_streams(source.store, source.name).values())
+    opened = {}
+    for name in source.streams:
+        try:
+            opened[name] = source.open_stream(name)
+        except ForeignStream as error:
+            left_out.append(str(error))
+    return opened, left_out
 
 
 def _require_same_streams(source: Split, existing: Split, names: Collection[str]) -> None:

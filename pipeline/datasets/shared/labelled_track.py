@@ -4,13 +4,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cache import COLUMNS
+from cache import COLUMNS, ExtraColumn
 from cache.read.labels import COMMON_JOINTS
 from pipeline.accounting import DEGENERATE_BOX, VideoAccount
 from pipeline.datasets.base import Dataset
@@ -79,35 +79,49 @@ def labelled_track(
     if not len(rows):
         return []
 
-    for name in fields.keys() & COLUMNS.keys():
-        fields[name] = None if fields[name] is None else fields[name][rows]
     extra = dict(fields.pop("extra", {}))
     if extrinsics is not None:
         extra["extrinsics"] = np.broadcast_to(extrinsics, (len(kp_2d), 4, 4))
-    for column in dataset.extra_columns(split, body=True):
-        if column.name in extra and column.per == "row":
-            of_rows = extra[column.name][rows]
-            extra[column.name] = of_rows.astype(column.dtype, casting="same_kind")
+    _select_rows(fields, extra, dataset.extra_columns(split, body=True), rows)
     fields["frame_index"] = rows if frame_index is None else frame_index[rows]
     fields["bbox"] = bbox[rows]
     fields["kp_2d"] = convert(kp_2d[rows], source=skeleton, target="spin49")
     if kp_3d is not None:
-        hip = joint_names(skeleton).index(root)
-        about_root = kp_3d[rows] - kp_3d[rows, hip : hip + 1]
-        joints = convert(add_confidence(about_root), source=skeleton, target="spin49")
-        fields |= _known_joints(joints, account)
-        if evaluation:
-            fields["kp_3d_eval"] = joints[:, COMMON_JOINTS, :3]
+        fields |= _joints_3d(kp_3d[rows], skeleton, root, account, evaluation=evaluation)
     fields |= labels_of(rows)
     extra |= fields.pop("extra", {})
     return [dataset.track(split, video, person, frames=frames, extra=extra, **fields)]
 
 
-def _known_joints(kp_3d: Doubles, account: VideoAccount) -> dict[str, Any]:
-    """The fields `kp_3d` and `has_3d` of joints (T, 49, 4), of which some may not be finite."""
-    has_3d = np.isfinite(kp_3d).all(axis=(1, 2))
-    kp_3d[~has_3d] = np.nan
+def _select_rows(
+    fields: dict[str, Any], extra: dict[str, Any], columns: Iterable[ExtraColumn], rows: Ints
+) -> None:
+    """Leave these rows of the columns, and of the extra columns with a value for each frame, in
+    their dtypes.
+    """
+    for name in fields.keys() & COLUMNS.keys():
+        fields[name] = None if fields[name] is None else fields[name][rows]
+    for column in columns:
+        if column.name in extra and column.per == "row":
+            of_rows = extra[column.name][rows]
+            extra[column.name] = of_rows.astype(column.dtype, casting="same_kind")
+
+
+def _joints_3d(
+    kp_3d: Doubles, skeleton: Skeleton, root: str, account: VideoAccount, *, evaluation: bool
+) -> dict[str, Any]:
+    """The fields `kp_3d` and `has_3d`, for an evaluation `kp_3d_eval` as well, of joints
+    (T, J, 3) m, of which some may not be finite.
+    """
+    hip = joint_names(skeleton).index(root)
+    about_root = kp_3d - kp_3d[:, hip : hip + 1]
+    joints = convert(add_confidence(about_root), source=skeleton, target="spin49")
+    has_3d = np.isfinite(joints).all(axis=(1, 2))
+    joints[~has_3d] = np.nan
     n_unknown = int((~has_3d).sum())
     if n_unknown:
         account.note(f"{n_unknown} of the kept frames are not finite in 3D: without kp_3d")
-    return {"kp_3d": kp_3d, "has_3d": has_3d}
+    fields: dict[str, Any] = {"kp_3d": joints, "has_3d": has_3d}
+    if evaluation:
+        fields["kp_3d_eval"] = joints[:, COMMON_JOINTS, :3]
+    return fields

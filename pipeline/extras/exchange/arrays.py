@@ -72,12 +72,7 @@ def import_array(
     source_array = GivenArray.open(file, array)
     split = cache.open(root)[name]
     identity = _identity(source_array)
-    # what else decides the stream's rows
-    source: dict[str, Any] = {
-        "format": FORMAT,
-        "array": source_array.name,
-        "matched_by": source_array.matched_by,
-    }
+    source = _source(source_array)
 
     # compared before rows are matched, which is slow: a stream that is up to date needs no match
     earlier = _EarlierImport.find(split, stream)
@@ -99,9 +94,7 @@ def import_array(
         cache.invalidate(root, name, stream, split.open_stream(stream).shards)
 
     plan = cache.fingerprint(identity | source)
-    is_half = match.arrays.open(match.array).dtype.str[1:] == "f2"
-    dtype = "float16" if is_half else "float32"
-    with match.open_writer(root, name, stream, plan, dtype) as writer:
+    with match.open_writer(root, name, stream, plan, _dtype_of(match)) as writer:
         require_same_commit(writer.shards, split)
         match.write_shards(writer, int(plan[:16], 16), progress)
         source_array.file.require_unchanged()
@@ -121,6 +114,20 @@ def _identity(source_array: GivenArray) -> dict[str, Any]:
         "file_sha256": source_array.file.sha256,
         "weights": None,
     }
+
+
+def _source(source_array: GivenArray) -> dict[str, Any]:
+    """What else decides the stream's rows."""
+    return {
+        "format": FORMAT,
+        "array": source_array.name,
+        "matched_by": source_array.matched_by,
+    }
+
+
+def _dtype_of(match: Match) -> str:
+    is_half = match.arrays.open(match.array).dtype.str[1:] == "f2"
+    return "float16" if is_half else "float32"
 
 
 class _EarlierImport(NamedTuple):

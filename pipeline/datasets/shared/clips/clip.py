@@ -148,25 +148,22 @@ def clip_tracks(
     require_frames(labels.place, clip, labels.detections.frames, account, every=every)
     _note_unlisted(raw, labels, record, account)
 
-    rules = replace(rules, identities=stated.identities)
-    rules = _complete_rules(rules, is_ours=labels.info.get("description") == MADE_BY)
+    is_ours = labels.info.get("description") == MADE_BY
+    rules = _complete_rules(rules, stated, is_ours=is_ours)
     detections = _fit_to_clip(labels, clip, account)
     detections = _drop_lost_frames(detections, record.lost, account)
-    cuts: list[int] = []
-    if rules.cuts:
-        cuts = _scene_cuts(labels.info, clip, account, decode=rules.cleaning is not None)
+    cuts = _scene_cuts(labels.info, clip, account, rules)
     tracks = []
     for person in _link_people(detections, record, cuts, account, rules):
+        fps = record.fps_of(person.frame_index)
         track = dataset.track(
             split,
             video,
             person.person,
-            fps=record.fps_of(person.frame_index),
-            frame_index=person.frame_index,
-            bbox=person.bbox,
-            kp_2d=person.kp_2d,
+            fps=fps,
             crop_scale=person.crop_scale,
             frames=clip,
+            **person.columns(),
         )
         if person.identity_changes:
             account.identity_changes[track.name] = person.identity_changes
@@ -191,8 +188,9 @@ def read_people(
     return _fit_to_clip(labels, clip, account)
 
 
-def _complete_rules(rules: Rules, *, is_ours: bool) -> Rules:
+def _complete_rules(rules: Rules, stated: Stated, *, is_ours: bool) -> Rules:
     """Rules without None. is_ours: whether `detect` wrote the labels."""
+    rules = replace(rules, identities=stated.identities)
     if rules.put_sides_right is None:
         rules = replace(rules, put_sides_right=is_ours)
     if rules.cut_at_switches is None:
@@ -428,14 +426,18 @@ def _drop_lost_frames(
 
 
 def _scene_cuts(
-    info: Mapping[str, Any], clip: Video, account: VideoAccount, *, decode: bool
+    info: Mapping[str, Any], clip: Video, account: VideoAccount, rules: Rules
 ) -> list[int]:
-    """First frames of new scenes, from `info`, or by decoding the clip if `decode`. Adds a note."""
+    """First frames of new scenes, from `info`, or by decoding the clip if its people are cleaned;
+    none if the rules want no cuts. Adds a note.
+    """
     cuts: list[int] = []
+    if not rules.cuts:
+        return cuts
     stored = info.get("cuts")
     if isinstance(stored, list) and all(type(cut) is int for cut in stored):
         cuts = sorted({cut for cut in stored if cut > 0})  # the file may have been edited
-    elif decode:
+    elif rules.cleaning is not None:
         cuts = cuts_of(clip, clip.count_frames())
     if cuts:
         account.note(

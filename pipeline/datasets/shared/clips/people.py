@@ -32,7 +32,7 @@ from pipeline.clips.labels.label_content import NOT_STATED, StatedIdentities
 from pipeline.clips.tracks.cleaning import Cleaning, clean
 from pipeline.clips.tracks.identities import UsedIdentities, used_identities
 from pipeline.clips.tracks.linking import SECOND, link, split_at_gaps
-from pipeline.clips.tracks.sides import put_sides_right
+from pipeline.clips.tracks.sides import Sides, put_sides_right
 from pipeline.clips.tracks.switches import find_switches
 from pipeline.datasets.shared.checks import finite_joints
 from pipeline.files.pixels.clip_record import ClipRecord
@@ -98,6 +98,9 @@ class PersonTrack(NamedTuple):
     person: str = ""  # the detector's identity, or a number by order of appearance
     identity_changes: int = 0  # frames in which the identity seems to change places with another
 
+    def columns(self) -> dict[str, Array]:
+        return {"frame_index": self.frame_index, "bbox": self.bbox, "kp_2d": self.kp_2d}
+
 
 def people(
     detections: Detections,
@@ -130,8 +133,7 @@ def people(
         identified = _cut_at_switches(identified, detections, account)
     used_names = {name for name, _ in identified}
     seconds = ticks / (fps if math.isfinite(fps) else SECOND)
-    exchanged = []
-    n_undecided = 0
+    side_notes = _SideNotes()
     n_done = 0
     n_labels = sum(len(members) for _, members in identified)
     for name, members in identified:
@@ -145,10 +147,7 @@ def people(
             order = detections.skeleton
             sides = put_sides_right(kp_2d, frame_index, times, order, detections.camera)
             kp_2d = sides.keypoints
-            n_undecided += int(sides.is_undecided.sum())
-            if sides.is_exchanged.any():
-                of_all = count(len(members), "frame")
-                exchanged.append(f"person {name} in {sides.is_exchanged.sum():,} of {of_all}")
+            side_notes.add(name, sides)
         for k, track in enumerate(selection.parts(frame_index, kp_2d)):
             n_frames = len(track.frame_index)
             n_changes = int(np.isin(track.frame_index[1:], changed).sum())
@@ -160,7 +159,7 @@ def people(
             account.keep_track(n_frames)
             yield track._replace(person=free_name(name, ".", k, used_names))
 
-    _note_sides(account, exchanged, n_undecided)
+    side_notes.note(account)
     _note_too_short(selection, detections)
 
 
@@ -178,12 +177,25 @@ def confident_people(
     return used_identities(detections, seconds, account, identities, cuts)
 
 
-def _note_sides(account: VideoAccount, exchanged: Sequence[str], n_undecided: int) -> None:
-    """Note in which frames of which persons left and right were exchanged, and are undecided."""
-    if exchanged:
-        account.note(f"left and right put right: {', '.join(exchanged)}")
-    if n_undecided:
-        account.note(f"sides undecided in {count(n_undecided, 'frame')}, which stay as detected")
+@dataclass(slots=True)
+class _SideNotes:
+    """In which frames of which persons left and right were exchanged, and are undecided."""
+
+    exchanged: list[str] = field(default_factory=list)  # a text for each person
+    n_undecided: int = 0  # frames
+
+    def add(self, name: str, sides: Sides) -> None:
+        self.n_undecided += int(sides.is_undecided.sum())
+        if sides.is_exchanged.any():
+            of_all = count(len(sides.is_exchanged), "frame")
+            self.exchanged.append(f"person {name} in {sides.is_exchanged.sum():,} of {of_all}")
+
+    def note(self, account: VideoAccount) -> None:
+        if self.exchanged:
+            account.note(f"left and right put right: {', '.join(self.exchanged)}")
+        if self.n_undecided:
+            frames = count(self.n_undecided, "frame")
+            account.note(f"sides undecided in {frames}, which stay as detected")
 
 
 def _note_too_short(selection: _Selection, detections: Detections) -> None:
@@ -303,12 +315,7 @@ class _Selection:
         if not (rules.max_jitter or rules.max_limb_spread or rules.min_grade):
             return None
 
-        columns: dict[str, Array] = {
-            "frame_index": track.frame_index,
-            "bbox": track.bbox,
-            "kp_2d": track.kp_2d,
-        }
-        graded = grade(columns, record=self.record)
+        graded = grade(track.columns(), record=self.record)
         graded = replace(graded, identity_changes=track.identity_changes)
         if rules.max_jitter and graded.jitter_2d_percent > rules.max_jitter:
             return "joints_shake"
