@@ -104,6 +104,16 @@ def grade(
     return Grade(**numbers)
 
 
+def find_jumps(columns: Columns, fps: float = math.nan, record: ClipRecord | None = None) -> Ints:
+    """Rows of a track in which a joint jumps (`Grade.jumps_percent`). Arguments as of `grade`."""
+    if not _has_joints(columns):
+        return np.zeros(0, np.int64)
+    points = _seen_points(columns["kp_2d"][:])
+    side = np.maximum(columns["bbox"][:, 2].astype(np.float64), 1)
+    _, is_jump = Joints(_timing_of(columns, fps, record), points, side).find_jumps()
+    return np.flatnonzero(is_jump) + 2
+
+
 def _timing_of(columns: Columns, fps: float, record: ClipRecord | None) -> Timing:
     """The times of the rows: frames, or ticks of the clip's clock if its frames are uneven."""
     frames = columns["frame_index"][:].astype(np.int64)

@@ -103,6 +103,15 @@ class Joints(NamedTuple):
 
     def jumps(self) -> float:
         """Share of frames in which some joint jumps (JUMP)."""
+        is_known, is_jump = self.find_jumps()
+        if is_known.sum() < FEWEST:
+            return math.nan
+        return float(is_jump[is_known].mean())
+
+    def find_jumps(self) -> tuple[Bools, Bools]:
+        """Whether some joint is seen in a row and the two before it, without a gap, and whether
+        one of them jumps (JUMP): (T - 2,) each, from row 2 on.
+        """
         has_no_gap = self._has_no_gap(2)
         is_known = np.zeros(len(has_no_gap), np.bool_)
         is_jump = is_known.copy()
@@ -111,9 +120,7 @@ class Joints(NamedTuple):
             change = np.linalg.norm(second, axis=-1)
             is_known |= has_no_gap & ~np.isnan(change)
             is_jump |= change > JUMP * self.size[2:]
-        if is_known.sum() < FEWEST:
-            return math.nan
-        return float(is_jump[is_known].mean())
+        return is_known, is_known & is_jump
 
     def _has_no_gap(self, n: int) -> Bools:
         """(T - n,) whether there is no gap between a row and the n rows before it."""

@@ -30,7 +30,7 @@ from cache.format.tables import Tables
 from cache.storage.base import Store
 from pipeline.grades import BLAZE_JOINTS
 from pipeline.grades.words import ALWAYS_KNOWN, MEASURES, NUMBERS_VERSION
-from pipeline.people.skeletons import Array, Doubles, Ints
+from pipeline.people.skeletons import Array, Bools, Doubles, Ints
 
 _NONE: Final = {"": "", BLAZE_JOINTS: ""}  # in place of digests: the file is outdated
 _FORM: Final = [NUMBERS_VERSION, *MEASURES]
@@ -181,13 +181,40 @@ def count_words(numbers: Doubles) -> dict[str, int]:
 
     numbers: (N, M), in the order of MEASURES; nan if unknown.
     """
-    columns = dict(zip(MEASURES, numbers.T, strict=True))
-    is_bad = np.zeros(len(numbers), np.bool_)
-    is_doubtful = is_bad.copy()
-    for name, measure in MEASURES.items():
-        is_bad |= measure.is_worse(columns[name], measure.bad)
-        is_doubtful |= measure.is_worse(columns[name], measure.doubtful)
-    is_unknown = np.isnan([columns[name] for name in ALWAYS_KNOWN]).all(axis=0)
-    words = np.select([is_unknown, is_bad, is_doubtful], ["unknown", "bad", "doubtful"], "good")
+    judged = _judge(numbers)
+    words = np.select(
+        [judged.is_unknown, judged.n_bad > 0, judged.n_doubtful > 0],
+        ["unknown", "bad", "doubtful"],
+        "good",
+    )
     counts = Counter(words.tolist())
     return {word: counts[word] for word in ("good", "doubtful", "bad", "unknown")}
+
+
+def worst_first(numbers: Doubles) -> Ints:
+    """Tracks (N,) in the order of their words, and then of how many numbers are beyond a limit;
+    those without a word are last. numbers: as of `count_words`.
+    """
+    judged = _judge(numbers)
+    keys = (-judged.n_doubtful, judged.n_bad == 0, judged.is_unknown)
+    return np.lexsort(keys)
+
+
+class _Judged(NamedTuple):
+    """Numbers of N tracks against today's limits."""
+
+    is_unknown: Bools  # (N,) has no word
+    n_bad: Ints  # (N,) numbers beyond the limit of bad tracks
+    n_doubtful: Ints  # (N,) numbers beyond a limit
+
+
+def _judge(numbers: Doubles) -> _Judged:
+    columns = dict(zip(MEASURES, numbers.T, strict=True))
+    n_bad = np.zeros(len(numbers), np.int64)
+    n_doubtful = n_bad.copy()
+    for name, measure in MEASURES.items():
+        is_bad = measure.is_worse(columns[name], measure.bad)
+        n_bad += is_bad
+        n_doubtful += is_bad | measure.is_worse(columns[name], measure.doubtful)
+    is_unknown = np.logical_and.reduce([np.isnan(columns[name]) for name in ALWAYS_KNOWN])
+    return _Judged(is_unknown, n_bad, n_doubtful)

@@ -69,8 +69,8 @@ def rate_of(source: FrameSource, fps: float = math.nan) -> float:
     return fps if math.isfinite(fps) else DEFAULT_FPS
 
 
-class _Person:
-    """Draws one track.
+class Person:
+    """A track that is drawn.
 
     Attributes:
         track: The track.
@@ -96,6 +96,15 @@ class _Person:
             canvas.draw_skeleton(flat(rows["kp_2d"][row]))
 
 
+def people_by_frame(people: Iterable[Person]) -> defaultdict[int, list[Person]]:
+    """Frame number -> people with a row in it."""
+    present_in = defaultdict[int, list[Person]](list)
+    for person in people:
+        for index in person.rows:
+            present_in[index].append(person)
+    return present_in
+
+
 def write_clip(shown: PageContent, out: Path, *, progress: Progress = silent) -> tuple[int, int]:
     """Write all frames of the tracks' video with the tracks drawn over them.
 
@@ -109,12 +118,9 @@ def write_clip(shown: PageContent, out: Path, *, progress: Progress = silent) ->
         PipelineError: no tracks; tracks of several videos or without images; H.264 cannot be
             written.
     """
-    video, source = _only_video(shown, out)
-    people = [_Person(track, number) for number, track in enumerate(shown.tracks)]
-    present_in = defaultdict[int, list[_Person]](list)
-    for person in people:
-        for index in person.rows:
-            present_in[index].append(person)
+    video, source = only_video(shown, out)
+    people = [Person(track, number) for number, track in enumerate(shown.tracks)]
+    present_in = people_by_frame(people)
     bodies = None
     if shown.body is not None:
         bodies = LabelledBodies(shown.body)
@@ -143,7 +149,7 @@ def write_clip(shown: PageContent, out: Path, *, progress: Progress = silent) ->
     return n_written, with_rows
 
 
-def _only_video(shown: PageContent, out: Path) -> tuple[str, FrameSource]:
+def only_video(shown: PageContent, out: Path) -> tuple[str, FrameSource]:
     """The name and the images of the tracks' video. Raises PipelineError as `write_clip` does."""
     if not shown.tracks:
         raise PipelineError(f"{shown.name}: no track for a clip. A page shows why: --out PAGE.html")
@@ -163,7 +169,7 @@ def _only_video(shown: PageContent, out: Path) -> tuple[str, FrameSource]:
 def _draw_frame(
     frame: Frame,
     image: Image,
-    present: Sequence[_Person],
+    present: Sequence[Person],
     absent: Sequence[str],
     bodies: LabelledBodies | None,
     mark: str,
@@ -172,7 +178,7 @@ def _draw_frame(
     names of the others, at least the first ones; mark: start of the caption.
     """
     if present:
-        image = _paint_bodies(frame, image, present, bodies)
+        image = paint_bodies(frame, image, present, bodies)
     else:
         grey = image.mean(axis=2, keepdims=True) * DIMMED
         image = np.broadcast_to(grey.astype(np.uint8), image.shape).copy()
@@ -192,8 +198,8 @@ def _draw_frame(
     return image
 
 
-def _paint_bodies(
-    frame: Frame, image: Image, people: Sequence[_Person], bodies: LabelledBodies | None
+def paint_bodies(
+    frame: Frame, image: Image, people: Sequence[Person], bodies: LabelledBodies | None
 ) -> Image:
     """A copy of the image, with the people's bodies over it if there is a body model."""
     if bodies is None:

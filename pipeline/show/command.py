@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -29,7 +28,7 @@ from pipeline.settings.arguments import split_arguments
 from pipeline.settings.file import PATH, ROOT
 from pipeline.settings.folders import BODY, body_of, check_own_folder
 from pipeline.show.page import is_page, write_page
-from pipeline.show.tracks import Choice, PageContent, from_cache, from_raw
+from pipeline.show.tracks import Choice, PageContent, from_cache, from_raw, worst_video
 
 CLIP: Final = ".mp4"  # suffix of --out for a clip
 
@@ -56,30 +55,34 @@ def _options(sub: argparse.ArgumentParser) -> None:
         help="folder of SMPL's files, to draw SMPL poses (default: [paths] body)",
     )
     add(
-        "--tracks",
-        type=whole(1),
-        default=6,
-        help="number of tracks, spread over the split (default: 6)",
-    )
-    add(
         "--video",
         metavar="NAME",
         default="",
-        help="show all tracks of this video (default for a clip: the first video)",
+        help="the video to show (default: the worst one; of raw files, the first one)",
+    )
+    add(
+        "--start",
+        type=whole(0),
+        metavar="SECONDS",
+        default=0,
+        help="start of the shown part of a video that is too long for a page (default: 0)",
     )
 
 
 def _run(args: argparse.Namespace) -> int:
-    """Draw the chosen tracks of one split into the page or clip, and print what was drawn."""
+    """Draw the tracks of one video into a page or clip, and print what was drawn. Motions without
+    images are drawn by track.
+    """
     is_clip = args.out.suffix.lower() == CLIP
     check_page(args.out, (*PAGES, CLIP))
     inputs = inputs_of(args.cache, args.raw)
     OutputRule("show", inputs, args.overwrite, is_page).require_file(args.out)
-    choice = Choice(args.tracks, args.video)
-    if is_clip:
-        choice = _choose_video(args, choice)
     name = f"{args.dataset}/{args.split}"
-    with bar(f"show {name}", err, unit="frame" if is_clip else "track") as progress:
+    choice = Choice(video=args.video)
+    has_images = _has_images(args)
+    with bar(f"show {name}", err, unit="frame" if has_images else "track") as progress:
+        if is_clip or has_images:
+            choice = _choose_video(args)
         shown = _read_tracks(args, choice)
         for warning in shown.warnings:
             err.warn(f"{name}: {warning}")
@@ -88,11 +91,19 @@ def _run(args: argparse.Namespace) -> int:
             from pipeline.show.clip import write_clip  # imports SciPy
 
             n, with_rows = write_clip(shown, args.out, progress=progress)
-            video = choice.video or shown.tracks[0].record.video
-            drawn += f" of {video}, {count(n, 'frame')}, {with_rows:,} with rows,"
+            drawn += f" of {choice.video}, {count(n, 'frame')}, {with_rows:,} with rows,"
+        elif has_images and shown.tracks:
+            from pipeline.show.player import write_player
+
+            drawn += f" of {choice.video}"
+            left_out = write_player(shown, args.out, start_s=args.start, progress=progress)
+            for text in left_out:
+                err.warn(f"{name}: {text}")
         else:
             write_page(shown, args.out, progress=progress)
     out.print(plain(f"{shown.name}: {drawn} in {args.out} ({size(args.out.stat().st_size)})"))
+    if has_images and not args.video:
+        out.print("  Another video: --video NAME")
     _print_quality(shown, args.out)
     return 0
 
@@ -108,15 +119,24 @@ def _print_quality(shown: PageContent, page: Path) -> None:
         out.print(f"  {STAND_IN} demo data, not the dataset itself")
 
 
-def _choose_video(args: argparse.Namespace, choice: Choice) -> Choice:
-    """The choice for a clip: all frames of the chosen tracks; of the first track's video, if the
-    user chose none.
+def _has_images(args: argparse.Namespace) -> bool:
+    """Whether the split's tracks are in images, and not motions alone."""
+    if args.cache is not None:
+        return "bbox" in cache.open(args.cache)[f"{args.dataset}/{args.split}"].columns
+    return "bbox" in datasets.get(args.dataset).columns(args.split, body=False)
+
+
+def _choose_video(args: argparse.Namespace) -> Choice:
+    """All rows of the chosen video; if the user chose none, of the worst one in the cache, or of
+    the first one of raw files. An empty name if no video has tracks.
     """
-    if not choice.video:
-        first = _read_tracks(args, replace(choice, n_tracks=1, n_frames=1)).tracks
-        if first:
-            choice = replace(choice, video=first[0].record.video)
-    return replace(choice, n_frames=sys.maxsize)
+    video = args.video
+    if not video and args.cache is not None:
+        video = worst_video(args.cache, f"{args.dataset}/{args.split}")
+    elif not video:
+        first = _read_tracks(args, Choice(n_tracks=1, n_frames=1)).tracks
+        video = first[0].record.video if first else ""
+    return Choice(video=video, n_frames=sys.maxsize)
 
 
 def _read_tracks(args: argparse.Namespace, choice: Choice) -> PageContent:

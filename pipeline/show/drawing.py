@@ -87,6 +87,12 @@ class SkeletonView(NamedTuple):
     skeleton: Skeleton
 
 
+def side_of_bone(a: int, b: int) -> str:
+    """The side of a bone between two joints."""
+    sides = {SIDES[a], SIDES[b]} - {"middle"}
+    return sides.pop() if len(sides) == 1 else "middle"
+
+
 def _skeleton(points: Array, visible: Array, labels: Sequence[str]) -> Skeleton:
     """Make the skeleton of the visible joints, and of the bones between two visible joints.
 
@@ -96,8 +102,7 @@ def _skeleton(points: Array, visible: Array, labels: Sequence[str]) -> Skeleton:
     lines = []
     for a, b in bones("spin49"):
         if a in drawn and b in drawn:
-            sides = {SIDES[a], SIDES[b]} - {"middle"}
-            side = sides.pop() if len(sides) == 1 else "middle"
+            side = side_of_bone(a, b)
             (x1, y1), (x2, y2) = points[[a, b]].tolist()
             lines.append(_Line(x1, y1, x2, y2, side, LAYERS[a], f"{NAMES[a]} – {NAMES[b]}"))
     dots = []

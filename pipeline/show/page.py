@@ -112,7 +112,7 @@ class _Joints(NamedTuple):
     estimated: Array  # projected from the estimated body
 
 
-class _ViewBox(NamedTuple):
+class ViewBox(NamedTuple):
     """The part of its coordinates that an SVG shows."""
 
     x: float
@@ -126,7 +126,7 @@ class _Portrait(NamedTuple):
 
     track: ShownTrack
     what_3d: str  # description of the 3D joints, or why there are none
-    view_box: _ViewBox | None  # of all 3D views
+    view_box: ViewBox | None  # of all 3D views
     cards: tuple[_Card, ...]
 
 
@@ -196,7 +196,7 @@ class _Sketch:
 
     def portrait(self) -> _Portrait:
         """The track, when all of its frames are drawn."""
-        box = _view_box([view for card in self._cards for view in card.views])
+        box = view_box([view for card in self._cards for view in card.views])
         return _Portrait(self.track, self._caption, box, tuple(self._cards))
 
 
@@ -215,7 +215,7 @@ def _read_frames(
         yield frame, present
 
 
-def _view_box(shown: Sequence[SkeletonView]) -> _ViewBox | None:
+def view_box(shown: Sequence[SkeletonView]) -> ViewBox | None:
     """A common box for all views, symmetric in x about the pelvis; None without a joint."""
     dots = list(itertools.chain.from_iterable(view.skeleton.dots for view in shown))
     if not dots:
@@ -223,7 +223,7 @@ def _view_box(shown: Sequence[SkeletonView]) -> _ViewBox | None:
     half = max(abs(dot.x) for dot in dots) + MARGIN_M
     top = min(dot.y for dot in dots)
     bottom = max(dot.y for dot in dots)
-    return _ViewBox(-half, top - MARGIN_M, 2 * half, bottom - top + 2 * MARGIN_M)
+    return ViewBox(-half, top - MARGIN_M, 2 * half, bottom - top + 2 * MARGIN_M)
 
 
 def _draw_frame(frame: Frame, track: ShownTrack, i: int, estimated: Array) -> _Drawn | None:

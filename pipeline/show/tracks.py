@@ -24,9 +24,11 @@ from pipeline.datasets.base import Dataset
 from pipeline.datasets.releases.misplaced import videos_of
 from pipeline.errors import PipelineError, describe_error, did_you_mean
 from pipeline.files.pixels import sources
+from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.frames import Frame, FrameSource
 from pipeline.files.raw import RawVideo, refuse_mixture
 from pipeline.files.raw.files import caching
+from pipeline.grades.stored import StoredGrades, worst_first
 from pipeline.grades.words import Grade
 from pipeline.people import smpl_files
 from pipeline.people.estimates import BodyFit, estimates_of, fits_of
@@ -69,6 +71,7 @@ class ShownTrack:
     grade: Grade
     fits: tuple[BodyFit, ...]  # of estimated bodies
     rows: Mapping[str, Array]  # column -> (n, ...) at the n frames to draw
+    clip: ClipRecord | None = None  # of its video, if known
 
     @classmethod
     def sample(
@@ -81,6 +84,7 @@ class ShownTrack:
         n_frames: int,
         grade: Grade,
         fits: tuple[BodyFit, ...] = (),
+        clip: ClipRecord | None = None,
     ) -> ShownTrack:
         """Make the record of a track to show.
 
@@ -101,6 +105,7 @@ class ShownTrack:
             grade=grade,
             fits=fits,
             rows={name: column[chosen] for name, column in columns.items()},
+            clip=clip,
         )
 
     @property
@@ -244,6 +249,15 @@ def from_raw(
     )
 
 
+def worst_video(root: cache.Root, name: str) -> str:
+    """The video of the worst track of a split, by stored grades; "" without a track."""
+    split = cache.open(root)[name]
+    if not len(split.tracks):
+        return ""
+    worst = worst_first(StoredGrades(split).numbers)[0]
+    return split.videos.names[int(split.tracks.video[worst])]
+
+
 def _raw_folder(split: Split, raw: Path | None) -> Path | None:
     """`raw`, else the recorded folder; None for labels without images."""
     if raw is not None:
@@ -313,6 +327,7 @@ def _cached_tracks(
                 n_frames=n_frames,
                 grade=graded[record.name],
                 fits=fits_of(entry.account, record.name),
+                clip=ClipRecord.from_dict(entry.account.get("clip")),
             )
 
 
@@ -376,6 +391,7 @@ class _RawTracks:
                     notes=account.notes,
                     n_frames=self._choice.n_frames,
                     grade=grade,
+                    clip=ClipRecord.from_dict(account.as_dict().get("clip")),
                 )
             )
         return shown

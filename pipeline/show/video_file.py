@@ -49,6 +49,15 @@ def encode_jpeg(image: Image, quality: int) -> bytes:
     return data.tobytes()
 
 
+def require_encoder() -> None:
+    """Raise PipelineError if PyAV cannot encode H.264."""
+    if ENCODER not in av.codecs_available:
+        raise PipelineError(
+            "PyAV has no H.264 encoder: install the package of PyPI, pip install --force-reinstall "
+            "av"
+        )
+
+
 @contextmanager
 def video_writer(
     file: Path,
@@ -63,11 +72,7 @@ def video_writer(
     container's comment. The file appears when it is complete. Raises PipelineError if it cannot be
     written. Errors of the caller's own, inside the `with` block, pass unchanged.
     """
-    if ENCODER not in av.codecs_available:
-        raise PipelineError(
-            "PyAV has no H.264 encoder: install the package of PyPI, pip install --force-reinstall "
-            "av"
-        )
+    require_encoder()
     if file.suffix.lower() != SUFFIX:
         file = file.with_suffix(SUFFIX)
     if file.is_dir():

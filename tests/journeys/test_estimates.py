@@ -81,8 +81,8 @@ def marked(terminal):
     types = terminal.types
     folder = terminal.folder
     types("pipeline status --cache estimated", r"\(estimates of GVHMR, WHAM\)")
-    show = "pipeline show videos/train --cache estimated --raw clips --body body --out page.html"
-    types(show, r"5 tracks in page.html")
+    show = "pipeline show videos/train --cache estimated --raw clips --body body"
+    types(f"{show} --video walk.mp4 --out page.html", r"2 tracks of walk.mp4 in page.html")
     page = (folder / "page.html").read_text()
     assert "estimates of GVHMR, WHAM, no ground truth" in page
     assert "GVHMR&#39;s person 0" in page

@@ -65,7 +65,7 @@ def test_a_datasets_options_are_those_of_luigi_cfg_with_set_over_them(luigi_cfg,
     plan = "plan amass --set paths.raw=RAW --cache CACHE"
     types(plan, "up to date: 1 split")
     types(f"{plan} --set amass.resampling=slerp", "resampling was decimate, is slerp")
-    types("show amass/train --raw RAW/amass --out TMP/page.html --tracks 1")
+    types("show amass/train --raw RAW/amass --out TMP/page.html")
     assert "decimate" in (tmp_path / "page.html").read_text()
     types(f"{AMASS} --set amass.resampling=slerp")
     assert resampling(tmp_path) == "slerp"

@@ -1,7 +1,5 @@
 """The pages in a real browser, narrow and wide, light and dark: nothing is cut off, missing,
 unnamed or hard to read.
-
-An installed Chromium is used, not a downloaded one.
 """
 
 import functools
@@ -14,39 +12,19 @@ import pytest
 from numpy.random import default_rng
 
 from pipeline.show.page import write_page
+from pipeline.show.player import write_player
 from pipeline.show.tracks import Choice, from_cache
 from tasks.report.assembly import ReportContent
+from tests.browser import LIMIT, NEEDED
 from tests.tasks.report.conftest import person, write_split, write_stream
 from tests.tasks.report.runs_by_hand import SPLIT, make_run, metrics
 
 LONG = "a_video_whose_name_is_much_longer_than_a_line_of_a_telephone_or_a_column_of_a_table_" * 2
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None,
-    reason="a browser is needed: install Chromium (apt install chromium) or Google Chrome",
-)
-PAGES = ("report", "tracks")
+pytestmark = NEEDED
+PAGES = ("report", "tracks", "player")
 KINDS = ("unnamed", "tables", "headers", "links", "ids", "scrollers")  # of faults
 CONTRAST = 4.5  # WCAG 2, level AA
-
-LIMIT = 180_000  # ms
 LOOK = Path(__file__).with_name("look.js").read_text()
-
-
-@pytest.fixture(scope="session")
-def browser():
-    """A Chromium of this machine."""
-    api = pytest.importorskip(
-        "playwright.sync_api", reason="playwright is needed: pip install -e '.[dev]'"
-    )
-    with api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox"], timeout=LIMIT
-        )
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="session")
@@ -76,6 +54,10 @@ def pages(root, tmp_path_factory):
     write_page(
         from_cache(own, "penn_action/train", Choice(n_tracks=2, n_frames=2)), written["tracks"]
     )
+    written["player"] = folder / "player.html"
+    video = from_cache(own, "penn_action/train", Choice(n_tracks=1)).tracks[0].record.video
+    played = from_cache(own, "penn_action/train", Choice(video=video, n_frames=1000))
+    write_player(played, written["player"])
     return written
 
 

@@ -1,0 +1,105 @@
+"""What a player draws, as JSON.  tracks -> [data]"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from pipeline.people.skeletons import Array, Doubles, Ints, bones
+from pipeline.show.clip import Person
+from pipeline.show.drawing import NAMES, SIDE_COLOURS, SIDES, side_of_bone
+from pipeline.show.player_tracks import Part, PlayedTrack, seen_joints
+from pipeline.show.player_video import TICKS, ticks_of
+
+QUARTER: Final = 4  # coordinates are whole quarters of a px
+FURTHEST: Final = 8000  # px from the picture's corner
+UNSEEN: Final = -32768  # as a coordinate
+
+
+def player_data(part: Part, tracks: Sequence[PlayedTrack], *, has_bodies: bool) -> str:
+    """JSON of all that is drawn, without "<". Arrays are little-endian, in base64:
+
+    ticks (n,) int32, times of the frames; of each track with N rows and J seen joints: frames (N,)
+    int32, boxes (N, 4) int16 (x, y, width, height), points (N, J, 2) int16, confidence (N, J)
+    uint8, 255 for 1. Coordinates are quarters of a px of the picture, whose first pixel begins at
+    0; those of joints that are not seen are UNSEEN.
+    """
+    joints = seen_joints([track.person for track in tracks])
+    places = {joint: place for place, joint in enumerate(joints)}
+    drawn = []
+    for a, b in bones("spin49"):
+        if a in places and b in places:
+            side = side_of_bone(a, b)
+            drawn.append([places[a], places[b], side])
+    width, height = part.picture
+    ticks = ticks_of(part.times)
+    data = {
+        "width": width,
+        "height": height,
+        "has_bodies": has_bodies,
+        "first": part.first,
+        "step": part.step,
+        "ticks": _pack(ticks, "<i4"),
+        "ticks_per_second": TICKS,
+        "names": [NAMES[joint] for joint in joints],
+        "sides": [SIDES[joint] for joint in joints],
+        "bones": drawn,
+        "colours": SIDE_COLOURS,
+        "tracks": [_track_data(track, joints, part) for track in tracks],
+    }
+    text = json.dumps(data)
+    return text.replace("<", "\\u003c")
+
+
+def _track_data(track: PlayedTrack, joints: Sequence[int], part: Part) -> dict[str, Any]:
+    person = track.person
+    columns = person.track.rows
+    bbox = columns["bbox"][track.rows].astype(np.float64)
+    centre = bbox[:, :2] + 0.5
+    size = bbox[:, 2:]
+    corners = np.hstack([centre - size / 2, size])
+    boxes = _quarters(corners.reshape(-1, 2, 2) * part.scale)
+
+    kp_2d = np.zeros((len(track.rows), len(NAMES), 3))
+    if "kp_2d" in columns:
+        kp_2d = columns["kp_2d"][track.rows].astype(np.float64)
+    kp_2d = kp_2d[:, joints]
+    confidence = kp_2d[..., 2]
+    is_seen = (confidence > 0) & np.isfinite(kp_2d).all(axis=-1)
+    points = _quarters((kp_2d[..., :2] + 0.5) * part.scale)
+    points[~is_seen] = UNSEEN
+    in_255ths = np.rint(255 * np.clip(confidence, 0, 1))
+    in_255ths[~is_seen] = 0
+    return {
+        "name": person.name,
+        "colour": hex_colour(person),
+        "crop_scale": person.track.record.crop_scale,
+        "frames": _pack(track.frames, "<i4"),
+        "boxes": _pack(boxes, "<i2"),
+        "points": _pack(points, "<i2"),
+        "confidence": _pack(in_255ths, "u1"),
+        "odd": track.odd_frames,
+        "portraits": track.portrait_frames.tolist(),
+    }
+
+
+def _quarters(lengths: Doubles) -> Ints:
+    """Lengths px in whole quarters, within int16; those that are not finite are 0."""
+    near = np.clip(lengths, -FURTHEST, FURTHEST)
+    quarters = np.rint(QUARTER * near)
+    return np.nan_to_num(quarters).astype(np.int64)
+
+
+def _pack(values: Array, dtype: str) -> str:
+    data = np.ascontiguousarray(values, dtype)
+    return base64.b64encode(data.tobytes()).decode()
+
+
+def hex_colour(person: Person) -> str:
+    """A person's colour as #rrggbb."""
+    levels = [round(255 * share) for share in person.colour]
+    return f"#{bytes(levels).hex()}"

@@ -1,0 +1,30 @@
+"""A Chromium for tests of pages: an installed one is used, not a downloaded one."""
+
+import shutil
+
+import pytest
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+NEEDED = pytest.mark.skipif(
+    CHROMIUM is None,
+    reason="a browser is needed: install Chromium (apt install chromium) or Google Chrome",
+)
+LIMIT = 180_000  # ms
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A Chromium of this machine."""
+    api = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is needed: pip install -e '.[dev]'"
+    )
+    with api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--autoplay-policy=no-user-gesture-required"],
+            timeout=LIMIT,
+        )
+        yield started
+        started.close()

@@ -1,0 +1,178 @@
+"""The player in a real browser: which frame is seen, what reaches it, and what its keys do."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.files.pixels.frames import Video
+from pipeline.show.player import write_player
+from tests.browser import LIMIT, NEEDED
+from tests.pipeline.show.made_tracks import made, shown, shown_split
+from tests.pipeline.show.numbered_video import BITS, N_FRAMES, VIDEOS, image_of, write_numbered
+
+pytestmark = NEEDED
+WATCH = Path(__file__).with_name("watch.js").read_text()
+TOUCH = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+
+
+def numbered_page(folder, name, **options):
+    """A player of a numbered video with a person in all frames but 40 to 59."""
+    write_numbered(folder / "f.mp4", name)
+    rows = np.setdiff1d(np.arange(N_FRAMES), np.arange(40, 60))
+    video = Video(folder, "f.mp4")
+    track = made(folder, N_FRAMES, size=(320, 180), frames=video).take(rows, ())
+    track.kp_2d[..., :2] /= 4
+    track.bbox[:] = (75, 50, 40, 40)
+    page = folder / "page.html"
+    shown_track = shown(track, frames=N_FRAMES)
+    write_player(shown_split(folder, shown_track, rejected=(), n_rejected=0), page, **options)
+    return page
+
+
+@pytest.fixture
+def opened(browser):
+    """Opens a page: the tab, what the console says, and the addresses that were asked for."""
+    contexts = []
+
+    def open_page(page, hash_="", **options):
+        options = {"reduced_motion": "reduce", **options}
+        context = browser.new_context(**options)
+        contexts.append(context)
+        context.set_default_timeout(LIMIT)
+        tab = context.new_page()
+        tab.said, tab.asked = [], []
+        tab.on("console", lambda message: tab.said.append(message.text))
+        tab.on("pageerror", lambda error: tab.said.append(str(error)))
+        tab.on("request", lambda request: tab.asked.append(request.url))
+        tab.goto(page.as_uri() + hash_)
+        tab.wait_for_selector("#picture[data-frame]")
+        tab.evaluate(WATCH, BITS)
+        return tab
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+def wrong(found):
+    """Those of [frame asked for, frame drawn, frame seen] that differ."""
+    return [frames for frames in found if len({*frames}) != 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "n"),
+    [
+        *[(name, 60) for name in ("b_frames", "uneven", "late")],
+        *[pytest.param(name, 240, marks=pytest.mark.slow) for name in VIDEOS],
+    ],
+)
+def test_the_frame_that_is_asked_for_is_seen_and_drawn_over(opened, tmp_path, name, n):
+    tab = opened(numbered_page(tmp_path, name))
+    frames = np.random.default_rng(n).integers(0, N_FRAMES, n).tolist()
+    assert wrong(tab.evaluate("frames => watch.seeks(frames)", frames)) == []
+    assert wrong(tab.evaluate("n => watch.steps(30, 'ArrowRight', n)", n // 4)) == []
+    assert wrong(tab.evaluate("n => watch.steps(100, 'ArrowLeft', n)", n // 4)) == []
+    last = frames[-1] + 1 if frames[-1] < N_FRAMES - 1 else 0
+    assert tab.evaluate("frames => watch.scrub(frames)", [*frames, last]) == [last] * 3
+    assert tab.said == []
+
+
+@pytest.mark.parametrize("name", ["b_frames", "uneven"])
+def test_while_it_plays_the_picture_and_what_is_drawn_are_of_one_frame(opened, tmp_path, name):
+    tab = opened(numbered_page(tmp_path, name))
+    found = tab.evaluate("watch.play()")
+    differ = [abs(drawn - seen) for drawn, seen in found if drawn != seen]
+    assert len({drawn for drawn, _ in found}) > 10
+    assert len(differ) <= 0.02 * len(found)
+    assert max(differ, default=0) <= 1
+
+
+def test_bodies_are_of_the_same_frame_and_shown_on_request(opened, tmp_path):
+    # bodies are drawn as the number's complement
+    full = 2**BITS - 1
+    page = numbered_page(tmp_path, "b_frames", paint=lambda frame, _: image_of(full - frame.index))
+    tab = opened(page)
+    frames = [0, 100, 37, 61, N_FRAMES - 1]
+    assert wrong(tab.evaluate("frames => watch.seeks(frames)", frames)) == []
+    tab.check("text=bodies")
+    found = tab.evaluate("frames => watch.seeks(frames)", frames)
+    assert found == [[frame, frame, full - frame] for frame in frames]
+
+
+def test_it_waits_where_motion_is_to_be_reduced_and_else_plays(opened, tmp_path):
+    page = numbered_page(tmp_path, "b_frames")
+    assert opened(page).evaluate("document.getElementById('video').paused")
+    tab = opened(page, reduced_motion="no-preference")
+    tab.evaluate("watch.until((frame) => frame > 3)")
+    paused = opened(page, "#frame=70&track=0", reduced_motion="no-preference")
+    paused.evaluate("watch.until((frame) => frame === 70)")
+    assert paused.evaluate("[document.getElementById('video').paused, watch.seen()]") == [True, 70]
+
+
+def test_keys_go_to_odd_frames_and_name_joints(opened, tmp_path):
+    tab = opened(numbered_page(tmp_path, "b_frames"))
+    tab.evaluate("watch.press('n')")
+    tab.evaluate("watch.until((frame) => frame === 60)")  # the first one after the gap
+    assert tab.evaluate("watch.seen()") == 60
+    tab.focus("#joints button:visible")
+    assert tab.inner_text("#tip") == "0: relbow, 0.50"
+    tab.keyboard.press("Tab")
+    assert tab.inner_text("#tip") == "0: rshoulder, 1.00"
+    tab.keyboard.press("ArrowRight")  # and the joint stays chosen
+    tab.evaluate("watch.until((frame) => frame === 61)")
+    assert tab.inner_text("#tip") == "0: rshoulder, 1.00"
+    tab.evaluate("watch.seeks([50])")
+    assert "no row in frame 50" in tab.inner_text("#no-row")
+    assert not tab.is_visible("#tip")
+
+
+def test_a_joint_is_named_by_touch_on_a_telephone_that_never_scrolls_sideways(opened, tmp_path):
+    tab = opened(numbered_page(tmp_path, "b_frames"), **TOUCH)
+    box = tab.locator("#picture").bounding_box()
+    zoom = box["width"] / 320
+    x, y = 330 / 4 + 0.5, 210 / 4 + 0.5  # lwrist
+    tab.touchscreen.tap(box["x"] + x * zoom + 6, box["y"] + y * zoom)
+    assert tab.inner_text("#tip") == "0: lwrist, 1.00"
+    assert tab.evaluate("document.documentElement.scrollWidth") == 390
+    for part in ("#picture", "#seek", ".row .name"):
+        below = tab.locator(part).first.bounding_box()
+        assert below["y"] + below["height"] <= 844
+
+
+def test_bars_and_portraits_lead_to_their_frames(opened, tmp_path):
+    tab = opened(numbered_page(tmp_path, "b_frames"))
+    bar = tab.locator(".bar").bounding_box()
+    tab.mouse.move(bar["x"] + bar["width"] * 30.5 / N_FRAMES, bar["y"] + 5)
+    tab.mouse.down()
+    tab.evaluate("watch.until((frame) => frame === 30)")
+    tab.mouse.move(bar["x"] + bar["width"] * 90.5 / N_FRAMES, bar["y"] + 5)
+    tab.evaluate("watch.until((frame) => frame === 90)")
+    tab.mouse.up()
+    strip = tab.locator(".portraits").bounding_box()
+    tab.mouse.click(strip["x"] + strip["width"] * 0.99, strip["y"] + 5)
+    tab.evaluate("watch.until((frame) => frame === 119)")
+
+
+def test_the_page_asks_for_nothing_and_hostile_names_are_text(opened, tmp_path):
+    evil = (
+        "</script><script>document.title = 'run'</script><img src=x onerror=document.title='run'>"
+    )
+    write_numbered(tmp_path / "f.mp4", "b_frames")
+    fields = {"name": f"{evil}/<b>0", "video": evil, "frames": Video(tmp_path, "f.mp4")}
+    track = made(tmp_path, N_FRAMES, size=(320, 180), **fields)
+    page = tmp_path / "page.html"
+    facts = {"warnings": (evil,), "name": f"videos/{evil}", "origin": evil}
+    write_player(shown_split(tmp_path, shown(track, evil, frames=N_FRAMES), **facts), page)
+    tab = opened(page)
+    assert tab.title() == f"videos/{evil}/{evil}"
+    assert tab.inner_text(".row .name").strip().startswith("<b>0: ")
+    assert tab.said == []
+    assert [url for url in tab.asked if not url.startswith("data:")] == [page.as_uri()]
+    (policy,) = tab.locator("meta[http-equiv]").all()
+    assert "unsafe" not in policy.get_attribute("content")
+    # a script that was slipped in does not run
+    tab.evaluate(
+        "document.body.append(Object.assign(document.createElement('script'), {text: 'stolen = 1'}))"
+    )
+    assert tab.evaluate("typeof stolen") == "undefined"
