@@ -11,7 +11,7 @@ In this file, `source` is the split to copy, and `copied` is the same split in t
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +19,7 @@ import numpy as np
 from cache.arrays import Array, Ints
 from cache.errors import CacheError, ForeignStream
 from cache.format import layout
+from cache.format.extra import ExtraColumn
 from cache.format.folders import unmounted_streams
 from cache.format.layout import COLUMNS, UNDECODABLE
 from cache.format.manifest import lost_manifest
@@ -192,7 +193,7 @@ def _write_tracks(store: Store, source: Split, progress: Progress) -> None:
         store.root,
         source.name,
         columns=source.columns,
-        extra=source.extra.values(),
+        extra=_extra_columns(source),
         plan=f"copy {digest}",
         provenance=_note(source.store, source.name, digest, source.provenance),
         rows_per_shard=geometry.rows_per_shard,
@@ -206,6 +207,11 @@ def _write_tracks(store: Store, source: Split, progress: Progress) -> None:
             n_rows += sum(track.stop - track.start for track in tracks)
             progress(n_rows, int(manifest["rows"]), source.name)
         following.commit(_callers_entries(manifest, SplitWriter.own_entries))
+
+
+def _extra_columns(source: Split) -> list[ExtraColumn]:
+    """The extra columns, to be written as they are stored: rows may have gaps."""
+    return [replace(column, gaps=bool(column.shape)) for column in source.extra.values()]
 
 
 def videos_by_name(source: Split) -> Iterator[tuple[VideoEntry, list[TrackRecord]]]:

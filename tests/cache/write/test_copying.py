@@ -7,10 +7,12 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import cache
 from cache import CacheError, MissingSplit
+from cache.format.extra import ExtraColumn
 from tests import trees
 
 SPLIT = "toy/train"
@@ -197,3 +199,18 @@ def test_a_snapshot_by_hard_links_and_its_cache_keep_their_bytes_whatever_is_don
     assert cache.repair(one, cache.verify(one)).refused == []
     cache.gc(one, unfinished=True)
     assert trees.contents(other) == before
+
+
+def test_rows_without_a_value_of_an_extra_column_are_copied(toy, tmp_path):
+    """As of imported bodies that a tool has not fitted in each frame."""
+    values = np.arange(15, dtype=np.float32).reshape(5, 3)
+    values[2] = np.nan
+    fitted = ExtraColumn("fitted", about="made up", shape=(3,), dtype="float32", gaps=True)
+    counted = ExtraColumn("counted", about="made up", dtype="int32", per="track")
+    boxes = {"bbox": np.ones((5, 4), np.float32)}
+    own = {"fitted": values, "counted": np.int32(7)}
+    toy.split_of(tmp_path / "cache", boxes, extra=[fitted, counted], own=own)
+    cache.copy_split(tmp_path / "cache", SPLIT, tmp_path / "copy")
+    copied = cache.open(tmp_path / "copy")[SPLIT]
+    np.testing.assert_array_equal(copied.rows("fitted", 0, 5), values)
+    assert copied.tracks[0].extra["counted"] == 7
