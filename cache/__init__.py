@@ -36,6 +36,7 @@ from cache.storage.base import Root
 from cache.verification import Damage, VerifyReport, verify
 from cache.write.base import finish_commits
 from cache.write.copy import Copied, copy_split
+from cache.write.erase import Erasure, erase_rows
 from cache.write.gc import Collected, gc
 from cache.write.next_commit import NextCommit, SplitState
 from cache.write.removal import delete_stream, invalidate
@@ -65,6 +66,7 @@ __all__ += ["check_track", "fingerprint"]
 # copies and removal
 __all__ += ["Copied", "copy_split"]
 __all__ += ["Collected", "delete_stream", "finish_commits", "gc", "invalidate"]
+__all__ += ["Erasure", "erase_rows"]
 # states that have a name
 __all__ += ["delete_tag", "tag"]
 # checks of what is stored

@@ -156,14 +156,17 @@ class OpenSplit(OpenCommit):
 
     def _require_features_of_replaced_rows(self, stream: OpenStream) -> None:
         """Raise CacheChanged if the stream skipped rows of this commit, because a later one had
-        replaced them. They would look like rows whose frame could not be decoded.
+        replaced them, or may have lost shards that a later one lacks. They would look like rows
+        whose frame could not be decoded, or that are still to be computed.
         """
         place = self.commit.place
         made_for = stream.manifest["split_digest"]
         if made_for == self.commit.digest or place.home.etag(place.manifest) == self.commit.etag:
             return
         skipped = stream.rows_with_flag(SKIPPED)
-        if len(intersect(self.tables.track_rows, skipped)):
+        shards = np.flatnonzero(self.commit.live_by_shard)
+        is_whole = self.require_current.are_named or np.isin(shards, stream.shards).all()
+        if not is_whole or len(intersect(self.tables.track_rows, skipped)):
             raise self.commit.changed_error()
 
     def has_later_commit(self) -> bool:

@@ -79,7 +79,7 @@ class _StalenessCheck:
     def __init__(self, commit: Commit) -> None:
         self._commit = commit
         self._etag = commit.etag
-        self._are_named = True  # whether the newest commit names all shards
+        self.are_named = True  # whether the newest commit names all shards
 
     def __call__(self, *, unreadable: str | None = None) -> None:
         """unreadable: location of a shard that is missing or damaged."""
@@ -88,17 +88,17 @@ class _StalenessCheck:
             current = Commit.load_manifest(replace(place, pin=None))
             if current is None:
                 raise self._commit.changed_error()
-            self._are_named = True
+            self.are_named = True
             for array, records in self._commit.manifest["shards"].items():
                 named = current.manifest["shards"].get(array, {})
                 if records.items() <= named.items():
                     continue
-                self._are_named = False
+                self.are_named = False
                 others = {number: named.get(number, record) for number, record in records.items()}
                 if place.stream is not None or others != records:
                     raise self._commit.changed_error()
             self._etag = current.etag
-        if unreadable is not None and not self._are_named:
+        if unreadable is not None and not self.are_named:
             raise self._commit.changed_error(unreadable=unreadable)
 
 

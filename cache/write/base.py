@@ -46,6 +46,7 @@ from cache.write.parts import refuse_running_parts
 from cache.write.staged import StagedWork
 
 _NOTES: Final = 100  # `provenance.json` has notes on this many last commits
+MOVED: Final = "moved"  # entry of a note: the commit has rows of the one before again (`erase.py`)
 _SOFTWARE: Final = ("vibe-pipeline", "numpy", "zarr", "google-crc32c")
 
 
@@ -243,7 +244,8 @@ def _add_note(before: Commit, digest: str, facts: Mapping[str, Any], started: fl
     }
     # The file has its notes sorted by digest; the newest are kept.
     by_time = sorted(before.notes().items(), key=lambda item: str(item[1].get("finished", "")))
-    earlier = by_time[-(_NOTES - 1) :]
+    n_earlier = 1 if MOVED in facts else _NOTES - 1
+    earlier = by_time[-n_earlier:]
     return _notes_file({**dict(earlier), digest: note})
 
 

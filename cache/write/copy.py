@@ -4,7 +4,7 @@ Live rows are those that belong to committed tracks; rows of replaced tracks are
 get new numbers in the copy. Rows are read with their checksums and written by `SplitWriter` and
 `StreamWriter`, so a killed copy can be continued. Existing data is never overwritten.
 
-`copy_split` writes the tracks in one commit (`_write_tracks`), then each stream (`_write_stream`).
+`copy_split` writes the tracks in one commit (`write_tracks`), then each stream (`_copy_stream`).
 In this file, `source` is the split to copy, and `copied` is the same split in the other cache.
 """
 
@@ -30,7 +30,6 @@ from cache.read.split import FeatureCache, Split
 from cache.read.streams import OpenStream
 from cache.storage import store_at
 from cache.storage.base import Root, Store
-from cache.windows import find_ranges
 from cache.write.base import finish_commits
 from cache.write.split_writer import SplitWriter
 from cache.write.stream_writer import StreamWriter
@@ -38,6 +37,7 @@ from cache.write.stream_writer import StreamWriter
 # called with the number of rows written, of rows in all, and the split or stream being written
 Progress = Callable[[int, int, str], None]
 
+VideoWithTracks = tuple[VideoEntry, list[TrackRecord]]
 COPIED: Final = "copied"  # entry of a commit's note: which commit of which cache it is a copy of
 
 
@@ -85,7 +85,10 @@ def copy_split(
     names = tuple(opened)
     existing = _find_copy(source, store)
     if existing is None:
-        _write_tracks(store, source, progress)
+        digest = source.commit.digest
+        note = _note(source.store, split, digest, source.provenance)
+        videos = _sort_videos(source)
+        write_tracks(store.root, source, videos, (), f"copy {digest}", note, progress)
     else:
         _require_same_streams(source, existing, names)
     finish_commits(store.root, split)  # of a copy that was killed
@@ -98,7 +101,7 @@ def copy_split(
     row_offset = source_starts - copied.tracks.start
     written = []
     for name in names:
-        if _write_stream(copied, source, opened[name], row_offset, progress):
+        if _copy_stream(copied, source, opened[name], row_offset, progress):
             written.append(name)
 
     copied = FeatureCache(store.root)[split]
@@ -183,30 +186,46 @@ def _stream_form(split: Split, name: str) -> dict[str, Any]:
     return {**entries, **stream.form.as_json()}
 
 
-def _write_tracks(store: Store, source: Split, progress: Progress) -> None:
-    """Write the split's videos, by name, and their tracks to the other cache, and commit."""
-    manifest = source.manifest
-    n_rows = 0
-    digest = str(manifest["digest"])
+def write_tracks(
+    root: Root,
+    source: Split,
+    videos: Array,
+    without: Collection[int],
+    plan: str,
+    note: Mapping[str, Any],
+    progress: Progress,
+) -> None:
+    """Commit some videos of a split with their tracks, in this order: into another cache; or once
+    more into the split itself, `without` the shards that have their rows.
+
+    videos: their numbers in `source.videos`.
+
+    Raises CacheChanged if the split itself has a later commit.
+    """
+    names = np.array(source.videos.names, dtype=object)
     geometry = source.commit.geometry
+    n_rows = 0
     with SplitWriter(
-        store.root,
+        root,
         source.name,
         columns=source.columns,
         extra=_extra_columns(source),
-        plan=f"copy {digest}",
-        provenance=_note(source.store, source.name, digest, source.provenance),
+        plan=plan,
+        provenance=note,
         rows_per_shard=geometry.rows_per_shard,
         rows_per_chunk=geometry.rows_per_chunk,
     ) as writer:
-        following = writer.begin()
+        if without and writer.state.commit.digest != source.commit.digest:
+            raise source.commit.changed_error()
+        drop = names[videos].tolist() if without else []
+        following = writer.begin(drop, invalidate=without)
         finished = set(following.journalled)
-        for entry, tracks in videos_by_name(source):
+        for entry, tracks in _videos_of(source, videos):
             if entry.name not in finished:
                 following.append(entry, [to_track_rows(source, track) for track in tracks])
             n_rows += sum(track.stop - track.start for track in tracks)
-            progress(n_rows, int(manifest["rows"]), source.name)
-        following.commit(_callers_entries(manifest, SplitWriter.own_entries))
+            progress(n_rows, int(source.manifest["rows"]), source.name)
+        following.commit(_callers_entries(source.manifest, SplitWriter.own_entries))
 
 
 def _extra_columns(source: Split) -> list[ExtraColumn]:
@@ -214,11 +233,21 @@ def _extra_columns(source: Split) -> list[ExtraColumn]:
     return [replace(column, gaps=bool(column.shape)) for column in source.extra.values()]
 
 
-def videos_by_name(source: Split) -> Iterator[tuple[VideoEntry, list[TrackRecord]]]:
+def _sort_videos(source: Split) -> Ints:
+    """The numbers of all videos, sorted by name."""
+    return np.argsort(np.array(source.videos.names, dtype=object))
+
+
+def videos_by_name(source: Split) -> Iterator[VideoWithTracks]:
     """Yield each video of a split, sorted by name, with its tracks."""
+    return _videos_of(source, _sort_videos(source))
+
+
+def _videos_of(source: Split, numbers: Array) -> Iterator[VideoWithTracks]:
+    """Yield the videos of these numbers, with their tracks."""
     by_video = np.argsort(source.tracks.video, kind="stable")
     stops = np.cumsum(np.bincount(source.tracks.video, minlength=len(source.videos)))
-    for number in np.argsort(np.array(source.videos.names, dtype=object)).tolist():
+    for number in numbers.tolist():
         first = stops[number - 1] if number else 0
         tracks = by_video[first : stops[number]].tolist()
         yield source.videos[number], [source.tracks[track] for track in tracks]
@@ -252,7 +281,7 @@ def to_track_rows(source: Split, track: TrackRecord) -> TrackRows:
     )
 
 
-def _write_stream(
+def _copy_stream(
     copied: Split, source: Split, stream: OpenStream, row_offset: Ints, progress: Progress
 ) -> bool:
     """Write the shards of a stream that the copy does not have, in one commit. Returns whether it
@@ -261,53 +290,65 @@ def _write_stream(
     Args:
         row_offset: for each track of the copy, what to add to its row numbers to get the source's.
     """
-    manifest = stream.manifest
-    name = str(manifest["stream"])
-    digest = str(manifest["digest"])
-    is_new = name not in copied.streams
-    existing = [] if is_new else copied.open_stream(name).shards
-    pending = stream.pending_rows()
+    name = str(stream.manifest["stream"])
+    if name in copied.streams:
+        lacking = {*np.flatnonzero(copied.rows_by_shard()).tolist()}
+        if lacking.issubset(copied.open_stream(name).shards):
+            return False
 
-    def find_rows(shard: int) -> tuple[Ints, Ints]:
-        """The rows of a shard of the copy that the source's stream has, with features or without:
-        their indices within the shard, and their row numbers in the source.
-        """
-        rows = np.asarray(copied.commit.shard_rows(shard))
+    def find_rows(rows: Ints) -> Ints:
         track = copied.track_of(rows)
-        source_rows = rows + row_offset[track]
-        has_shard = np.isin(source_rows // source.rows_per_shard, stream.shards)
-        is_pending = find_ranges(source_rows, *pending.T) >= 0
-        chosen = (track >= 0) & has_shard & ~is_pending
-        return np.flatnonzero(chosen), source_rows[chosen]
+        return np.where(track >= 0, rows + row_offset[track], -1)
 
-    shards = []
-    for shard in np.flatnonzero(copied.rows_by_shard()).tolist():
-        if shard not in existing and len(find_rows(shard)[0]):
-            shards.append(shard)
-    # With nothing to copy, write only a missing stream of a split without tracks: an empty stream.
-    if not shards and not (is_new and not len(copied.tracks)):
-        return False
+    digest = stream.commit.digest
+    note = _note(source.store, f"{source.name}/{name}", digest, stream.provenance)
+    return write_stream(copied, stream, find_rows, (), f"copy {digest}", note, progress)
+
+
+def write_stream(
+    split: Split,
+    stream: OpenStream,
+    find_rows: Callable[[Ints], Ints],
+    without: Collection[int],
+    plan: str,
+    note: Mapping[str, Any],
+    progress: Progress,
+) -> bool:
+    """Write pending shards of a split's stream, as far as an open stream has their rows, in one
+    commit. Returns whether there was anything to commit.
+
+    Args:
+        stream: that of another split, or of this one.
+        find_rows: rows (n,) of the split -> those of `stream` (n,); -1: none.
+        without: numbers of shards that the commit leaves out.
+    """
+    name = str(stream.manifest["stream"])
+    size = stream.commit.geometry.rows_per_shard
     with StreamWriter(
-        copied.root,
-        copied.name,
-        name,
-        stream.form,
-        plan=f"copy {digest}",
-        provenance=_note(source.store, f"{source.name}/{name}", digest, stream.provenance),
+        split.root, split.name, name, stream.form, plan=plan, provenance=note
     ) as writer:
         state = writer.shards
-        for shard in sorted(set(shards).intersection(state.pending)):
+        # An empty stream of an empty split is committed, too.
+        is_new = bool(without) or not state.live_shards
+        for shard in state.pending:
             rows = state.rows(shard)
-            indices, source_rows = find_rows(shard)
+            source_rows = find_rows(np.asarray(rows))
+            is_there = np.isin(source_rows // size, stream.shards)
+            if not is_there.any():
+                continue
+            source_rows = source_rows[is_there]
             features, ok, keys = (column.empty(len(rows)) for column in state.columns.values())
-            features[indices] = stream.read("", source_rows)[:, 0]
-            ok[:] = UNDECODABLE
-            ok[indices] = stream.read("_ok", source_rows)[:, 0]
-            keys[indices] = stream.read("_key", source_rows)[:, 0]
+            features[is_there] = stream.read("", source_rows)[:, 0]
+            ok[:] = UNDECODABLE  # and without a key: pending
+            ok[is_there] = stream.read("_ok", source_rows)[:, 0]
+            keys[is_there] = stream.read("_key", source_rows)[:, 0]
             writer.write(shard, features, ok, keys)
-            progress(rows.stop, int(copied.manifest["extent"]), f"{copied.name}: {name}")
-        writer.commit(_callers_entries(manifest, StreamWriter.own_entries))
-    return True
+            progress(rows.stop, split.commit.extent, f"{split.name}: {name}")
+            is_new = True
+        if is_new:
+            entries = _callers_entries(stream.manifest, StreamWriter.own_entries)
+            writer.commit(entries, without=without)
+    return is_new
 
 
 def _callers_entries(manifest: Mapping[str, Any], own_entries: Collection[str]) -> dict[str, Any]:

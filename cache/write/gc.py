@@ -72,7 +72,7 @@ def gc(
     older_than: float | None = None,
     unused_for: float = 0.0,
     now: float | None = None,
-    pins: Callable[[], Iterable[Root]] = tuple,
+    pins: Callable[[], Iterable[Root]] | None = tuple,
 ) -> Collected:
     """Remove files of the cache that no manifest names. Committed rows are not affected; readers
     that have opened an earlier commit may have to open it again.
@@ -87,7 +87,8 @@ def gc(
             seconds.
         now: seconds since 1970 (default: the clock), for tests.
         pins: folders or URLs of the pins whose shards stay, beside those of tags. Asked again under
-            each lock, as a pin may have been written meanwhile.
+            each lock, as a pin may have been written meanwhile. None: no pin and no tag keeps any,
+            as to erase rows.
 
     Raises CacheError when there is no cache. Splits and streams with a writer are skipped and
     reported.
@@ -123,7 +124,7 @@ class _Sweep:
     older_than: float
     unused_for: float
     now: float
-    pins: Callable[[], Iterable[Root]]
+    pins: Callable[[], Iterable[Root]] | None
     collected: Collected = field(default_factory=Collected)
 
     def run(self, place: Place) -> None:
@@ -220,6 +221,8 @@ class _Sweep:
         Raises CacheError for a damaged one: then nothing tells which files it needs.
         """
         named = commit.manifest["shards"]
+        if self.pins is None:
+            return
         for pin in (*map(store_at, self.pins()), *tag_pins(self.store)):
             pinned = Commit.load_manifest(replace(commit.place, pin=pin))
             n_files = 0

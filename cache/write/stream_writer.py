@@ -175,22 +175,32 @@ class StreamWriter(Writer):
         invalidate_shards(self.place, self._commit, reopened)
         self._open_next()
 
-    def commit(self, entries: Mapping[str, Any], *, note: Mapping[str, Any] | None = None) -> None:
+    def commit(
+        self,
+        entries: Mapping[str, Any],
+        *,
+        note: Mapping[str, Any] | None = None,
+        without: Collection[int] = (),
+    ) -> None:
         """Commit every shard written so far; the others stay pending.
 
         Args:
             entries: the caller's entries of the stream's manifest, as JSON values. Their keys are
                 not in `own_entries`.
             note: additional entries of `provenance.json`.
+            without: numbers of shards that the split has dropped, to be left out. The others stay,
+                because their features may be carried over.
         """
         create_groups(self.place)  # the folder of all features may have been deleted by hand
         state = self.shards
         split = state.split.manifest
-        # The digest of each shard's rows. Shards that the split has dropped stay, because their
-        # features may be carried over.
+        # the digest of each shard's rows
         rows: dict[str, str] = dict(self._commit.manifest["rows"])
         pending_rows: list[list[int]] = state.committed_rows.recorded_pending_rows().tolist()
         shards = dict(state.committed)
+        for shard in without:
+            rows.pop(str(shard), None)
+            shards.pop(shard, None)
         for shard, staged in sorted(self._accepted.items()):
             shards[shard] = staged.records
             rows[str(shard)] = staged.entries["rows"]

@@ -1,16 +1,24 @@
-"""`python -m pipeline gc`: delete files that no manifest references."""
+"""`python -m pipeline gc`: delete files that no manifest references, with `--erase` also rows of
+removed videos.
+"""
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 import cache
+from cache.format.manifest import Commit
 from cache.format.pins import pins_of_runs
+from cache.format.tags import tag_pins
 from pipeline.cli.command_line import Command, json_option, whole
-from pipeline.cli.console import DOUBT, IDLE, CommandResult, print_result
+from pipeline.cli.console import DOUBT, IDLE, CommandResult, err, plain, print_result
+from pipeline.cli.progress import bar
 from pipeline.cli.text import count, size
 from pipeline.settings.arguments import cache_option, from_settings
+from pipeline.steps.grading import copy_grades
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
@@ -19,6 +27,8 @@ def _options(sub: argparse.ArgumentParser) -> None:
     from_settings(sub, runs="paths.runs")  # no option
     add("--dry-run", action="store_true", help="List what would be deleted, and stop")
     add("--unfinished", action="store_true", help="Also delete checkpoints of unfinished runs")
+    help_ = "Also erase rows of removed and replaced videos and tracks; implies --unfinished"
+    add("--erase", action="store_true", help=help_)
     help_ = "Leave younger files (default: 0; in an object store, one day)"
     add("--older-than", type=whole(0), metavar="SECONDS", help=help_)
     help_ = "Delete only what gc with this option has found unused, without a break, for DAYS days"
@@ -28,13 +38,15 @@ def _options(sub: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     """Delete files, and print them; also print files that were left, with the reason."""
+    if args.erase:
+        _erase(args)
     collected = cache.gc(
         args.cache,
         dry_run=args.dry_run,
-        unfinished=args.unfinished,
+        unfinished=args.unfinished or args.erase,
         older_than=args.older_than,
         unused_for=args.unused_for * 86400,
-        pins=lambda: pins_of_runs(args.runs) if args.runs else [],
+        pins=None if args.erase else lambda: _pins_of_runs(args),
     )
     result = CommandResult(
         {
@@ -56,7 +68,39 @@ def _run(args: argparse.Namespace) -> int:
         result.add_line(f"left: {text}", DOUBT)
     result.add_line(f"{count(len(collected.removed), 'path')} {verb}, {size(collected.bytes)}")
     result.problems = collected.problems
+    if args.erase:  # what is left may have removed rows
+        result.problems += collected.skipped
     return print_result(result, as_json=args.json)
+
+
+def _pins_of_runs(args: argparse.Namespace) -> list[Path]:
+    return pins_of_runs(args.runs) if args.runs else []
+
+
+def _erase(args: argparse.Namespace) -> None:
+    """Print what is written again of each split, and who loses rows; do it, unless `dry_run`."""
+    err.warn("copies, snapshots and runs keep their rows: docs/operations.md, Remove a person")
+    opened = cache.open(args.cache)
+    pins = [*tag_pins(opened.store), *map(cache.store_at, _pins_of_runs(args))]
+    for name, split in opened.items():
+        erasure = cache.erase_rows(split, dry_run=True)
+        err.print(
+            f"{plain(name)}: {count(erasure.removed, 'row')} of removed tracks; written again: "
+            f"{count(erasure.moved, 'row')}, {size(erasure.moved * erasure.row_bytes)} "
+            f"(by copy: {size(split.manifest['rows'] * erasure.row_bytes)})"
+        )
+        staying = split.commit.shards.keys() - erasure.going
+        for pin in pins:
+            pinned = Commit.load_manifest(replace(split.place(None), pin=pin))
+            if pinned is not None and not pinned.shards.keys() <= staying:
+                err.warn(
+                    f"{pin.root} loses rows of {name}: a training cannot be resumed, a tag not be "
+                    "read. Delete it: its tables have names"
+                )
+        if not args.dry_run:
+            with bar(f"erase {name}", err, unit="row") as progress:
+                cache.erase_rows(split, progress=progress)
+            copy_grades(split, opened[name])
 
 
 COMMAND: Final = Command(_options, _run)
