@@ -22,6 +22,7 @@ import signal
 import socket
 import sys
 import tempfile
+from contextlib import suppress
 from multiprocessing.sharedctypes import RawValue
 from pathlib import Path
 from types import SimpleNamespace, TracebackType
@@ -364,7 +365,8 @@ def _exit(code: int) -> NoReturn:
         console.err.print(f"  {WORK_KEPT}")
     if not code:
         for end_task in at_success.values():
-            end_task()
+            with suppress(*USER_ERRORS):  # then the next command ends it
+                end_task()
     end_run(code, _n_failed.value)
     sys.exit(code)
 

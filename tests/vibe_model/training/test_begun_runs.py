@@ -1,6 +1,5 @@
 """Trainings that go on with the data that they began with, while the cache changes."""
 
-import json
 import os
 import re
 import shutil
@@ -15,7 +14,7 @@ from pipeline.errors import DataError
 from tests import made_splits
 from tests.vibe_model.builders import TinyBody
 from tests.vibe_model.training.conftest import drop_a_video
-from tests.vibe_model.training.tiny_runs import Killed, Observer, assert_same_run
+from tests.vibe_model.training.tiny_runs import Killed, Observer, assert_same_run, curves
 from vibe_model import runs
 from vibe_model.training import video as training
 
@@ -78,17 +77,6 @@ def killed(config, nth_report):
     (folder,) = config.runs.iterdir()
     shutil.rmtree(folder)
     return aside.rename(folder)
-
-
-def curves(folder):
-    """Of steps and epochs, without those of the clock; the last one of each step."""
-    lines = [json.loads(line) for line in (folder / "curves.jsonl").read_text().splitlines()]
-    return {
-        (step, tag): value
-        for step, _, values in lines
-        for tag, value in values.items()
-        if not tag.startswith("speed/")
-    }
 
 
 def lines_of(config):

@@ -2,6 +2,7 @@
 hold.
 """
 
+import json
 import shutil
 from dataclasses import fields
 from types import SimpleNamespace
@@ -229,7 +230,8 @@ def assert_same_run(folder, expected):
     for name in ("last.pt", "best.pt"):
         ours, theirs = (tensors(read_file(one / name)) for one in (folder, expected))
         assert ours.keys() == theirs.keys()
-        for key in theirs.keys() - {"/config/runs", "/config/cache", "/config/embedding"}:
+        places = {f"/config/{name}" for name in ("runs", "cache", "embedding", "body")}
+        for key in theirs.keys() - places:
             value = theirs[key]
             assert (
                 torch.equal(ours[key], value)
@@ -246,6 +248,17 @@ def scalars(folder):
         for event in accumulator.Scalars(tag):
             found.setdefault((tag, event.step), []).append(event.value)
     return {key: values for key, values in found.items() if not key[0].startswith("speed/")}
+
+
+def curves(folder):
+    """Of steps and epochs, without those of the clock; the last one of each step."""
+    lines = [json.loads(line) for line in (folder / "curves.jsonl").read_text().splitlines()]
+    return {
+        (step, tag): value
+        for step, _, values in lines
+        for tag, value in values.items()
+        if not tag.startswith("speed/")
+    }
 
 
 def killed_at(train, config, nth_report, aside):
