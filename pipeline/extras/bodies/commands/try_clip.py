@@ -1,16 +1,16 @@
 """`python -m pipeline try`: the usual commands on a clip of two people, and a page of their
 results.
 
-The commands prepare tracks with joints in metres, fit bodies, and draw the joints:
+The commands detect people, convert them to tracks, prepare joints in metres, and fit bodies:
 
     <out>/clips/         the clip, and a file of its keypoints
     <out>/cache/         the tracks and their joints
+    <out>/joints.mp4     the clip with the tracks and 2D joints
     <out>/bodies/        the fitted bodies, and a video of them
-    <out>/joints.mp4     the clip with the joints
-    <out>/try.html       the page with both videos and a table of the people
+    <out>/try.html       the page: first of the tracks alone, then of the bodies, too
 
-A second run keeps what is up to date: the last two files if both exist and the page's head has the
-digest of bodies.json.
+A second run keeps what is up to date: the page and joints.mp4 if both exist and the page's head has
+the digest of what it shows.
 """
 
 from __future__ import annotations
@@ -18,11 +18,15 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import os
+import sys
+import webbrowser
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -46,8 +50,10 @@ from pipeline.grades.words import Grade
 from pipeline.people.boxes import crop_person
 from pipeline.people.skeletons import Array
 from pipeline.settings.file import PATH
-from pipeline.show.clip import PEOPLE
+from pipeline.show.clip import PEOPLE, write_clip
 from pipeline.show.page import VERSION, shows, templates, write
+from pipeline.show.tracks import Choice, from_cache
+from pipeline.show.video_file import FOR_PAGES
 
 CLIP: Final = PackageFile(
     "sports2d",
@@ -57,8 +63,11 @@ CLIP: Final = PackageFile(
 )
 NAME: Final = "sports2d.mp4"
 DETECTOR: Final = "blaze_pose"
+DETECTION: Final = ("--detector", DETECTOR, "--every", "5")
 SPLIT: Final = "videos/train"
 PAGE: Final = "try.html"
+JOINTS: Final = "joints.mp4"
+BODIES: Final = "bodies"  # folder
 CREDITS: Final = (  # what, whose, licence, where it is from
     (
         "Clip",
@@ -79,7 +88,6 @@ class _ClipTrack(NamedTuple):
     """Where and when a person is in the clip."""
 
     fitted: TrackSummary
-    frame_index: Array  # (N,) frame numbers of the track's rows
     middle_frame: int  # the one that the page shows
     middle_bbox: Array  # (4,) the box in it: cx, cy, width, height px
     seconds: tuple[float, float]  # first and last time at which the person is seen
@@ -105,24 +113,34 @@ def _options(sub: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    """Fetch the files, run the commands, and write the page. Returns the code of a command that
-    fails.
+    """Fetch the files, run the commands, and write the page, as soon as there are tracks and again
+    with bodies. Returns the code of a command that fails.
     """
     folder = args.out
+    bodies = folder / BODIES
     raw = folder / "clips"
-    missing = _fetch(raw / NAME)
+    root = str(folder / "cache")
+    find_people = ["detect", str(raw), "--out", str(raw / KEYPOINTS), *DETECTION]
+    convert = ["convert", SPLIT, "--raw", str(raw), "--cache", root]
+    prepare, fit_bodies = _commands(str(raw), root, str(bodies))
+    code = 0
+    with ThreadPoolExecutor(1) as thread:
+        body = thread.submit(body_file)  # fetched meanwhile: tracks do not need it
+        missing = _fetch(raw / NAME)
+        if not missing:
+            code = _run_command(find_people) or _run_command(convert)
+            if code == 0:
+                _show_tracks(folder)
+        try:
+            body.result()
+        except MissingAssets as error:
+            missing.append(str(error))
     for text in missing:
         err.print(f"{ERROR} {plain(text)}")
     if missing:
         return 2
-    joints = folder / "joints.mp4"
-    bodies = folder / "bodies"
-    page = folder / PAGE
-    prepare, fit_bodies, draw_joints = _commands(
-        str(raw), str(folder / "cache"), str(bodies), NAME, str(joints)
-    )
     # the whole folder is this command's, also what an earlier version wrote without a mark
-    code = _run_command(prepare) or _run_command([*fit_bodies, "--overwrite"])
+    code = code or _run_command(prepare) or _run_command([*fit_bodies, "--overwrite"])
     if code:
         return code
 
@@ -130,16 +148,12 @@ def _run(args: argparse.Namespace) -> int:
     # digest of bodies.json shows the current tracks, joints and bodies.
     digest = whole_file_digest(bodies / SUMMARY)
     mark = IDLE
-    if not (joints.is_file() and shows(page, digest)):
+    if not _is_current(folder, digest):
         mark = DONE
-        code = _run_command([*draw_joints, "--overwrite"])
-        if code:
-            return code
-        split = cache.open(folder / "cache")[SPLIT]
-        content = _page_content(split, raw, joints, bodies)
-        template = templates("try", Path(__file__).parents[1] / "templates").get_template(PAGE)
-        write(template.stream(content, digest=digest), page)
+        written = read_summary(bodies)
+        _write_page(folder, digest, written.tracks, written.overlays)
 
+    page = folder / PAGE
     listed = task_line("page", plain(from_here(page)), size(page.stat().st_size))
     out.print(f"\n{mark} {listed}")
     out.print("The same with your own clips, in a folder CLIPS:")
@@ -148,34 +162,66 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _page_content(split: cache.Split, raw: Path, joints: Path, bodies: Path) -> dict[str, Any]:
-    """The variables of the page's template, except the digest. joints: the drawn video. bodies: the
-    folder of fitted bodies.
+def _show_tracks(folder: Path) -> None:
+    """Write the page of the tracks, and open it on a terminal with a screen. Unless there are
+    bodies: then the page shows them, or those of an earlier version until they are made again.
     """
-    written = read_summary(bodies)
-    clips = (joints, bodies / written.overlays[0])
-    posters, people = _people(split, written.tracks, raw, clips)
+    digest = cache.open(folder / "cache")[SPLIT].manifest["digest"]
+    if (folder / BODIES / SUMMARY).is_file() or _is_current(folder, digest):
+        return
+    _write_page(folder, digest)
+    page = folder / PAGE
+    shown = "tracks and 2D joints; bodies follow: reload"
+    out.print(f"{DONE} {task_line('page', plain(from_here(page)), shown)}")
+    if out.is_terminal and any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY"))):
+        webbrowser.open(page.resolve().as_uri())
+
+
+def _is_current(folder: Path, digest: str) -> bool:
+    """Whether the page shows what has this digest."""
+    return (folder / JOINTS).is_file() and shows(folder / PAGE, digest)
+
+
+def _write_page(
+    folder: Path, digest: str, fitted: Sequence[TrackSummary] = (), overlays: Sequence[str] = ()
+) -> None:
+    """Write the page of the tracks, and of fitted bodies and their video, if there are any.
+
+    digest: of what the page shows. overlays: as in bodies.json.
+    """
+    root = folder / "cache"
+    split = cache.open(root)[SPLIT]
+    joints = folder / JOINTS
+    if not _is_current(folder, split.manifest["digest"]):  # else the page of the tracks has them
+        shown = from_cache(root, SPLIT, Choice(video=NAME, n_frames=sys.maxsize))
+        with bar(f"draw {NAME}", err, unit="frame") as progress:
+            write_clip(shown, joints, FOR_PAGES, progress=progress)
+    clips = [joints, *(folder / BODIES / file for file in overlays)]
+    raw = folder / "clips"
+    posters, people = _people(split, fitted, raw, clips)
     detected = json.loads((raw / KEYPOINTS / f"{NAME}.json").read_bytes())["info"]["weights"]
     weights = [
         ("Weights", "The MediaPipe Authors", file["licence"], file["source"]) for file in detected
     ]
-    return {
-        "version": VERSION,
-        "commands": _usage(),
-        "people": people,
-        "clips": [*zip(map(_data_uri, clips), posters, TEXTS, strict=True)],
-        "credits": [CREDITS[0], *weights, CREDITS[1]],
-    }
+    template = templates("try", Path(__file__).parents[1] / "templates").get_template(PAGE)
+    content = template.stream(
+        digest=digest,
+        version=VERSION,
+        commands=_usage(),
+        people=people,
+        clips=[*zip(map(_data_uri, clips), posters, TEXTS, strict=False)],
+        credits=[CREDITS[0], *weights, CREDITS[1]],
+    )
+    write(content, folder / PAGE)
 
 
 def _fetch(clip: Path) -> list[str]:
-    """Fetch the clip, weights and body if missing. Returns messages about files that cannot be
+    """Fetch the clip and the weights if missing. Returns messages about files that cannot be
     fetched.
     """
     steps: tuple[Callable[[], object], ...] = (
         partial(fetch_files, CLIP),
         detectors.get(DETECTOR).identity,
-        body_file,
     )
     missing = []
     with bar(f"fetch files into {cache_folder()}", err, unit="package") as progress:
@@ -190,24 +236,24 @@ def _fetch(clip: Path) -> list[str]:
     return missing
 
 
-def _commands(clips: str, root: str, bodies: str, clip: str, drawn: str) -> list[list[str]]:
-    """The words of three commands: prepare tracks with joints in metres, fit bodies, draw joints.
+def _commands(clips: str, root: str, bodies: str) -> list[list[str]]:
+    """The words of two commands: prepare tracks with joints in metres, and fit bodies.
 
-    clips: the raw folder. root: the cache. bodies: the folder of fitted bodies. clip: the name of
-    the clip to draw. drawn: the video to write.
+    clips: the raw folder. root: the cache. bodies: the folder of fitted bodies.
     """
-    networks = ["--detector", DETECTOR, "--every", "5", "--stream", "blaze_joints"]
+    networks = [*DETECTION, "--stream", "blaze_joints"]
     return [
         ["prepare", "videos", "--raw", clips, "--cache", root, *networks],
         ["bodies", SPLIT, "--cache", root, "--out", bodies],
-        ["show", SPLIT, "--cache", root, "--video", clip, "--out", drawn],
     ]
 
 
 def _usage() -> list[str]:
     """The commands for the reader's own clips, as typed."""
-    commands = _commands("CLIPS", "data/mine", "bodies", "CLIP.mp4", "joints.mp4")
-    return [command(*words) for words in commands]
+    root = "data/mine"
+    prepare, fit_bodies = _commands("CLIPS", root, BODIES)
+    draw = ["show", SPLIT, "--cache", root, "--video", "CLIP.mp4", "--out", JOINTS]
+    return [command(*words) for words in (prepare, fit_bodies, draw)]
 
 
 def _run_command(words: list[str]) -> int:
@@ -223,15 +269,20 @@ def _people(
     clips: the drawn videos, of joints and of bodies.
     """
     tracks = [_read_track(split, person) for person in fitted]
-    poster_frame = int(np.median(np.concatenate([track.frame_index for track in tracks])))
+    poster_frame = int(np.median(split.rows("frame_index", 0, split.manifest["rows"])))
     frames = {poster_frame, *(track.middle_frame for track in tracks)}
     drawn = [_read_images(clip, frames) for clip in clips]
+    posters = [images[poster_frame] for images in drawn]
+    if not tracks:
+        return posters, []
+    source = Video(raw.resolve(), NAME)
     numbers = tracks_of(split, split.videos.names.index(NAME))
-    grades = video_grades(split, numbers, Video(raw.resolve(), NAME))
+    grades = video_grades(split, numbers, source)
+    zoom = posters[0].shape[1] / source.size()[0]
     people: list[_DrawnPerson] = []
     for track in tracks:
         images = [
-            crop_person(images[track.middle_frame], track.middle_bbox, PORTRAIT_SCALE)
+            crop_person(images[track.middle_frame], zoom * track.middle_bbox, PORTRAIT_SCALE)
             for images in drawn
         ]
         rgb = PEOPLE[len(people) % len(PEOPLE)]
@@ -239,7 +290,7 @@ def _people(
         person = track.fitted
         grade = replace(grades[person.name], body_distance_mm=person.mean_distance_mm)
         people.append(_DrawnPerson(colour, track, grade, images))
-    return [images[poster_frame] for images in drawn], people
+    return posters, people
 
 
 def _read_track(split: cache.Split, fitted: TrackSummary) -> _ClipTrack:
@@ -248,7 +299,7 @@ def _read_track(split: cache.Split, fitted: TrackSummary) -> _ClipTrack:
     middle = len(frame_index) // 2
     bbox = split.rows("bbox", record.start + middle, record.start + middle + 1)[0]
     seconds = frame_index[0] / record.fps, frame_index[-1] / record.fps
-    return _ClipTrack(fitted, frame_index, int(frame_index[middle]), bbox, seconds)
+    return _ClipTrack(fitted, int(frame_index[middle]), bbox, seconds)
 
 
 def _data_uri(clip: Path) -> str:

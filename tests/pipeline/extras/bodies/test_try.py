@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import subprocess
+import webbrowser
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -19,11 +20,13 @@ from pipeline.__main__ import parser
 from pipeline.api import Detector, NumberStream, People
 from pipeline.clips.detectors import blaze_pose
 from pipeline.extras.bodies import fitting
+from pipeline.extras.bodies.body_file import FILE, body_file
 from pipeline.extras.bodies.commands import try_clip
 from pipeline.features.streams import blaze as blaze_stream
 from tests.pipeline.datasets.by_hand import encode
 from tests.pipeline.extras.bodies.made_body import make_body, plant
 from tests.trees import everything
+from tests.waiting import await_that
 
 LICENCES = (
     "BSD-3-Clause",
@@ -140,6 +143,51 @@ def test_a_clip_becomes_a_page_once(planted, tmp_path, ran):
     (out / "try.html").write_text("an earlier page")
     ran("try", "--out", out)
     assert (out / "try.html").read_text().count("<video ") == 2
+
+
+def test_the_page_of_tracks_is_shown_while_the_body_is_fetched(planted, tmp_path, ran, monkeypatch):
+    out = tmp_path / "out"
+    seen = []
+    opened = []
+
+    def fetch_after_the_first_page():
+        await_that(lambda: opened)
+        seen.append((out / "try.html").read_text())
+        assert not (out / "bodies").exists() and "blaze_joints" not in planted
+        return body_file()
+
+    monkeypatch.setattr(try_clip, "body_file", fetch_after_the_first_page)
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+    monkeypatch.setattr(type(try_clip.out), "is_terminal", True)
+    monkeypatch.setenv("WAYLAND_DISPLAY", "wayland-0")
+    text = ran("try", "--out", out).out
+    assert "bodies follow: reload" in text and opened == [(out / "try.html").as_uri()]
+    (first,) = seen
+    assert "Bodies follow: reload this page" in first
+    assert first.count("<video ") == first.count('src="data:video/mp4;base64,') == 1
+    last = (out / "try.html").read_text()
+    assert "Bodies follow" not in last and last.count("<video ") == 2
+
+
+@pytest.mark.parametrize("screen", ["terminal alone", "screen alone"])
+def test_without_a_body_the_tracks_are_shown_and_nothing_is_opened(
+    planted, home, tmp_path, types, monkeypatch, screen
+):
+    (home / FILE).unlink()
+    monkeypatch.setattr(subprocess, "run", Mock(side_effect=OSError))
+    monkeypatch.setattr(webbrowser, "open", Mock(side_effect=AssertionError))
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    if screen == "terminal alone":
+        monkeypatch.setattr(type(try_clip.out), "is_terminal", True)
+    else:
+        monkeypatch.setenv("DISPLAY", ":0")
+    types("try --out TMP/out", "anny-0.6.2", code=2)
+    page = tmp_path / "out/try.html"
+    assert page.read_text().count("<video ") == 1
+    before = everything(tmp_path / "out")
+    types("try --out TMP/out", "anny-0.6.2", code=2)
+    assert everything(tmp_path / "out") == before
 
 
 def test_without_a_network_every_missing_file_is_named(tmp_path, monkeypatch, types):
