@@ -24,7 +24,6 @@ from pipeline.cli import console
 from pipeline.cli.text import count, from_here
 from pipeline.errors import ConfigError
 from tasks.base import DEMO_DATA, PipelineTask, fact, warn
-from tasks.data import Data
 from tasks.result_tables import csv_text, shown_metrics
 from tasks.results import MEAN_BODY, ResultRow, RunMetrics
 from tasks.settings import settings
@@ -67,11 +66,8 @@ class Ablation(PipelineTask):
         for variant, seed in self._trainings():
             model_config(VIBE, variant, seed)  # reports mistakes before anything runs
         return [
-            Data(),
-            *(
-                Train(model=VIBE.section, variant=variant, seed=seed)
-                for variant, seed in self._trainings()
-            ),
+            Train(model=VIBE.section, variant=variant, seed=seed)
+            for variant, seed in self._trainings()
         ]
 
     def up_to_date(self) -> bool:

@@ -225,6 +225,11 @@ class Extract(_SplitTask):
         return problems
 
 
+def data_tasks() -> list[PipelineTask]:
+    """`Data`, for the tasks that train; none if they read a tag."""
+    return [Data()] if settings().data.at is None else []
+
+
 class Data(PipelineTask):
     """Convert and extract every enabled dataset."""
 

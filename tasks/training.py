@@ -31,7 +31,7 @@ from pipeline.features.spec import StreamSpec
 from pipeline.settings.sections import stream_of
 from pipeline.steps.recipe import Recipe
 from tasks.base import UP_TO_DATE, PipelineTask, at_success, warn
-from tasks.data import NETWORK, Convert, Data, Extract
+from tasks.data import NETWORK, Convert, Extract, data_tasks
 from tasks.results import RunMetrics
 from tasks.settings import settings
 from tasks.training_processes import run_training
@@ -220,9 +220,9 @@ class TrainMPoser(CheckpointTask):
     def config(self) -> MPoserConfig:
         return _mposer_config(model_config(VIBE, self.variant, self.seed))
 
-    def requires(self) -> luigi.Task:
+    def requires(self) -> list[PipelineTask]:
         self.config()  # raises what is wrong with it, before anything runs
-        return Data()
+        return data_tasks()
 
 
 class TrainPrVIPE(CheckpointTask):
@@ -260,7 +260,10 @@ class TrainPrVIPE(CheckpointTask):
 
     def requires(self) -> list[luigi.Task]:
         conversions = list[luigi.Task]()
-        for name in self.config().splits:
+        config = self.config()
+        if config.at is not None:
+            return conversions
+        for name in config.splits:
             dataset, split = name.split("/")
             conversions.append(Convert(dataset=dataset, split=split))
         return conversions
@@ -293,7 +296,7 @@ class Train(_TrainingTask):
 
     def requires(self) -> list[luigi.Task]:
         config = _load_config(self.record, self.variant, self.seed)
-        tasks = list[luigi.Task]([Data()])
+        tasks = list[luigi.Task](data_tasks())
         for task in _tasks_of(config).values():
             tasks += task.required_tasks(self.variant, self.seed)
         return [*tasks, *_extractions_beside_data(config)]
@@ -311,7 +314,7 @@ def _extractions_beside_data(config: VideoConfig) -> Iterator[ExtractBeside]:
     for split, streams in config.streams.items():
         dataset, _, part = split.partition("/")
         names = " ".join(stream for stream in streams if stream not in listed)
-        if names:
+        if names and config.at is None:
             yield ExtractBeside(dataset=dataset, split=part, streams=names)
 
 

@@ -36,8 +36,8 @@ class Training(Generic[C]):
     presets: Mapping[str, Callable[..., C]]  # functions that make a configuration
     preset: str  # default
     # settings that other sections decide, and those sections, for messages
-    inherited: tuple[str, ...] = ("cache", "runs", "body", "stream")
-    inherited_from: str = "[paths] or [features]"
+    inherited: tuple[str, ...] = ("cache", "at", "runs", "body", "stream")
+    inherited_from: str = "[paths], [data] or [features]"
 
     def __post_init__(self) -> None:
         if self.preset not in self.presets:

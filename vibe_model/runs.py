@@ -50,7 +50,7 @@ def _missing(config: RunConfig, pin: Path | None = None) -> list[str]:
     """
     if not cache.store_at(config.cache).exists("zarr.json"):
         return list(config.splits)
-    opened = cache.FeatureCache(config.cache, pin)
+    opened = cache.open(config.cache, config.at, pin)
     absent = [name for name in config.splits if name not in opened.splits]
     absent_streams = list[str]()
     for name, streams in config.streams.items():
@@ -65,7 +65,7 @@ def open_splits(config: RunConfig, pin: Path | None = None) -> dict[str, Split]:
     a missing split or stream.
     """
     absent = _missing(config, pin)
-    opened = cache.FeatureCache(cache.open(config.cache).root, pin)
+    opened = cache.open(config.cache, config.at, pin)
     if absent:
         present = ", ".join(opened.splits) or "none"
         raise DataError(
@@ -134,8 +134,9 @@ def _pins(config: RunConfig) -> list[Path]:
 
 
 def pin_of(config: RunConfig, folder: Path) -> Path:
-    """The pin of a run in its folder. Runs with the same settings and cache share its name."""
-    return folder / f"{PIN}{_digest({**_decisive(config), 'cache': str(config.cache)})}"
+    """The pin of a run in its folder. Runs with the same settings, cache and tag share its name."""
+    data = {"cache": str(config.cache), "at": config.at}
+    return folder / f"{PIN}{_digest({**_decisive(config), **data})}"
 
 
 def old_runs(config: RunConfig) -> list[Path]:
@@ -167,7 +168,7 @@ def later_changes(config: RunConfig, splits: Mapping[str, Split]) -> str:
     CacheError.
     """
     names = [name for name, split in splits.items() if split.has_later_commit()]
-    if not names:
+    if config.at is not None or not names:
         return ""
     current = cache.open(config.cache)
     n_changed = 0

@@ -209,6 +209,7 @@ class ModelSections:
             values = self._enabled_splits(preset) | values
         values |= {
             "cache": self.settings.paths.cache,
+            "at": self.settings.data.at,
             "runs": self.settings.paths.runs,
             "body": self.settings.paths.body,
             "stream": self.settings.stream.name,
@@ -248,6 +249,7 @@ class ModelSections:
         return replace(
             self._training_settings(PR_VIPE),
             cache=self.settings.paths.cache,
+            at=self.settings.data.at,
             runs=self.settings.paths.runs,
             body=self.settings.paths.body,
         )

@@ -94,6 +94,7 @@ class RunConfig:
 
     name: str = "run"  # start of the name of the run's folder
     cache: CacheRoot = Path("demo/cache")  # or a URL as s3://bucket/prefix
+    at: str | None = None  # tag of the cache
     runs: Path = Path("demo/runs")
 
     # Windows.
@@ -243,6 +244,7 @@ class VideoConfig(RunConfig):
         {
             "name",
             "cache",
+            "at",
             "runs",
             "body",
             "pretrained",

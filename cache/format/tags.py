@@ -33,10 +33,9 @@ def find_tag(store: Store, name: str) -> Store:
     """
     pin = pin_of_tag(store, name)
     if not pin.exists(TAG):
-        names = ", ".join(store.list_names(TAGS)) or "none"
         raise CacheError(
-            f"{pin.root}: no tag, or one that is not finished; there are: {names}. Make or finish "
-            "it: python -m pipeline tag NAME"
+            f"{pin.root}: no tag, or not finished; there are: {store.list_names(TAGS)}. Make or "
+            "finish it: python -m pipeline tag NAME"
         )
     return pin
 

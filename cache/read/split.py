@@ -48,12 +48,15 @@ if TYPE_CHECKING:
     import zarr
 
 
-def open(root: Root, at: str | None = None) -> FeatureCache:  # noqa: A001  it reads as cache.open
+def open(  # noqa: A001  it reads as cache.open
+    root: Root, at: str | None = None, pin: Root | Store | None = None
+) -> FeatureCache:
     """Open a cache for reading. A later change of the current folder has no effect.
 
     Args:
         root: a folder, or a URL such as s3://bucket/prefix.
         at: name of a tag (`cache.tag`): read the splits and streams as they were when it was made.
+        pin: folder or URL of a pin (cache/format/pins.py) to read in place of the tag.
 
     Raises CacheError if there is no cache, and if it has no such tag.
     """
@@ -61,7 +64,9 @@ def open(root: Root, at: str | None = None) -> FeatureCache:  # noqa: A001  it r
     folder = store.folder()
     if folder is not None:
         store = store_at(folder.absolute())
-    return FeatureCache(store, None if at is None else find_tag(store, at))
+    if at is not None:
+        pin = pin or find_tag(store, at)
+    return FeatureCache(store, pin)
 
 
 def require_cache(root: Root) -> Store:

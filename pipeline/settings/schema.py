@@ -42,6 +42,9 @@ class DataSettings:
 
     # Datasets to prepare, each with all its splits; demo: all that have demo data
     datasets: tuple[str, ...]
+    # Tag of the cache that trainings and evaluations read; nothing is prepared for them. Unset: the
+    # current state
+    at: str | None = None
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -116,7 +116,7 @@ def _run(args: argparse.Namespace) -> int:
     from vibe_model.trained import Trained  # imports torch
 
     loaded = sections.load(settings_file(), tolerant=True, optional=True)
-    opened = cache.open(args.cache or loaded.paths.cache)
+    opened = cache.open(args.cache or loaded.paths.cache, loaded.data.at)
     for name in args.split:
         _ = opened[name]  # raises CacheError before the model is loaded
     model = Trained.load(args.checkpoint, body_folder(args.body, loaded), args.device)

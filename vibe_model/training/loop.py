@@ -377,12 +377,12 @@ def _saved_state(last: Path, identity: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _require_shards(config: RunConfig, folder: Path) -> None:
-    """Raise DataError if the cache has no longer all files of a run's data."""
+    """Raise DataError if the cache has no longer all files of the data of a run that goes on."""
     pin = store_at(runs.pin_of(config, folder))
     lost = list[str]()
     for commit in pinned_commits(store_at(config.cache), pin):
         lost += [file.key for file in find_missing(commit)]
-    if lost:
+    if lost and (folder / runs.LAST).is_file():  # else reading the tag raises
         step = Checkpoint.read(folder / runs.LAST).content["training"]["step"]
         raise DataError(
             f"{folder}: this training stands at step {step:,}, but {config.cache} has no longer "

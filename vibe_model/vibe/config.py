@@ -208,7 +208,9 @@ class MPoserConfig(RunConfig):
 
     MODEL: ClassVar[str] = "mposer"
     VERSION: ClassVar[Mapping[str, int]] = {"mposer_version": 2}
-    NEUTRAL: ClassVar[frozenset[str]] = frozenset({"name", "cache", "runs", "checkpoint_every"})
+    NEUTRAL: ClassVar[frozenset[str]] = frozenset(
+        {"name", "cache", "at", "runs", "checkpoint_every"}
+    )
 
     name: str = "mposer"
 
@@ -260,6 +262,7 @@ class MPoserConfig(RunConfig):
 # device. Therefore these settings are not in [mposer]; they are taken from [vibe].
 OF_VIBE: Final = (
     "cache",
+    "at",
     "runs",
     "validation",
     "seqlen",
@@ -279,5 +282,5 @@ MPOSER: Final = Training(
     presets={"amass": MPoserConfig, "embedded": MPoserConfig.embedded},
     preset="amass",
     inherited=(*OF_VIBE, "motion"),
-    inherited_from="[vibe] or [paths]",
+    inherited_from="[vibe], [paths] or [data]",
 )

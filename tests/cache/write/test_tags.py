@@ -68,7 +68,7 @@ def test_a_tag_reads_as_on_its_day_after_five_days_and_gc_each_night_and_beside_
     cache.delete_tag(root, "day-one")
     assert not [key for key in cache.store_at(root).file_sizes("") if ".tags" in key]
     assert any("/c/0" in key for key in cache.gc(root, older_than=0).removed)
-    with pytest.raises(cache.CacheError, match=r"no tag, or .* not finished; there are: none"):
+    with pytest.raises(cache.CacheError, match=r"no tag, or not finished; there are: \[\]"):
         cache.open(root, "day-one")
 
 
@@ -109,9 +109,13 @@ def test_a_name_is_used_once_and_a_killed_tag_is_none_and_is_made_anew(root, toy
             cache.tag(root, "b")
     toy.write(root, [toy.video("later", [9])])
     for at in ("b", "c", "../.."):
-        with pytest.raises(cache.CacheError, match=r"no tag, or .* not finished; there are: a, b"):
+        with pytest.raises(
+            cache.CacheError, match=r"no tag, or not finished; there are: \['a', 'b'\]"
+        ):
             cache.open(root, at)
-        with pytest.raises(cache.CacheError, match=r"no tag, or .* not finished; there are: a, b"):
+        with pytest.raises(
+            cache.CacheError, match=r"no tag, or not finished; there are: \['a', 'b'\]"
+        ):
             cache.delete_tag(root, at)
     cache.tag(root, "b")
     assert "later" in cache.open(root, "b")[SPLIT].videos.names

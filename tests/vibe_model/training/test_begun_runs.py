@@ -240,3 +240,28 @@ def test_a_training_that_saved_nothing_yet_begins_anew(config):
     change(config, "b/train")
     (first,) = config.runs.iterdir()
     assert training.run(config) != first
+
+
+def test_a_training_on_a_tag_goes_on_with_it_alone_beside_one_on_the_current_data(config, quiet):
+    expected = quiet(config)
+    cache.tag(config.cache, "cvpr")
+    change(config, "b/train")
+    current = killed(config, 5)
+    aside = shutil.move(current, config.runs.parent / "other")
+    on_tag = replace(config, at="cvpr")
+    folder = killed(on_tag, 5)
+    shutil.move(aside, current)
+    change(config, "c/train")
+    assert runs.run_folder(config) == current
+    resumed, said = lines_of(on_tag)
+    assert (resumed, resumed.name, said) == (folder, expected.name, [])
+    assert_same_run(folder, expected)
+    assert curves(folder) == curves(expected)
+
+
+def test_on_a_tag_that_has_lost_rows_no_training_begins(config):
+    cache.tag(config.cache, "cvpr")
+    shard = cache.open(config.cache)["b/train"].open_stream("resnet50").shards[:1]
+    cache.invalidate(config.cache, "b/train", "resnet50", shard)
+    with pytest.raises(cache.CacheChanged, match=r"b/train.*since 20..-.*a tag has lost it"):
+        training.run(replace(config, at="cvpr"))

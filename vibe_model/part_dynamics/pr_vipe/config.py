@@ -32,7 +32,7 @@ class PrVIPEConfig(RunConfig):
     MODEL: ClassVar[str] = "pose_embedding"  # not "pr_vipe", which is the stream's section
     VERSION: ClassVar[Mapping[str, int]] = {"pr_vipe_version": 1}
     NEUTRAL: ClassVar[frozenset[str]] = frozenset(
-        {"name", "cache", "runs", "body", "checkpoint_every"}
+        {"name", "cache", "at", "runs", "body", "checkpoint_every"}
     )
     # Settings of windows and plateaus have no effect here. They are fixed and not absent: like all
     # of `RunConfig` they are part of the runs' fingerprints and of the settings in best.pt.
