@@ -80,6 +80,8 @@ class VideoAccount:
     left_out: dict[str, list[float]] = field(default_factory=dict)
     # name of a track -> frames in which its identity seems to change places with another one
     identity_changes: dict[str, int] = field(default_factory=dict)
+    # first frames of new scenes, where no one is linked across them
+    cuts: list[int] = field(default_factory=list)
     # record of the video file (`ClipRecord.as_dict`); {} if the video is a folder of images
     clip: dict[str, Any] = field(default_factory=dict)
     # what no file states and was assumed -> the setting that states it, "" if none does
@@ -188,7 +190,15 @@ class VideoAccount:
             values[name] = dict(sorted(values[name].items()))
         values["notes"] = list(self.notes)
         # fields that were added later: a manifest of a dataset without them stays as it was
-        for name in ("subjects", "left_out", "identity_changes", "clip", "assumed", "unread"):
+        for name in (
+            "subjects",
+            "left_out",
+            "identity_changes",
+            "cuts",
+            "clip",
+            "assumed",
+            "unread",
+        ):
             if not values[name]:
                 del values[name]
         return values

@@ -223,6 +223,10 @@ class Dataset(ABC):
         """
         return {}
 
+    def versions(self) -> dict[str, int]:
+        """Versions of shared code that decides the tracks, as `uses`."""
+        return self.uses
+
     def parameters(self) -> dict[str, Any]:
         """Values of the dataset's options, which are part of the conversion's fingerprint."""
         return asdict(self)

@@ -35,6 +35,7 @@ from pipeline.datasets.shared.clips.people import Rules
 from pipeline.errors import ConfigError, RawDataError, require_options
 from pipeline.files.pixels.video import MAX_FPS
 from pipeline.files.raw import RawVideo, RawVideos
+from pipeline.grades.words import VERSION
 from pipeline.people.track import Track
 
 if TYPE_CHECKING:
@@ -157,6 +158,10 @@ class OwnVideos(ClipDataset):
         self.cleaning()
         self.filmed_fps("")
         self.joint_order("")
+
+    def versions(self) -> dict[str, int]:
+        """With that of grades, if these decide which tracks are dropped."""
+        return self.uses | {"grades": VERSION} if self.min_grade else self.uses
 
     def filmed_fps(self, clip: str) -> float:
         """The rate that the option `fps` states for a clip; nan if it states none.

@@ -31,7 +31,9 @@ from pipeline.grades.joints import (
     Joints,
     Timing,
     numbers_of_motion,
+    seen_points,
 )
+from pipeline.grades.same_person import find_same_people
 from pipeline.grades.words import MEASURES, VERSION, WORDS, Grade, Word
 from pipeline.people.boxes import extents
 from pipeline.people.estimates import fits_of
@@ -46,7 +48,7 @@ from pipeline.people.skeletons import (
     are_usable_numbers,
     keypoints_13,
 )
-from pipeline.people.track import Track, usual_step
+from pipeline.people.track import CROP_SCALE, Track, usual_step
 
 Columns = Mapping[str, Any]  # arrays, or `StoredColumn`s
 
@@ -72,6 +74,7 @@ def grade(
     fps: float = math.nan,
     source: FrameSource | None = None,
     record: ClipRecord | None = None,
+    crop_scale: float = CROP_SCALE,
 ) -> Grade:
     """Grade a track by its T rows, as if it were alone in its video.
 
@@ -81,10 +84,11 @@ def grade(
         source: The video. Without `extrinsics`, its file of `detect` says where the camera moved.
         record: Of the video, if known: it has the times of uneven frames, the image's size, and the
             numbers of repeated and lost frames.
+        crop_scale: side of the crop / side of the box.
     """
     timing = _timing_of(columns, fps, record)
     camera = _camera_of(columns, source)
-    numbers = _numbers_3d(columns, timing, camera)
+    numbers: dict[str, Any] = _numbers_3d(columns, timing, camera)
     size = None
     if record is not None:
         size = record.view.size
@@ -92,7 +96,7 @@ def grade(
             numbers["repeated_percent"] = 100 * record.n_repeated / record.n_frames
             numbers["lost_percent"] = 100 * len(record.lost) / record.n_frames
     if _has_joints(columns):
-        numbers |= _numbers_2d(columns, timing, camera, size)
+        numbers |= _numbers_2d(columns, timing, camera, size, crop_scale)
     if "pose" in columns:
         pose = columns["pose"][:]
         steps = np.diff(pose[:, 3:], axis=0, prepend=np.nan)  # without the pelvis
@@ -108,7 +112,7 @@ def find_jumps(columns: Columns, fps: float = math.nan, record: ClipRecord | Non
     """Rows of a track in which a joint jumps (`Grade.jumps_percent`). Arguments as of `grade`."""
     if not _has_joints(columns):
         return np.zeros(0, np.int64)
-    points = _seen_points(columns["kp_2d"][:])
+    points = seen_points(columns["kp_2d"][:])
     side = np.maximum(columns["bbox"][:, 2].astype(np.float64), 1)
     _, is_jump = Joints(_timing_of(columns, fps, record), points, side).find_jumps()
     return np.flatnonzero(is_jump) + 2
@@ -132,8 +136,8 @@ def grades_of(
     account: Mapping[str, Any],
     source: FrameSource | None = None,
 ) -> list[Grade]:
-    """Grade all tracks of a video as `grade` does, and add how much they cover each other, and the
-    distance of imported bodies.
+    """Grade all tracks of a video as `grade` does, and add how much they cover each other, which
+    may be one person, and the distance of imported bodies.
 
     people: the columns of each track. account: of the video, as in the manifest.
     """
@@ -146,8 +150,15 @@ def grades_of(
             "estimate_percent": 100 * max(distances, default=math.nan),
             "identity_changes": account.get("identity_changes", {}).get(track.name, math.nan),
         }
-        grades.append(replace(grade(columns, track.fps, source, record), **of_video))
-    return grades
+        graded = grade(columns, track.fps, source, record, track.crop_scale)
+        grades.append(replace(graded, **of_video))
+    fps = min((track.fps for track in tracks), default=math.nan)
+    names = [track.name for track in tracks]
+    partners = find_same_people(people, fps, account.get("cuts", ()))
+    return [
+        replace(grade, same_person=number).with_names(names)
+        for grade, number in zip(grades, partners, strict=True)
+    ]
 
 
 def tracks_of(split: cache.Split, video: int) -> list[int]:
@@ -259,10 +270,14 @@ def _has_joints(columns: Columns) -> bool:
 
 
 def _numbers_2d(
-    columns: Columns, timing: Timing, camera: CameraMotion, size: tuple[int, int] | None
+    columns: Columns,
+    timing: Timing,
+    camera: CameraMotion,
+    size: tuple[int, int] | None,
+    crop_scale: float,
 ) -> dict[str, float]:
     """Numbers of `Grade` from 2D joints. size: width and height of the image, px; None: unknown."""
-    points = _reduced(columns["kp_2d"], _seen_points)
+    points = _reduced(columns["kp_2d"], seen_points)
     bbox = columns["bbox"][:]
     side = np.maximum(bbox[:, 2].astype(np.float64), 1)
     inside = ~np.isnan(points[..., 0])
@@ -271,6 +286,8 @@ def _numbers_2d(
         parts = [_find_edge(points[rows], side[rows], size) for rows in blocks(len(points))]
         inside, is_cut = map(np.concatenate, zip(*parts, strict=True))
         numbers["cut_percent"] = 100 * float(is_cut.mean())
+    offsets = np.abs(points - bbox[:, None, :2]).max(axis=-1)
+    is_outside = offsets > crop_scale * side[:, None] / 2  # False for nan
     joints = Joints(timing, points, side)
     in_image = camera._replace(up=np.array([0.0, -1.0]))
     return numbers | {
@@ -281,15 +298,8 @@ def _numbers_2d(
         "limb_spread_2d_percent": 100 * joints.limb_spread(),
         "skating_2d_percent_s": 100 * joints.skating(in_image, CONTACT_BOX),
         "jumps_percent": 100 * joints.jumps(),
+        "outside_crop_percent": 100 * float(is_outside.sum() / np.isfinite(offsets).sum()),
     }
-
-
-def _seen_points(kp_2d: Floats) -> Floats:
-    """Points (T, 12, 2) px of the 12 joints of spin49; nan if not seen."""
-    kp = keypoints_13(kp_2d)[:, 1:]
-    is_seen = kp[..., 2:] > 0
-    unknown = kp.dtype.type(np.nan)
-    return np.where(is_seen, kp[..., :2], unknown)
 
 
 def _find_edge(points: Floats, side: Doubles, size: tuple[int, int]) -> tuple[Bools, Bools]:

@@ -31,6 +31,7 @@ from pipeline.people.skeletons import (
     Doubles,
     Floats,
     Ints,
+    keypoints_13,
     limbs_of,
 )
 
@@ -59,6 +60,14 @@ KNEES: Final = (4, 5)
 FLOOR_PERCENTILE: Final = 5
 CONTACT_M: Final = 0.05  # a foot is on the ground up to this height
 BELOW_M: Final = 0.15  # lower than this, a foot is below the floor
+
+
+def seen_points(kp_2d: Floats) -> Floats:
+    """Points (T, 12, 2) px of the 12 joints of spin49; nan if not seen."""
+    kp = keypoints_13(kp_2d)[:, 1:]
+    is_seen = kp[..., 2:] > 0
+    unknown = kp.dtype.type(np.nan)
+    return np.where(is_seen, kp[..., :2], unknown)
 
 
 class Timing(NamedTuple):

@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 import operator
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal
 
 Word = Literal["bad", "doubtful", "good"]
-VERSION: Final = 1  # raised with each change of a number or a limit: stored words are void then
-NUMBERS_VERSION: Final = 1  # raised with each change of a number: stored numbers are void then
+VERSION: Final = 2  # raised with each change of a number or a limit: stored words are void then
+NUMBERS_VERSION: Final = 2  # raised with each change of a number: stored numbers are void then
 WORDS: Final[tuple[Word, ...]] = ("bad", "doubtful", "good")  # from the worst to the best
 LARGE: Final = 99.5
 NO_JOINTS: Final = "no joints"
@@ -35,10 +35,11 @@ class _Measure:
     # start of the line in which `str` shows the number of every track; None: only beyond its limit
     line: str | None = None
 
-    def describe(self, number: float) -> str:
+    def describe(self, number: float, name: str) -> str:
+        """The number in words. name: of the track that it means, if it is a track's."""
         # two digits of 200 would be 2e+02
         text = self.text if number < LARGE else self.text.replace(".2g", ".0f")
-        return text.format(round(number, 3))
+        return text.format(round(number, 3), name=name)
 
     def word(self, number: float) -> Word:
         """The word of a track by this number alone."""
@@ -86,6 +87,12 @@ class Grade:
     overlap_percent: float = _number("others cover the person's box in {:.0f} % of the frames", 50)
     jumps_percent: float = _number("joints jump in {:.0f} % of the frames", 10, 40)
     identity_changes: float = _number("its identity changes places in {:.0f} frames", 1)
+    # number of the other track among those of its video, from 0
+    same_person: float = _number("may be one person with {name}", -1)
+    # of the seen joints; no limit was tried
+    outside_crop_percent: float = _number(
+        "{:.0f} % of the joints are outside the crop", line="2D: "
+    )
     repeated_percent: float = _number("{:.0f} % of the frames or poses repeat the one before", 20)
     lost_percent: float = _number("{:.0f} % of the clip's frames cannot be decoded", 5)
 
@@ -109,10 +116,19 @@ class Grade:
         "the estimated body is {:.1f} % of the box from the joints", 10
     )
 
+    # name of the track that `same_person` means
+    other: str = "another track"
+
     @property
     def numbers(self) -> list[float]:
         """All of them, in the order of MEASURES; nan if unknown."""
-        return [*vars(self).values()]
+        return [getattr(self, name) for name in MEASURES]
+
+    def with_names(self, names: Sequence[str]) -> Grade:
+        """The grade with the name of the other track. names: of all tracks of the video."""
+        if math.isnan(self.same_person):
+            return self
+        return replace(self, other=names[int(self.same_person)])
 
     @property
     def word(self) -> Word | None:
@@ -131,7 +147,7 @@ class Grade:
         for name, number in self._known_numbers().items():
             measure = MEASURES[name]
             if measure.word(number) != "good":
-                texts.append(measure.describe(number))
+                texts.append(measure.describe(number, self.other))
         return texts
 
     @property
@@ -160,7 +176,7 @@ class Grade:
         for name, number in self._known_numbers().items():
             measure = MEASURES[name]
             if measure.line is not None:
-                lines[measure.line].append(measure.describe(number))
+                lines[measure.line].append(measure.describe(number, self.other))
         texts = [start + ", ".join(parts) for start, parts in lines.items()]
         return "; ".join(texts) or NO_JOINTS
 
@@ -169,12 +185,13 @@ class Grade:
         return self.word is not None and WORDS.index(self.word) < WORDS.index(word)
 
     def _known_numbers(self) -> dict[str, float]:
-        return {name: number for name, number in vars(self).items() if not math.isnan(number)}
+        numbers = zip(MEASURES, self.numbers, strict=True)
+        return {name: number for name, number in numbers if not math.isnan(number)}
 
     @classmethod
     def worst_of(cls, grades: Iterable[Grade]) -> Grade:
         """Combine grades: of each number, the worst known value."""
-        worst: dict[str, float] = {}
+        worst: dict[str, Any] = {}
         for grade in grades:
             for name, number in grade._known_numbers().items():
                 if name not in worst or MEASURES[name].is_worse(number, worst[name]):
@@ -183,5 +200,5 @@ class Grade:
 
 
 MEASURES: Final[dict[str, _Measure]] = {  # by the names of the numbers
-    number.name: number.metadata["measure"] for number in fields(Grade)
+    number.name: number.metadata["measure"] for number in fields(Grade) if number.metadata
 }

@@ -118,7 +118,9 @@ def grades_by_video(split: cache.Split) -> Iterator[tuple[int, list[int], list[G
     grades = StoredGrades(split)
     for video, tracks in _tracks_by_video(split):
         if grades.is_known[tracks].all():
-            yield video, tracks, [Grade(*numbers) for numbers in grades.numbers[tracks].tolist()]
+            names = [split.tracks.names[track] for track in tracks]
+            numbers = grades.numbers[tracks].tolist()
+            yield video, tracks, [Grade(*of_track).with_names(names) for of_track in numbers]
         else:
             yield video, tracks, _compute(split, video, tracks)
 

@@ -50,7 +50,7 @@ def reader_parts(
         "dataset": dataset.name,
         "split": split,
         "version": dataset.version,
-        **raised_versions(dataset.uses),
+        **raised_versions(dataset.versions()),
         "parameters": drop_neutral(dataset.parameters(), dataset.added),
         "stand_in": is_stand_in(raw),
         "body": None,

@@ -17,7 +17,7 @@ import contextlib
 import functools
 import math
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any, ClassVar, Final, NamedTuple
@@ -51,6 +51,7 @@ from pipeline.files.pixels.cuts import cuts_of
 from pipeline.files.pixels.frames import MOST_LOST, Video
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import VIDEOS, file_digest
+from pipeline.grades.same_person import find_same_people
 from pipeline.people.homography import CORNERS, LARGEST_MOVE, transfer
 from pipeline.people.skeletons import Doubles, zero_invalid_joints
 from pipeline.people.track import Track
@@ -153,8 +154,12 @@ def clip_tracks(
     detections = _fit_to_clip(labels, clip, account)
     detections = _drop_lost_frames(detections, record.lost, account)
     cuts = _scene_cuts(labels.info, clip, account, rules)
+    account.cuts = cuts
+    persons = _link_people(detections, record, cuts, account, rules)
+    if rules.min_grade == "good":
+        persons = _drop_same_people(persons, record.usual_fps, account)
     tracks = []
-    for person in _link_people(detections, record, cuts, account, rules):
+    for person in persons:
         fps = record.fps_of(person.frame_index)
         track = dataset.track(
             split,
@@ -186,6 +191,20 @@ def read_people(
         return None
     _require_clip(clip, labels)
     return _fit_to_clip(labels, clip, account)
+
+
+def _drop_same_people(
+    persons: Iterable[PersonTrack], fps: float, account: VideoAccount
+) -> Iterator[PersonTrack]:
+    """Drop tracks that are doubtful because they may be one person with another one."""
+    listed = [*persons]
+    columns = [person.columns() for person in listed]
+    partners = find_same_people(columns, fps, account.cuts)
+    for person, partner in zip(listed, partners, strict=True):
+        if math.isnan(partner):
+            yield person
+        else:
+            account.take_back_track("low_grade", len(person.frame_index))
 
 
 def _complete_rules(rules: Rules, stated: Stated, *, is_ours: bool) -> Rules:
