@@ -312,8 +312,10 @@ class _Reason(NamedTuple):
 
 # reason of a video that could not be read for now
 NOT_NOW: Final = "not_readable_now"
+# reason of a video at which a library failed (`errors.library_of`)
+LIBRARY: Final = "library_error"
 # reasons for which every run reads a video again
-PASSING: Final = frozenset({NOT_NOW, OTHER_TRACK})
+PASSING: Final = frozenset({NOT_NOW, LIBRARY, OTHER_TRACK})
 # Reasons that a faulty disk may have caused: the next plan reads the files' content again.
 UNSETTLED: Final = PASSING | frozenset(
     {"reader_crashed", "reader_memory", "reader_timeout", "unexpected_error"}
@@ -363,6 +365,7 @@ _FAULTS: Final = {
     "huge_box": "the person's box reaches far out of the image",
     "keypoints_outside": "most joints are outside the image: they are of another size or video",
     "label_not_finite": "NaN, infinity or a huge number in the labels",
+    LIBRARY: "a library lacks something in its version; the next run reads the video again",
     "name_not_utf8": "the name of a file or folder is not UTF-8: rename it",
     "no_camera": "the camera has no calibration, as moving cameras",
     "no_label": "there are images, but no label, or only one of two",

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import difflib
 import errno
+import functools
 import re
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -235,7 +238,8 @@ def require_options(record: object) -> None:
 
 
 def describe_error(error: Exception) -> str:
-    """Describe an unexpected exception of a reader: its message, and the line that raised it.
+    """Describe an unexpected exception of a reader: its message, the line that raised it, and the
+    library that it is about, if it is about one.
 
     >>> try:
     ...     {}["joints"]
@@ -244,7 +248,38 @@ def describe_error(error: Exception) -> str:
     KeyError: 'joints'
     """
     where = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} (at {Path(where.filename).name}:{where.lineno})"
+    places = [f"at {Path(where.filename).name}:{where.lineno}", library_of(error)]
+    return f"{type(error).__name__}: {error} ({', '.join(filter(None, places))})"
+
+
+_distributions: Final = functools.cache(metadata.packages_distributions)  # 0.8 s
+
+
+def library_of(error: BaseException) -> str:
+    """The library that an AttributeError or ImportError is about, with its version: "scipy 1.15.3".
+    No file is to blame for it, but a version of the library that lacks something.
+
+    Returns "" for other errors, and for those in code of this project, or of a package that adds a
+    dataset, a stream or a detector to it.
+    """
+    if not isinstance(error, AttributeError | ImportError):
+        return ""
+    module = ""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        module = str(frame.f_globals["__name__"])
+    if isinstance(error, ImportError):
+        module = error.name or module
+    elif isinstance(error.obj, ModuleType | type):  # it lacks an attribute
+        module = getattr(error.obj, "__module__", error.obj.__name__)
+    for name in _distributions().get(module.partition(".")[0], ()):
+        package = metadata.distribution(name)
+        adds_to_ours = any("vibe_pipeline" in point.group for point in package.entry_points)
+        is_its = any(str(file).startswith(module.replace(".", "/")) for file in package.files or ())
+        if is_its and not adds_to_ours and name != "vibe-pipeline":
+            return f"{name} {package.version}"
+    if isinstance(error, ModuleNotFoundError):
+        return f"{module}, which is not installed"
+    return ""
 
 
 # --------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from pipeline import grades
 from pipeline.accounting import LEFT_OUT, Accounting, VideoAccount, VideoOutcome, is_error
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.releases.misplaced import videos_of
-from pipeline.errors import PipelineError, describe_error, did_you_mean
+from pipeline.errors import PipelineError, did_you_mean
 from pipeline.files.pixels import sources
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.frames import Frame, FrameSource
@@ -35,7 +35,7 @@ from pipeline.people.estimates import BodyFit, estimates_of, fits_of
 from pipeline.people.skeletons import Array
 from pipeline.people.track import FLAGS, Track
 from pipeline.steps.conversion.identity import reader_parts
-from pipeline.steps.conversion.reading import UNEXPECTED
+from pipeline.steps.conversion.reading import DEFECTS, reject_unexpected
 from pipeline.steps.conversion_record import ConversionRecord
 
 if TYPE_CHECKING:
@@ -228,11 +228,12 @@ def from_raw(
     failures = [account for account in accounts if is_error(account.set_aside)]
     n_read = f"{len(accounts):,} of {len(reader.videos):,}"
     warnings = []
-    defects = [account for account in failures if account.set_aside == UNEXPECTED]
+    defects = [account for account in failures if account.set_aside in DEFECTS]
     if defects:  # the reader itself has failed
         suffix = f", and {len(defects) - 1:,} more" if len(defects) > 1 else ""
         video = f"{defects[0].name}{suffix}"
-        warnings.append(f"The reader failed on video {video}: {defects[0].message}")
+        problem = defects[0].message.removeprefix(f"{defects[0].name}: ")
+        warnings.append(f"The reader failed on video {video}: {problem}")
     return PageContent(
         name=f"{dataset.name}/{split}",
         origin=f"the raw folder {raw}, not from a cache",
@@ -372,7 +373,7 @@ class _RawTracks:
                 )
             except Exception as error:  # keep the other videos
                 account = VideoAccount(video.name)
-                account.reject(UNEXPECTED, describe_error(error))
+                reject_unexpected(account, error)
         self.accounts[video.name] = account
         if not tracks:
             return []

@@ -12,6 +12,7 @@ import numpy as np
 import cache
 from cache.write.parts import describe_staged
 from pipeline.accounting import (
+    LIBRARY,
     NOT_NOW,
     OTHER_TRACK,
     PASSING,
@@ -205,8 +206,9 @@ def check_line(work: ConversionWork, rejected: Iterable[str]) -> Iterator[str]:
 def rejection_problems(work: ConversionWork, rejected: Iterable[VideoAccount]) -> Iterator[str]:
     """Yield problems of rejected videos that every run reads again."""
     reasons = Counter(account.set_aside for account in rejected)
-    if reasons[NOT_NOW]:
-        n_videos = count(reasons[NOT_NOW], "video")
+    n_unread = reasons[NOT_NOW] + reasons[LIBRARY]
+    if n_unread:
+        n_videos = count(n_unread, "video")
         yield f"{work.name}: {n_videos} could not be read now. {LATER}"
     if reasons[OTHER_TRACK]:
         n_videos = count(reasons[OTHER_TRACK], "video")

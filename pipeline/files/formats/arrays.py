@@ -22,7 +22,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from cache.arrays import Array, Doubles
-from pipeline.errors import PipelineError, RawDataError
+from pipeline.errors import PipelineError, RawDataError, library_of
 from pipeline.files.formats.names import LARGEST_WHOLE, kind, shown, shown_names
 from pipeline.files.formats.other_formats import ZIP, other_format, other_than_text, owner_of
 from pipeline.files.numbers import LARGEST, are_usable_numbers
@@ -55,7 +55,8 @@ def reading(
 ) -> Iterator[None]:
     """Within the block, turn any exception of a library on a damaged file into RawDataError.
 
-    Errors of this pipeline, and MemoryError, which ends the process, are raised unchanged.
+    Errors of this pipeline, of a library that lacks something (`errors.library_of`), and
+    MemoryError, which ends the process, are raised unchanged.
 
     Args:
         expected: what the file should hold, for the message.
@@ -68,6 +69,8 @@ def reading(
     except (PipelineError, MemoryError):
         raise
     except Exception as error:
+        if library_of(error):
+            raise
         problem = _describe_error(error)[:300]
         raise RawDataError(file, key, expected, problem, do, reason=reason) from error
 

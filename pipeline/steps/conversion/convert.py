@@ -58,7 +58,7 @@ from pipeline.steps.conversion.keep import (
 )
 from pipeline.steps.conversion.parts import read_on_cluster, read_part, read_spooled
 from pipeline.steps.conversion.plan import ConversionWork, Item
-from pipeline.steps.conversion.reading import UNEXPECTED, ReadVideo, attach_clips
+from pipeline.steps.conversion.reading import DEFECTS, ReadVideo, attach_clips
 from pipeline.steps.conversion.rereading import describe_now, refuse_other_tracks
 from pipeline.steps.conversion_record import (
     DROP,
@@ -369,7 +369,7 @@ def _report(
         if before.kind == Kind.NOT_NOW and before.account is not None:
             read[name] = before.account
     rejected = [account for account in read.values() if is_error(account.set_aside)]
-    rejected.sort(key=lambda account: account.set_aside != UNEXPECTED)  # these first
+    rejected.sort(key=lambda account: account.set_aside not in DEFECTS)  # these first
     split = cache.open(work.recipe.root)[work.name]
     problems = [
         *sentences.kept_lines(work, stays),

@@ -24,10 +24,17 @@ import numpy as np
 
 import cache
 from cache.format.track_tables import VideosByName
-from pipeline.accounting import NOT_NOW, VideoAccount, is_error
+from pipeline.accounting import LIBRARY, NOT_NOW, VideoAccount, is_error
 from pipeline.cli.system_errors import error_text
 from pipeline.datasets.base import Dataset
-from pipeline.errors import PipelineError, RawDataError, describe_error, faults, note_fault
+from pipeline.errors import (
+    PipelineError,
+    RawDataError,
+    describe_error,
+    faults,
+    library_of,
+    note_fault,
+)
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.sources import file_part, pixels_digest
@@ -55,6 +62,7 @@ WHAT_TO_DO: Final = {
     "the next run reads it again.",
 }
 UNEXPECTED: Final = "unexpected_error"  # reason for a video on which the reader's code failed
+DEFECTS: Final = (UNEXPECTED, LIBRARY)  # of the code, not of a file
 NO_PIXELS: Final = cache.VideoEntry(name="")
 
 
@@ -232,8 +240,17 @@ class VideoReader:
             account.reject(error.reason, str(error))
         except Exception as error:  # a bug must not cost the other videos
             note_fault(error)
-            account.reject(UNEXPECTED, f"{video.name}: {describe_error(error)}")
+            reject_unexpected(account, error)
         return ReadVideo(digest, account)
+
+
+def reject_unexpected(account: VideoAccount, error: Exception) -> None:
+    """Reject a video for an exception that is no statement about its files."""
+    problem = f"{account.name}: {describe_error(error)}"
+    if library_of(error):
+        account.reject(LIBRARY, f"{problem}. {LATER}")
+    else:
+        account.reject(UNEXPECTED, problem)
 
 
 def _numbers(tracks: Sequence[Track], account: VideoAccount) -> Mapping[str, Any]:
