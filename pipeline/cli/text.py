@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 FEW: Final = 5  # lines of a long list that are shown
+CLONE: Final = Path(__file__).parents[2]
+PAGES: Final = {  # that messages name -> their titles
+    "adding-a-detector": "Adding a detector",
+    "cache-format": "Cache format",
+    "datasets/h36m": "Human3.6M",
+    "datasets/kinetics": "Kinetics",
+    "datasets/videos": "Your own clips",
+    "detecting": "Finding people in clips",
+    "digests": "Digests",
+    "features": "Features",
+    "getting-started": "Getting started",
+    "operations": "Operations",
+    "results": "Results of other tools",
+    "settings": "Settings",
+    "terminal": "Terminal output",
+}
 
 
 def count(n: int, noun: str) -> str:
@@ -63,8 +81,35 @@ def rate(a_second: float, unit: str) -> str:
 
 
 def command(*words: str, module: str = "pipeline") -> str:
-    """A command to type here: .venv/bin/python -m pipeline status"""
+    """A command to type here: .venv/bin/python -m pipeline status, or vibe-pipeline status."""
+    if is_called_by_name():
+        return " ".join([tool(f"vibe-{module}"), *map(shlex.quote, words)])
     return shlex.join([python(), "-m", module, *words])
+
+
+def is_called_by_name() -> bool:
+    """Whether the user typed the name of an installed command, such as `vibe-pipeline`."""
+    return Path(sys.argv[0]).name in ("vibe-pipeline", "vibe-tasks", "luigi")
+
+
+def tool(name: str) -> str:
+    """How to type an installed command in any folder: its name, or its path beside this Python."""
+    path = str(Path(sys.executable).with_name(name))
+    if shutil.which(name) == path:
+        return name
+    return shlex.quote(path)
+
+
+def as_called(text: str) -> str:
+    """A message as it fits here: with the names of commands by which the user calls them, and with
+    titles of pages in place of their paths if there is no clone.
+    """
+    if is_called_by_name():
+        text = re.sub("python -m (pipeline|tasks)", r"vibe-\1", text)
+    if not (CLONE / "docs/index.md").exists():
+        for page, title in PAGES.items():
+            text = text.replace(f"docs/{page}.md", f"the page {title}")
+    return text
 
 
 def python() -> str:

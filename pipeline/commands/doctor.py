@@ -17,9 +17,8 @@ from pipeline import datasets
 from pipeline.cli import console
 from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import DONE, DOUBT, WRONG, CommandResult, plain, print_result
-from pipeline.cli.text import command
+from pipeline.cli.text import command, tool
 from pipeline.clips.listing import list_clips
-from pipeline.commands.init import tool
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.releases.examination import (
     BODY,
@@ -31,6 +30,8 @@ from pipeline.datasets.releases.examination import (
 )
 from pipeline.errors import PipelineError
 from pipeline.files.raw import files
+from pipeline.people.boxes import require_opencv
+from pipeline.processes.software import require_torchvision
 from pipeline.settings.arguments import warn_of_broken
 from pipeline.settings.file import PATH, settings_file
 from pipeline.settings.sections import Settings, load
@@ -69,9 +70,11 @@ def _run(args: argparse.Namespace) -> int:
 
     Returns 1 if a part is missing, or an image folder was unpacked in part.
 
-    Raises ConfigError, PipelineError for an unknown dataset, PlugInError for a named one that
-    cannot be loaded.
+    Raises ConfigError, also for libraries that do not fit; PipelineError for an unknown dataset,
+    PlugInError for a named one that cannot be loaded.
     """
+    require_opencv()
+    require_torchvision()
     for name in args.datasets:
         if name not in datasets.names():
             raise datasets.unknown(name)

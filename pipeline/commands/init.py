@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import shutil
-import sys
 from pathlib import Path
 from typing import Final
 
 from pipeline import datasets
 from pipeline.cli.command_line import Command
 from pipeline.cli.console import err, out, plain
+from pipeline.cli.text import as_called, tool
 from pipeline.errors import PipelineError
 from pipeline.features.weights import WeightsSpec
 from pipeline.files.raw.files import is_folder_there
@@ -76,7 +75,7 @@ def _run(args: argparse.Namespace) -> int:
     args.folder.mkdir(parents=True, exist_ok=True)
     try:
         with file.open("x", encoding="utf-8") as stream:
-            stream.write(text)
+            stream.write(as_called(text))
     except FileExistsError as error:
         raise PipelineError(f"{file} exists. Name another folder, or move the file.") from error
 
@@ -118,14 +117,6 @@ def _absolute(value: Path | str) -> str:
     if file and kind in ("spin", "file"):
         return f"{kind}:{_absolute(Path(file))}"
     return value
-
-
-def tool(name: str) -> str:
-    """How to type an installed command in any folder: its name, or its path beside this Python."""
-    path = str(Path(sys.executable).with_name(name))
-    if shutil.which(name) == path:
-        return name
-    return shlex.quote(path)
 
 
 COMMAND: Final = Command(_options, _run)

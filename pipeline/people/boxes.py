@@ -15,6 +15,7 @@ from typing import Final
 import cv2
 import numpy as np
 
+from pipeline.errors import ConfigError
 from pipeline.files.pixels.frames import Image
 from pipeline.people.skeletons import Bools, Doubles, Float32s, Floats, corners_of
 from pipeline.people.track import CROP_SCALE
@@ -25,6 +26,17 @@ REFERENCE_PX: Final = 150.0  # a person whose extent has this diagonal has scale
 CROP_SIZE: Final = 224  # px, the side of a crop
 # a crop this wide shows an image as less than a pixel; OpenCV's integers end at 2^21
 LARGEST_PX: Final = 2.0**20
+
+
+def require_opencv() -> None:
+    """Raise ConfigError for OpenCV before 5, which cuts crops at 32nds of a pixel: rows of both
+    must not be in one stream.
+    """
+    if int(cv2.__version__.partition(".")[0]) < 5:
+        raise ConfigError(
+            f"OpenCV {cv2.__version__} cuts other crops than OpenCV 5, whose rows must not be "
+            "mixed with its own. Install OpenCV 5: pip install 'opencv-python>=5'"
+        )
 
 
 def extents(kp_2d: Floats, threshold: float = 0.0) -> tuple[Doubles, Bools]:

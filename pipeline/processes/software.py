@@ -22,6 +22,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
+from pipeline.errors import ConfigError
+
 CODE: Final = "code"
 CODE_OF: Final = "code of "  # followed by the package of a dataset, stream or detector
 PYTHON: Final = "python"
@@ -91,6 +93,20 @@ def _built_opencv() -> str:
     import cv2  # built by hand: it has no package
 
     return str(cv2.__version__)
+
+
+def require_torchvision() -> None:
+    """Raise ConfigError if torchvision was built for another torch than the installed one: then it
+    cannot be imported.
+    """
+    try:
+        importlib.import_module("torchvision")
+    except (AttributeError, ImportError, RuntimeError) as error:
+        raise ConfigError(
+            f"torchvision {version('torchvision')} does not fit torch {version('torch')} "
+            f"({error}). Install both at once, from one index: pip install --upgrade torch "
+            "torchvision"
+        ) from error
 
 
 def package_version() -> str:

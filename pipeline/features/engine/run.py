@@ -37,6 +37,7 @@ from pipeline.features.pixels import Pixels
 from pipeline.features.spec import Resources
 from pipeline.features.streams import compute_labels
 from pipeline.features.streams.base import Machine
+from pipeline.people.boxes import require_opencv
 from pipeline.processes import Failed
 from pipeline.processes.meter import Meter
 from pipeline.processes.pool import TRIALS, Pool
@@ -73,6 +74,7 @@ def compute(
         (stream,) = streams
         meter = _compute_labels(stream, machine, report)
     else:
+        require_opencv()
         planner = Planner(split, streams, pixels_of, resources.decoders(process))
         meter = _compute_crops(planner, machine, resources.timeout, report)
     meter.stop()

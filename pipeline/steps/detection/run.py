@@ -35,6 +35,7 @@ from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw.files import digest_or_problem
+from pipeline.people.boxes import require_opencv
 from pipeline.processes import Failed
 from pipeline.processes.cluster import SAME_FILES, run_parts
 from pipeline.processes.meter import Meter
@@ -113,6 +114,7 @@ def _detect_clips(
     progress: Progress,
 ) -> None:
     """Detect clips on devices, on a cluster, or all of them here, and add to the tally."""
+    require_opencv()
     n_done = 0
 
     def report() -> None:
