@@ -12,7 +12,7 @@ from pipeline.cli import command_line
 
 SEE: Final = (
     "Training, evaluation, prediction: python -m tasks --help. The whole pipeline by "
-    "luigi.cfg: make help."
+    "luigi.cfg: luigi --module tasks Report."
 )
 
 

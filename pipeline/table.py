@@ -91,7 +91,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, CommandEntry]]] = {
         ),
         "plan": CommandEntry(
             "pipeline.commands.plan",
-            "Show what `make data` would convert and extract, and why.",
+            "Show what `luigi --module tasks Data` would convert and extract, and why.",
         ),
         "convert": CommandEntry(
             "pipeline.commands.convert",

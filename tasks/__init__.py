@@ -2,6 +2,10 @@
 torch.
 """
 
+from vibe_model.start import require_one_folder
+
+require_one_folder()  # Luigi starts here, which knows none of our other packages
+
 from tasks import settings  # noqa: F401 - first: it refuses a luigi.cfg that Luigi could not read
 from tasks.ablation import Ablation
 from tasks.data import Convert, Data, Extract, Synthesize

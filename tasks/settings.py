@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Final, NoReturn
 
+from pipeline.cli.text import as_called
 from pipeline.errors import ConfigError
 from pipeline.settings import sections
 from pipeline.settings.file import SettingsFile, settings_file
@@ -68,7 +69,7 @@ def _refuse_unreadable() -> None:
 
 def end(error: Exception) -> NoReturn:
     """Exit with 2 and a line, before Luigi begins."""
-    sys.stderr.write(f"error: {error}\n")
+    sys.stderr.write(f"error: {as_called(str(error))}\n")
     raise SystemExit(2) from None
 
 

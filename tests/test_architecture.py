@@ -30,7 +30,7 @@ ORDER = {
         settings steps show testing commands api __main__ extras
     """,
     "vibe_model": """
-        devices cameras alignment metrics losses files stand_in reading settings runs networks models checkpoints trained
+        start devices cameras alignment metrics losses files stand_in reading settings runs networks models checkpoints trained
         prediction evaluation training vibe api hmmr part_dynamics sections __init__
     """,
     "tasks": """

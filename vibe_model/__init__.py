@@ -4,9 +4,8 @@ torch if possible.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
-
-from pipeline.plug_ins import import_on_use
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from vibe_model.checkpoints import LoadReport as LoadReport
@@ -25,5 +24,12 @@ _HOMES: Final = {
     "load_published": "vibe_model.checkpoints",
 }
 if not TYPE_CHECKING:  # type checkers know all names
-    __getattr__, __dir__ = import_on_use(__name__, _HOMES)
     __all__ = [*_HOMES]
+
+    def __getattr__(name: str) -> Any:
+        # Imported here: the programs start in this package (`start`), before a wrong `pipeline`.
+        on_use = import_module("pipeline.plug_ins").import_on_use
+        return on_use(__name__, _HOMES)[0](name)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_HOMES})

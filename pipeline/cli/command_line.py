@@ -37,8 +37,8 @@ from pipeline.cli.console import (
 )
 from pipeline.cli.progress import begin_run, end_run, has_started
 from pipeline.cli.system_errors import error_text
-from pipeline.cli.text import command
-from pipeline.errors import PipelineError, did_you_mean
+from pipeline.cli.text import as_called, command
+from pipeline.errors import PipelineError, did_you_mean, library_of
 
 EXIT_CODES: Final = (
     "exit codes: 0 done; 1 problems found; 2 error; 75 busy, try again later; 129 hung up; "
@@ -109,6 +109,9 @@ class _Parser(argparse.ArgumentParser):
             hint = did_you_mean(str(value), names) or ";"  # "; did you mean 'plan'?" or ";"
             message = f"invalid choice: {value!r}{hint} known: {', '.join(names)}"
             raise argparse.ArgumentError(action, message)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        super()._print_message(as_called(message), file)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message} ({self.prog} --help)\n")
@@ -286,6 +289,9 @@ def _message_of(error: Exception, args: argparse.Namespace) -> tuple[str, str]:
         do = "Allow this process more: ulimit -v, or the job's limit."
         return ERROR, f"too little memory ({error}). {do}"
     do = "This is a bug in this program: --debug shows where."
+    library = library_of(error)
+    if library:
+        do = f"This is about {library}: --debug shows where."
     return ERROR, f"{type(error).__name__}: {error}. {do}"
 
 

@@ -24,8 +24,9 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.segment import Segments
 from rich.table import Table
+from rich.text import Text
 
-from pipeline.cli.text import printable
+from pipeline.cli.text import as_called, printable
 
 UNFOLDED: Final = 100_000  # columns without a terminal: lines are not folded
 
@@ -59,6 +60,9 @@ class _TerminalConsole(Console):
 
     def print(self, *objects: Any, **options: Any) -> None:
         super().print(*map(self._explain, objects), **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(as_called(text), **options)
 
     def _explain(self, shown: Any) -> Any:
         """Note a problem. Without a terminal, each of its lines begins with "error:" or "busy:"."""

@@ -27,7 +27,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from jinja2.environment import TemplateStream
 
 from pipeline.cli.progress import Progress, silent
-from pipeline.cli.text import count
+from pipeline.cli.text import as_called, count
 from pipeline.files.outputs import mark_of
 from pipeline.files.pixels.frames import Frame, Image
 from pipeline.files.places import is_whole_page, write_aside
@@ -339,7 +339,8 @@ def write(page: TemplateStream, out: Path) -> None:
     """Render into a file. `out` appears when it is complete; a failure leaves no file."""
     page.enable_buffering(64)
     with write_aside(out) as part, part.open("xb") as stream:
-        page.dump(stream, "utf-8", "backslashreplace")  # file names may be invalid UTF-8
+        for text in page:  # file names may be invalid UTF-8
+            stream.write(as_called(text).encode("utf-8", "backslashreplace"))
 
 
 def templates(by: str, *folders: Path) -> Environment:

@@ -1,10 +1,6 @@
 """Broken packages cost themselves and a line."""
 
 import itertools
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -12,7 +8,6 @@ from pipeline import table
 from pipeline.plug_ins import load
 from tests import packages
 
-ROOT = Path(__file__).parents[2]
 GROUPS = ("datasets", "detectors", "exports", "models", "streams")
 NUMBERS = itertools.count()  # a warning is printed once in a process
 
@@ -50,20 +45,6 @@ def test_a_broken_package_costs_itself_and_a_line(broken, ran):
 )
 def test_a_broken_thing_that_is_named_is_refused_with_its_error(broken, types, command):
     types(command, f"of package {broken}", "ImportError: there is no torch3d", code=2)
-
-
-@pytest.mark.parametrize(("module", "name"), [("pipeline", "numpy"), ("tasks", "cache")])
-def test_a_file_that_hides_a_package_is_named_and_one_like_a_folder_of_the_clone_is_none(
-    tmp_path, module, name
-):
-    command = [sys.executable, "-m", module, "--help"]
-    options = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(ROOT)}, "text": True}
-    (tmp_path / "docs.py").touch()  # the clone has a folder docs, which is no package
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **options)
-    (tmp_path / f"{name}.py").touch()
-    done = subprocess.run(command, capture_output=True, **options)
-    assert done.returncode == 2
-    assert f"{name}.py in this folder hides the Python package {name}" in done.stderr
 
 
 @pytest.mark.parametrize(
