@@ -7,6 +7,7 @@ import configparser
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 import zipfile
 from pathlib import Path
@@ -212,8 +213,15 @@ def test_an_installed_package_runs_from_an_empty_folder(tools, tmp_path):
         ran([tools / "vibe-pipeline", "doctor"], tmp_path, code=2).split()
     )
 
-    ran([tools / "vibe-pipeline", "init"], tmp_path)
-    cfg = tmp_path / "luigi.cfg"
+    shown = makes_data(tools, tmp_path)
+    assert "2 datasets" in shown
+    assert "demo data" in shown
+
+
+def makes_data(tools, folder):
+    """What `Data` of two small datasets prints, in a new working folder."""
+    ran([tools / "vibe-pipeline", "init"], folder)
+    cfg = folder / "luigi.cfg"
     text = cfg.read_text()
     for key, value in (
         ("size", "tiny"),
@@ -222,12 +230,66 @@ def test_an_installed_package_runs_from_an_empty_folder(tools, tmp_path):
     ):
         text = re.sub(rf"(?m)^{key} = .*$", f"{key} = {value}", text)
     cfg.write_text(text)
-    shown = ran(
-        [tools / "python", "-m", "luigi", "--module", "tasks", "Data", "--local-scheduler"],
-        tmp_path,
-    )
+    words = [tools / "python", "-m", "luigi", "--module", "tasks", "Data", "--local-scheduler"]
+    return ran(words, folder)
+
+
+# --------------------------------------------------------------------------------------------------
+# the lowest and the newest versions
+
+PLACE = ROOT / ".venv-versions"  # 6 GB, which a temporary folder in memory has no room for
+# `try`'s steps, all readers, all of the cache
+CHECKED = ("cache", "pipeline/datasets/test_all_readers.py", "pipeline/extras/bodies/test_try.py")
+
+
+def interpreter(version):
+    """A Python of this version, on the PATH or of pyenv."""
+    installed = Path.home().glob(f".pyenv/versions/{version}.*/bin/python")
+    found = [*filter(None, [shutil.which(f"python{version}")]), *map(str, installed)]
+    if not found:
+        pytest.skip(f"no Python {version} is installed")
+    return found[-1]
+
+
+@pytest.fixture
+def environment_with(wheel, tmp_path):
+    """Make an environment by uv, with the lowest or newest allowed versions, and print these."""
+    uv = shutil.which("uv")
+    if uv is None:
+        pytest.skip("uv is not installed")
+
+    def install(version, resolution):
+        ran([uv, "venv", "--quiet", "--seed", "--python", interpreter(version), PLACE], tmp_path)
+        pip = [uv, "pip", "install", "--quiet", "--python", PLACE / "bin/python"]
+        binary = ["--only-binary", ":all:", "--no-binary", "luigi"]
+        needed = ["-r", ROOT / "pyproject.toml", "--extra", "clips", "--extra", "contracts"]
+        done = run_apart([*pip, "--resolution", resolution, *binary, *needed], tmp_path)
+        if done.returncode == 2:  # 1: there are no such versions
+            pytest.skip(f"uv cannot install from an index: {done.stdout[-300:]}")
+        assert done.returncode == 0, done.stdout
+        ran([*pip, "--no-deps", wheel], tmp_path)
+        ran([*pip, "hypothesis"], tmp_path)
+        sys.stdout.write(ran([uv, "pip", "freeze", "--python", PLACE / "bin/python"], tmp_path))
+        return PLACE / "bin"
+
+    shutil.rmtree(PLACE, ignore_errors=True)
+    yield install
+    shutil.rmtree(PLACE, ignore_errors=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("resolution", ["lowest-direct", "highest"])
+@pytest.mark.parametrize("version", ["3.11", "3.13"])
+def test_the_lowest_and_the_newest_versions_pass_the_tests_of_readers_the_cache_and_try(
+    environment_with, version, resolution, tmp_path
+):
+    tools = environment_with(version, resolution)
+    shown = makes_data(tools, tmp_path)
     assert "2 datasets" in shown
-    assert "demo data" in shown
+    tests = [ROOT / "tests" / name for name in CHECKED]
+    # Other versions have other warnings.
+    options = ["-q", "-p", "no:cacheprovider", "-o", "filterwarnings=", "--rootdir", ROOT]
+    ran([tools / "python", "-m", "pytest", *options, *tests], ROOT)
 
 
 # --------------------------------------------------------------------------------------------------
