@@ -3,7 +3,11 @@
 import json
 import shutil
 
+import pytest
+from luigi.task import flatten
+
 from pipeline.__main__ import main
+from tasks import Ablation, EvaluateHMMR, EvaluatePartDynamics, TrainVIBE
 from tests.results import read_file
 
 
@@ -45,3 +49,19 @@ def test_a_tag_is_trained_on_and_evaluated_after_a_change_without_its_raw_folder
     project.configure({"data": {"at": None}})
     assert "train VIBE, tiny" in build(project, "TrainVIBE").done
     assert len(project.runs) == 2
+
+
+@pytest.mark.parametrize("at", [None, "cvpr"])
+def test_tasks_that_train_on_a_tag_require_none_about_data(at, bare, within):
+    bare.configure({"data": {"datasets": "demo", "at": at}, "vibe": {"prior": "mposer"}})
+    (bare.folder / "raw").mkdir()
+    within(bare)
+    required = set()
+    left = [Ablation(), EvaluatePartDynamics(), EvaluateHMMR(), TrainVIBE()]
+    while left:
+        task = left.pop()
+        required.add(task.task_family)
+        left += flatten(task.requires())
+    about_data = {"Synthesize", "Convert", "Data", "Extract", "ExtractBeside"}
+    assert {"Train", "TrainMPoser", "TrainPrVIPE"} <= required
+    assert required & about_data == (set() if at else about_data)
