@@ -117,8 +117,8 @@ def table_of(pairs: Sequence[Sequence[Run]], checkouts: Sequence[Path]) -> Itera
     """A row for each checkout, with medians, and one for their ratios."""
     old, new = (np.array([pair[number] for pair in pairs]) for number in range(len(checkouts)))
     rows = []
-    for checkout, runs in zip(checkouts, (old, new), strict=True):
-        rows.append([commit_of(checkout), *(f"{value:.1f}" for value in np.median(runs, axis=0))])
+    for name, runs in ((commit_of(checkouts[0]), old), ("this one", new)):
+        rows.append([name, *(f"{value:.1f}" for value in np.median(runs, axis=0))])
     rows.append(["ratio", *map(spread, (new / old).T.tolist())])
     yield from table(["commit", "first page, CPU s", "all, CPU s", "page, MiB"], rows)
     yield ""
