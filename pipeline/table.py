@@ -80,7 +80,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, CommandEntry]]] = {
         "check": CommandEntry(
             "pipeline.show.check",
             "Show what is read from a file of people in a clip, before anything is converted.",
-            "nothing",
+            "output",
         ),
         "prepare": CommandEntry(
             "pipeline.commands.prepare",

@@ -1,39 +1,52 @@
 """`python -m pipeline check`: what is read from a file of people, before anything is converted.
 
 The lines come from the file, and from the clip's header and first frame, by the code that
-`convert` reads them with (`read_people`). What `convert` would note about the clip is odd.
+`convert` reads them with (`read_people`). What `convert` would note about the clip is odd. The page
+of --out has the tracks that `convert` would make of a folder with links to the file and the clip.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from pipeline.accounting import VideoAccount, describe_counts
 from pipeline.cli.command_line import Command
-from pipeline.cli.console import out, plain
-from pipeline.cli.text import count, first_few
+from pipeline.cli.console import err, out, plain
+from pipeline.cli.progress import bar
+from pipeline.cli.text import count, first_few, from_here
+from pipeline.clips.files import KEYPOINTS
 from pipeline.clips.labels.detections import Detections
 from pipeline.clips.labels.label_content import BOXES_ALONE
 from pipeline.clips.labels.people_table import ByFrame
+from pipeline.clips.labels.text_files import CLASSES, find_class_list
 from pipeline.clips.tracks.identities import UNCHECKED
 from pipeline.datasets.shared.clips.clip import ClipDataset, read_people
 from pipeline.datasets.shared.clips.people import MIN_CONFIDENCE, confident_people
 from pipeline.datasets.videos import OwnVideos
 from pipeline.errors import FOLDER, RawDataError, reading_refused
-from pipeline.files.pixels.frames import Video
+from pipeline.files.outputs import PAGES, OutputRule
+from pipeline.files.pixels.frames import Image, Video
 from pipeline.files.raw.files import caching
-from pipeline.people.boxes import extents
-from pipeline.people.skeletons import joint_names
+from pipeline.people.boxes import crop_person, extents
+from pipeline.people.skeletons import Doubles, joint_names
 from pipeline.settings.file import PATH
 
 # of the joints of the person who shows most; the person in the last line shows at least as many
 MOST_SHOWN: Final = 0.9
+PERSON_PX: Final = 720  # side of the image of this person
+AROUND: Final = 1.3  # that side / the person's height
+STYLE: Final = (
+    "pre { white-space: pre-wrap; } figure { margin: 0; } figure img { max-width: 100%; }"
+)
+DOT: Final = 2  # px, from a point to the edge of its mark
 _OF_CLASSES: Final = ("people skipped", "categories", "classes")  # starts of kinds of `unread`
 
 
@@ -52,21 +65,31 @@ def _options(sub: argparse.ArgumentParser) -> None:
     help_ = "File of people in the clip, or folder with a file for each frame, of any tool"
     sub.add_argument("file", metavar="FILE", type=PATH, help=help_)
     sub.add_argument("clip", metavar="CLIP", type=PATH, help="Video file")
+    help_ = "Also decode the clip, and write a page (.html) with the people drawn over it"
+    sub.add_argument("--out", type=PATH, help=help_)
 
 
 def _run(args: argparse.Namespace) -> int:
     """Print what is read. Returns 1 if something is odd, and 2 if `convert` refuses the file."""
     dataset = args.cfg.dataset(OwnVideos.name)
+    if args.out is not None:
+        from pipeline.show.command import check_page  # 0.3 s, with the next two imports
+
+        check_page(args.out, PAGES)
+        inputs = [args.file, args.clip]
+        OutputRule("check", inputs, args.overwrite).require_file(args.out)
     with caching():
         check = _read(dataset, args.file, Video(args.clip.parent, args.clip.name))
-        for key, text in _lines(check):
-            out.print(plain(f"{key:<11}{text}"))
-        odd = [*_odd_lines(check)]
-    for text in odd:
-        out.show_problem(f"odd: {text}")
-    for refusal in check.refusals:
-        out.show_problem(f"refused: {refusal}")
-    return 2 if check.refusals else int(bool(odd))
+        lines = [f"{key:<11}{text}" for key, text in _lines(check)]
+        problems = [f"odd: {text}" for text in _odd_lines(check)]
+        problems += [f"refused: {refusal}" for refusal in check.refusals]
+        for line in lines:
+            out.print(plain(line))
+        for problem in problems:
+            out.show_problem(problem)
+        if args.out is not None:
+            _write_page(check, dataset, args.out, [*lines, *problems])
+    return 2 if check.refusals else int(bool(problems))
 
 
 def _read(dataset: ClipDataset, labels: Path, video: Video) -> _Check:
@@ -145,10 +168,9 @@ def _lines_of_people(check: _Check) -> Iterator[tuple[str, str]]:
     text += f"; {(shown < MIN_CONFIDENCE).mean():.0%} below {MIN_CONFIDENCE}, which are not used"
     yield "scores", "; ".join([text, *people.remarks])
 
-    n_shown = (scores > 0).sum(axis=1)
-    sizes = np.ptp(corners, axis=1).max(axis=1)
-    person = int(np.argmax(sizes * (n_shown >= MOST_SHOWN * n_shown.max())))
-    yield "person", _describe_person(people, person)
+    person = _Person.choose(people)
+    points = [f"{name} ({x:.0f}, {y:.0f})" for name, (x, y) in person.points.items()]
+    yield "person", f"in frame {person.frame}: {', '.join(points)}"
 
 
 def _describe_joints(people: Detections) -> str:
@@ -175,16 +197,85 @@ def _describe_identities(check: _Check) -> str:
     return f"{len(names)}: {listed}; {use}"
 
 
-def _describe_person(people: Detections, row: int) -> str:
-    """The points of a person by name, px."""
-    frame = np.repeat(people.frame_index, np.diff(people.keypoints.start))[row]
-    points = []
-    for name, (x, y, score) in zip(
-        joint_names(people.skeleton), people.keypoints.rows[row].tolist(), strict=True
-    ):
-        if score > 0:
-            points.append(f"{name} ({x:.0f}, {y:.0f})")
-    return f"in frame {frame}: {', '.join(points)}"
+class _Person(NamedTuple):
+    """One person in one frame."""
+
+    frame: int
+    points: Mapping[str, Doubles]  # (2,) px, by name; those that are shown
+
+    @classmethod
+    def choose(cls, people: Detections) -> _Person:
+        """The largest of the people who show nearly as many joints as anybody."""
+        rows = people.keypoints.rows
+        n_shown = (rows[..., 2] > 0).sum(axis=1)
+        corners, _ = extents(rows)
+        sizes = np.ptp(corners, axis=1).max(axis=1)
+        sizes[n_shown < MOST_SHOWN * n_shown.max()] = -1
+        row = int(sizes.argmax())
+        frames = np.repeat(people.frame_index, np.diff(people.keypoints.start))
+        named = zip(joint_names(people.skeleton), rows[row], strict=True)
+        points = {name: point[:2] for name, point in named if point[2] > 0}
+        return cls(int(frames[row]), points)
+
+    def draw(self, image: Image) -> Image:
+        """The person, cut out of the frame, with the name of each point."""
+        from pipeline.show.canvas import WHITE, Canvas
+
+        points = np.array([*self.points.values()])
+        low = points.min(axis=0)
+        high = points.max(axis=0)
+        side = AROUND * float((high - low).max())
+        centre = (low + high) / 2
+        drawn = crop_person(image, np.array([*centre, side, side]), 1, PERSON_PX)
+        canvas = Canvas(drawn)
+        for name, point in self.points.items():
+            place = (point - centre) * PERSON_PX / side + PERSON_PX / 2
+            canvas.draw_box(place - DOT, place + DOT, name, WHITE)
+        return drawn
+
+
+# --------------------------------------------------------------------------------------------------
+# page
+
+
+def _write_page(check: _Check, dataset: OwnVideos, page: Path, lines: Sequence[str]) -> None:
+    """Write the player of the tracks that `convert` would make, the lines, and one person."""
+    from pipeline.show.player import Page, write_player
+    from pipeline.show.tracks import Choice, from_raw
+
+    clip = check.video.path
+    people = []
+    if check.people.n_persons:
+        person = _Person.choose(check.people)
+        for frame in check.video.read([person.frame]):
+            if frame.image is not None:
+                people.append((person.frame, person.draw(frame.image)))
+    with TemporaryDirectory() as folder, bar(f"check {clip}", err, unit="frame") as progress:
+        raw = Path(folder)
+        _link_files(check, raw)
+        choice = Choice(video=clip, n_frames=sys.maxsize)
+        with reading_refused():  # `check` has them
+            shown = from_raw(dataset, dataset.split_of(clip), raw, choice)
+        shown = replace(shown, origin=str(check.labels), raw=None)
+        variables = {"lines": lines, "people": people}
+        title = check.labels.name
+        form = Page("check", (), "check.html", title, style=STYLE, variables=variables)
+        for text in write_player(shown, page, page=form, progress=progress):
+            err.warn(text)
+    out.print(plain(f"page       {from_here(page)}"))
+
+
+def _link_files(check: _Check, raw: Path) -> None:
+    """Make a raw folder with links to the clip and to its files of people."""
+    labels = check.labels.resolve()
+    keypoints = raw / KEYPOINTS
+    keypoints.mkdir()
+    (raw / check.video.path).symlink_to(check.video.place.resolve())
+    suffix = "" if labels.is_dir() else labels.suffix.lower()
+    (keypoints / f"{check.video.path}{suffix}").symlink_to(labels)
+    class_list = find_class_list(labels)
+    if class_list is not None:
+        (keypoints / CLASSES).symlink_to(class_list)
 
 
 def _reads(_: argparse.Namespace) -> list[str]:

@@ -272,6 +272,17 @@ def mot_content(file: Path, classes: StatedClasses) -> LabelContent:
     return content
 
 
+def find_class_list(file: Path) -> Path | None:
+    """The list of classes beside MOT's file, or beside its folder `gt`."""
+    folders = [file.parent]
+    if file.parent.name == "gt":
+        folders.append(file.parent.parent)
+    for folder in folders:
+        if (folder / CLASSES).is_file():
+            return folder / CLASSES
+    return None
+
+
 class _ClassList(NamedTuple):
     """Which classes of MOT's lines are people."""
 
@@ -280,16 +291,13 @@ class _ClassList(NamedTuple):
 
     @classmethod
     def beside(cls, file: Path, stated: StatedClasses) -> Self:
-        """Read the list beside MOT's file, or beside its folder `gt`, if there is one."""
-        folders = [file.parent]
-        if file.parent.name == "gt":
-            folders.append(file.parent.parent)
-        for folder in folders:
-            if (folder / CLASSES).is_file():
-                lines = enumerate(_text_lines(folder / CLASSES, TEXT), 1)
-                names = {str(number): name.strip() for number, name in lines if name.strip()}
-                return cls(names, stated)
-        return cls({}, stated)
+        """Read the list of MOT's file, if there is one."""
+        listed = find_class_list(file)
+        if listed is None:
+            return cls({}, stated)
+        lines = enumerate(_text_lines(listed, TEXT), 1)
+        names = {str(number): name.strip() for number, name in lines if name.strip()}
+        return cls(names, stated)
 
     def is_person(self, number: float, content: LabelContent) -> bool:
         """Whether a line's class is a person; `content` counts those that are not, and, without a

@@ -18,13 +18,7 @@ from pipeline.errors import PipelineError
 from pipeline.files.outputs import OutputRule, mark_in
 from pipeline.files.raw.files import ABOUT
 from pipeline.table import COMMANDS
-from tests.pipeline.datasets.by_hand import (
-    coco,
-    standing,
-    write_alphapose,
-    write_json,
-    write_video,
-)
+from tests.pipeline.datasets.by_hand import standing, write_alphapose, write_video
 from tests.trees import contents, tree
 
 PREPARE = "prepare videos --raw RAW --cache CACHE"
@@ -335,7 +329,6 @@ def test_a_folder_within_a_raw_folder_or_a_cache_is_refused_also_behind_links(cl
 # commands without a rule
 
 RUNS = {  # command -> its words
-    "check": "TMP/people.json TMP/clip.mp4",
     "config": "",
     "convert": "penn_action/train --raw RAW/penn_action --cache CACHE",
     "doctor": "penn_action --raw RAW",
@@ -361,8 +354,6 @@ def test_a_command_whose_entry_has_no_rule_writes_into_caches_alone(
         tmp_path / "array.npy",
         np.zeros((sum(t.stop - t.start for t in penn.split.tracks), 3), np.float32),
     )
-    write_json(tmp_path / "people.json", coco([standing("coco", 130, 90)]))
-    write_video(tmp_path / "clip.mp4", 1)
     folders = (tmp_path, Path.cwd())
     before = [outside_caches(folder) for folder in folders]
     command_line(f"{name} {RUNS[name]}")

@@ -1,5 +1,6 @@
 """`python -m pipeline check`: what is read from a file of people, and what is odd about it."""
 
+import base64
 import gzip
 import importlib.util
 import json
@@ -9,11 +10,13 @@ import shutil
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
 
 from pipeline.files.pixels.frames import Video
 from tests.docs.markdown import ROOT
+from tests.html_pages import Page
 from tests.pipeline.clips.labels.made_detections import CASES, COCO_NAMES, coco_object, write
 from tests.pipeline.datasets.by_hand import coco, standing, write_json, write_video
 
@@ -158,6 +161,84 @@ def test_boxes_and_files_without_a_person_have_lines(check, clip, tmp_path):
     lines = check(tmp_path / "nobody.json", clip, code=1)
     assert lines["odd"] == ["nobody.json has no person in any frame"]
     assert lines["people"] == "none"
+
+
+# --------------------------------------------------------------------------------------------------
+# page
+
+
+def walker(**more):
+    """COCO's JSON of somebody who walks for 60 frames, from the left."""
+    content = coco([standing("coco", 60 + t / 2, 60) for t in range(60)])
+    for entry in content["annotations"]:
+        entry |= more
+    return content
+
+
+@pytest.fixture
+def walk(tmp_path):
+    return write_video(tmp_path / "walk.mp4", 60, step=0)
+
+
+def read_page(file):
+    page = Page(file.read_text())
+    assert page.root.all("pre"), "the lines"
+    return page
+
+
+def test_the_page_has_the_lines_the_tracks_that_convert_would_make_and_one_person(
+    check, walk, tmp_path
+):
+    write_json(tmp_path / "people.json", walker(track_id=7))
+    lines = check(tmp_path / "people.json", walk, "--out", tmp_path / "page.html")
+    page = read_page(tmp_path / "page.html")
+    assert lines["person"] in page.root.all("pre")[0].text
+    assert [
+        row.all("h2")[0].text.split(":")[0].split()[-1] for row in page.main.of_class("row")
+    ] == ["7"]
+    (figure,) = page.root.all("figure")
+    assert "One person in frame 0, with the names" in figure.text
+    encoded = figure.all("img")[0].attributes["src"].partition("base64,")[2]
+    image = cv2.imdecode(np.frombuffer(base64.b64decode(encoded), np.uint8), cv2.IMREAD_COLOR)
+    assert image.shape == (720, 720, 3)
+    # names are drawn over the grey frame, the nose's near the top, the ankles' near the bottom
+    white = np.flatnonzero((image > 200).all(axis=(1, 2)) | (image > 200).any(axis=(1, 2)))
+    assert white.min() < 200 < 520 < white.max()
+    assert str(tmp_path / "people.json") in page.source
+    assert "/tmp/tmp" not in page.source
+
+
+def test_a_refused_file_has_a_page_too(check, walk, tmp_path):
+    write_json(tmp_path / "people.json", walker(bbox=[2, 2, 10, 10], track_id=7))
+    refused = check(tmp_path / "people.json", walk, "--out", tmp_path / "page.html", code=2)
+    page = read_page(tmp_path / "page.html")
+    assert refused["refused"][0] in page.root.all("pre")[0].text
+    assert len(page.main.of_class("row")) == 1
+
+
+def test_a_folder_and_a_list_of_classes_are_found(check, walk, tmp_path):
+    people = [{"people": [{"pose_keypoints_2d": standing("body_25", 60, 60).ravel().tolist()}]}]
+    for t in range(60):
+        write_json(tmp_path / f"openpose/c_{t:012d}_keypoints.json", people[0])
+    check(tmp_path / "openpose", walk, "--out", tmp_path / "page.html", code=1)  # standing still
+    assert len(read_page(tmp_path / "page.html").main.of_class("row")) == 1
+    mot = "".join(f"{t + 1},4,{40 + t},30,40,60,1,2,1.0\n" for t in range(60))
+    (tmp_path / "cvat/gt").mkdir(parents=True)
+    (tmp_path / "cvat/gt/gt.txt").write_text(mot)
+    (tmp_path / "cvat/labels.txt").write_text("car\nperson\n")
+    check(tmp_path / "cvat/gt/gt.txt", walk, "--out", tmp_path / "page.html")
+    assert len(read_page(tmp_path / "page.html").main.of_class("row")) == 1
+
+
+def test_a_page_replaces_only_a_page_of_check(walk, ran, tmp_path):
+    write_json(tmp_path / "people.json", walker())
+    page = tmp_path / "page.html"
+    page.write_text("mine")
+    words = ("check", tmp_path / "people.json", walk, "--out", page)
+    assert "--overwrite" in ran(*words, code=2).err
+    ran(*words, "--overwrite")
+    ran(*words)
+    assert page.read_text() != "mine"
 
 
 # --------------------------------------------------------------------------------------------------
