@@ -123,7 +123,7 @@ def test_people_behind_the_clips_end_are_odd(n_frames, code, check, tmp_path):
 
 
 def test_a_refused_file_shows_its_lines_and_the_error_of_convert(check, types, ran, tmp_path):
-    """The command is that of convert's own message."""
+    """The command is that of convert's own message; prepare prints it, too."""
     raw = tmp_path / "raw"
     write_video(raw / "a.mp4", 60, step=0)
     people = [standing("coco", 60, 60)[:, [1, 0, 2]] + (40, 60, 0) for _ in range(60)]
@@ -132,6 +132,8 @@ def test_a_refused_file_shows_its_lines_and_the_error_of_convert(check, types, r
         entry["bbox"] = [50, 5, 30, 60]
     write_json(raw / "keypoints/a.mp4.json", content)
     shown = types("convert videos/train --raw RAW --cache CACHE", code=1)
+    prepare = "prepare videos --raw RAW --cache TMP/other --detector none"
+    types(prepare, "what is read of a.mp4.json: ", code=1)
     command = re.search(r"what is read of a\.mp4\.json: \S+ -m pipeline (check \S+ \S+)", shown)[1]
     refused = check(*shlex.split(command)[1:], code=2)
     assert refused["people"] == "60 detections; 1 in a frame, at most 1"
