@@ -177,7 +177,7 @@ def later_changes(config: RunConfig, splits: Mapping[str, Split]) -> str:
         n_changed += len({video for video, _ in changed})
     date = max(str(split.provenance.get("finished", "")) for split in splits.values())
     since = f"since {date or 'it began'}"
-    return f"{', '.join(names)}: {n_changed} videos were added, changed or removed {since}"
+    return f"{', '.join(names)}: {n_changed} of the videos were added, changed or removed {since}"
 
 
 def _videos(split: Split) -> Iterator[tuple[str, str]]:

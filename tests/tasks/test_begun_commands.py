@@ -55,7 +55,7 @@ def test_a_command_killed_between_training_and_evaluation_evaluates_that_run(
     # the whole command has ended: the next one trains on the current data
     ended = project.luigi("EvaluateVIBE")
     assert (ended.code, ended.done) == (0, []), ended.shown
-    assert "! VIBE, tiny: 3dpw/train: 5 videos were added, changed or removed" in ended.words
+    assert "! VIBE, tiny: 3dpw/train: 5 of the videos were added, changed or removed" in ended.words
     assert "The next command trains on the current data" in ended.words
     assert not list(folder.glob("pin-*"))
     assert "train VIBE, tiny" in build(project, "EvaluateVIBE").done
@@ -205,7 +205,7 @@ def test_the_job_of_the_page_ends_with_the_bits_of_a_quiet_one_while_the_cache_i
         assert swept.returncode == 0, swept.stdout
         has_ended = len(shown) == 4
         assert ("pin-" in swept.stdout) != has_ended, swept.stdout
-    assert "videos were added, changed or removed since" in shown[1]
+    assert "of the videos were added, changed or removed since" in shown[1]
     assert "The next command trains on the current data" in shown[-1]
     assert (folder / "requeued").read_text() == "requeue 7\n"
     (run,) = project.runs
