@@ -7,9 +7,6 @@ Prints a section of benchmarks/grades.md. The scenes are those of benchmarks/lin
 who has most of its detections. It is wrongly doubtful if `pipeline.grades.same_person` takes it and
 a track of another person for one. Of the people in OpenPose's example, who they are is not known:
 each track that becomes doubtful counts.
-
-The rule is that of the issue that asked for it; on the tuning scenes, with seeds 0 and 1, 2 of 460
-tracks were wrongly doubtful.
 """
 
 from __future__ import annotations
