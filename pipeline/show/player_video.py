@@ -19,6 +19,7 @@ from pipeline.show.video_file import ENCODER, require_encoder
 WIDEST: Final = 960  # px, the longer side of the picture
 KEY_FRAMES: Final = 30  # frames from one to the next
 TICKS: Final = 90_000  # a second; of times in the file
+TIME_BASE: Final = Fraction(1, TICKS)
 # bits a second are limited so that a long video has about this many bytes
 BYTES: Final = 36_000_000
 # B-frames would be stored in another order than they are shown, and shift all times.
@@ -39,25 +40,24 @@ def picture_size(size: tuple[int, int]) -> tuple[int, int]:
 
 def resize(image: Image, size: tuple[int, int]) -> Image:
     """An image of this width and height."""
-    if image.shape[1::-1] == size:
+    height, width = image.shape[:2]
+    if (width, height) == size:
         return image
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return np.asarray(resized, np.uint8)
 
 
 def ticks_of(times: Doubles) -> Ints:
     """Times (n,) s in ticks from 0 on, each later than the one before."""
     numbers = np.arange(len(times))
-    ticks = np.round((times - times[0]) * TICKS).astype(np.int64)
+    from_start = times - times[0]
+    ticks = np.round(from_start * TICKS).astype(np.int64)
     increasing: Ints = np.maximum.accumulate(ticks - numbers) + numbers
     return increasing
 
 
 class PlayerVideo:
-    """Encodes images into H.264 in memory.
-
-    Attributes:
-        n_bytes: Size so far.
-    """
+    """Encodes images into H.264 in memory."""
 
     def __init__(self, size: tuple[int, int], seconds: float) -> None:
         """size: even width and height px of all images. seconds: how long the video will be.
@@ -67,25 +67,24 @@ class PlayerVideo:
         require_encoder()
         self._file = io.BytesIO()
         self._container = av.open(self._file, "w", format="mp4")
-        limit = str(int(8 * BYTES / max(seconds, 1)))
+        bits_a_second = 8 * BYTES / max(seconds, 1)
+        limit = str(int(bits_a_second))
         options = {**QUALITY, "maxrate": limit, "bufsize": limit}
         stream: Any = self._container.add_stream(ENCODER, rate=30, options=options)
         stream.width, stream.height = size
         stream.pix_fmt = "yuv420p"
-        stream.time_base = Fraction(1, TICKS)
-        stream.codec_context.time_base = Fraction(1, TICKS)
+        stream.time_base = TIME_BASE
+        stream.codec_context.time_base = TIME_BASE
         self._stream = stream
-
-    @property
-    def n_bytes(self) -> int:
-        return self._file.tell()
 
     def add(self, image: Image, tick: int) -> None:
         """Append an image that is shown from this tick on."""
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24")
+        pixels = np.ascontiguousarray(image)
+        frame = av.VideoFrame.from_ndarray(pixels, "rgb24")
         frame.pts = tick
-        frame.time_base = Fraction(1, TICKS)
-        self._container.mux(self._stream.encode(frame))
+        frame.time_base = TIME_BASE
+        packets = self._stream.encode(frame)
+        self._container.mux(packets)
 
     def finish(self) -> bytes:
         """The whole file."""

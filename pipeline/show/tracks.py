@@ -51,7 +51,9 @@ MOST_READ: Final = 50  # videos to read for one track, since most videos of some
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Tracks to show: all of `video`, or if it is empty, `n_tracks` spread over the split."""
+    """Tracks to show: all of `video`, or if it is empty, the `n_tracks` with the worst stored
+    grades; of raw files, `n_tracks` spread over the split.
+    """
 
     n_tracks: int = 6
     video: str = ""
@@ -177,10 +179,14 @@ def from_cache(
     if choice.video:
         numbers = _video_tracks(split, choice.video)
     else:
-        numbers = _evenly_spaced(range(len(split.tracks)), choice.n_tracks)
+        worst = worst_first(StoredGrades(split).numbers)[: choice.n_tracks]
+        numbers = sorted(worst.tolist())  # a video's tracks one after the other
+    origin = f"the cache {root}"
+    if not choice.video and len(numbers) < len(split.tracks):
+        origin += ", those with the worst grades"
     return PageContent(
         name=name,
-        origin=f"the cache {root}",
+        origin=origin,
         raw=folder,
         body=body,
         stand_in=stand_in,

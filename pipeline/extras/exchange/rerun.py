@@ -72,7 +72,7 @@ class RecordingOptions:
     """Options of `export --format rerun`, set by `--option NAME=VALUE`."""
 
     video: str = ""  # export all tracks of this video
-    tracks: int = Field(default=3, ge=1)  # else this many, spread over the split
+    tracks: int = Field(default=3, ge=1)  # else this many, those with the worst grades
     raw: Path | None = None  # the dataset's raw folder; None: as recorded at conversion
     body: Path | None = None  # folder of SMPL's files
 

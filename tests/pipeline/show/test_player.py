@@ -16,9 +16,10 @@ from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.pictures import Pictures
 from pipeline.grades import find_jumps
-from pipeline.show import player_tracks
+from pipeline.show import player_tracks, player_video
 from pipeline.show.drawing import NAMES
 from pipeline.show.player import write_player
+from pipeline.show.tracks import Choice, from_cache
 from tests.html_pages import Page
 from tests.pipeline.datasets.by_hand import standing, write_alphapose, write_video
 from tests.pipeline.show.made_tracks import AT, made, pictures, shown, shown_split
@@ -153,6 +154,20 @@ def test_a_long_clip_is_shown_in_parts(played, tmp_path, monkeypatch):
         played(track, start_s=3)
 
 
+def test_the_video_of_a_busy_clip_has_no_more_bytes_than_a_page_takes(
+    played, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(player_video, "BYTES", 600_000)
+    track = made(tmp_path, 150)
+    rng = np.random.default_rng(0)
+    for number in range(150):
+        noise = rng.integers(0, 256, (400, 640, 3), np.uint8)
+        cv2.imwrite(str(tmp_path / f"f/{number:06d}.jpg"), noise)
+    _, _, clip, _ = played(track)
+    assert len(frames_in(clip)[0]) == 150
+    assert len(base64.b64decode(clip.partition(",")[2])) < 1.2 * 600_000
+
+
 def test_a_part_ends_before_labels_fill_the_page(played, tmp_path, monkeypatch):
     monkeypatch.setattr(player_tracks, "LABEL_BYTES", 10 * (4 + 8 + 5 * len(AT)))
     track = made(tmp_path, 60)
@@ -191,7 +206,7 @@ def test_bodies_are_the_lower_half_of_the_picture(played, tmp_path):
         assert lower.mean() == pytest.approx(165, abs=3)
 
 
-def test_show_plays_the_worst_video_of_a_cache_or_the_one_that_is_named(types, tmp_path):
+def test_the_worst_video_of_a_cache_is_played_or_the_one_that_is_named(types, tmp_path):
     for name, shake in (("a_good", 0), ("b_bad", 30), ("c_good", 0)):
         write_video(tmp_path / f"raw/{name}.mp4", 40, step=0)
         people = {t: standing("coco", 30 + t, 60) for t in range(40)}
@@ -203,6 +218,12 @@ def test_show_plays_the_worst_video_of_a_cache_or_the_one_that_is_named(types, t
     types(shows, "1 track of b_bad.mp4", "Another video: --video NAME")
     page = Page((tmp_path / "page.html").read_text())
     assert page.root.all("title")[0].text == "videos/train/b_bad.mp4"
+    # and a page of two of the tracks has it
+    of_two = from_cache(tmp_path / "cache", "videos/train", Choice(n_tracks=2))
+    assert [track.record.name for track in of_two.tracks] == ["a_good.mp4/0", "b_bad.mp4/0"]
+    of_one = from_cache(tmp_path / "cache", "videos/train", Choice(n_tracks=1))
+    assert [track.record.name for track in of_one.tracks] == ["b_bad.mp4/0"]
+    assert "those with the worst grades" in of_one.origin
     told = types(f"{shows} --video c_good.mp4", "1 track of c_good.mp4")
     assert "Another video" not in told
     line = Page((tmp_path / "page.html").read_text()).main.of_class("leave-out")[0].text
