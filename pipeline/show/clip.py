@@ -26,7 +26,7 @@ from pipeline.show.bodies import COLOURS, LabelledBodies, SeenBody
 from pipeline.show.canvas import Canvas
 from pipeline.show.drawing import flat
 from pipeline.show.tracks import PageContent, ShownTrack
-from pipeline.show.video_file import DEFAULT_FPS, FULL_SIZE, Encoding, video_writer
+from pipeline.show.video_file import DEFAULT_FPS, video_writer
 
 DEMO_MARK: Final = "DEMO DATA"  # in the corner of images made with demo data
 OVER: Final = frozenset({"video_ended", "video_unreadable"})  # problems that end a video
@@ -105,13 +105,7 @@ def people_by_frame(people: Iterable[Person]) -> defaultdict[int, list[Person]]:
     return present_in
 
 
-def write_clip(
-    shown: PageContent,
-    out: Path,
-    encoding: Encoding = FULL_SIZE,
-    *,
-    progress: Progress = silent,
-) -> tuple[int, int]:
+def write_clip(shown: PageContent, out: Path, *, progress: Progress = silent) -> tuple[int, int]:
     """Write all frames of the tracks' video with the tracks drawn over them.
 
     `out` appears when it is complete. If rows are several frames apart, so are the clip's frames;
@@ -143,8 +137,7 @@ def write_clip(
     fps = shown.tracks[0].record.fps
     n_written = 0
     with_rows = 0
-    rate = rate_of(source, fps) / step
-    with video_writer(out, rate, source.size(), mark_of("show"), encoding) as write:
+    with video_writer(out, rate_of(source, fps) / step, source.size(), mark_of("show")) as write:
         for frame, image in frames_of(source, stop, first=first, step=step):
             present = present_in[frame.index]
             others = (person.name for person in people if person not in present)

@@ -39,7 +39,7 @@ from pipeline.show.drawing import SIDE_COLOURS, Skeleton, SkeletonView, flat, jo
 from pipeline.show.tracks import PageContent, Present, ShownTrack, read_frames
 from pipeline.show.video_file import encode_jpeg
 
-VERSION: Final = 4  # of a page's content: `prepare` and `try` replace pages of others
+VERSION: Final = 5  # of a page's content: `prepare` and `try` replace pages of others
 LONGEST_PX: Final = 480  # longer side of a full frame on the page
 QUALITY: Final = 80  # of the page's JPEGs
 REPORTED: Final = 100  # frames of a video from one report of progress to the next

@@ -31,12 +31,13 @@ from pipeline.show.clip import Person, only_video, paint_bodies, people_by_frame
 from pipeline.show.drawing import SkeletonView, joints_3d, views
 from pipeline.show.page import VERSION, ViewBox, templates, view_box, write
 from pipeline.show.player_data import hex_colour, player_data
-from pipeline.show.player_pictures import Paint, PictureRecorder, Recorded
+from pipeline.show.player_pictures import Paint as Paint
+from pipeline.show.player_pictures import PictureRecorder, Recorded
 from pipeline.show.player_tracks import Part, PlayedTrack, WholeClip, choose_people
 from pipeline.show.tracks import PageContent, ShownTrack
 from pipeline.show.video_file import encode_jpeg
 
-LARGEST: Final = 100_000_000  # bytes of a page
+LARGEST: Final = 90_000_000  # bytes of video and data; portraits and texts are below 10 MB
 PORTRAIT_QUALITY: Final = 75
 UNKNOWN: Final = "unknown"  # word of a track without one
 TEMPLATES: Final = Path(__file__).parent / "templates"
@@ -50,7 +51,6 @@ class Page(NamedTuple):
     template: str = "player.html"
     title: str = ""  # default: the split and the video
     digest: str = ""  # of what is shown, for `shows`; default: that of the split
-    style: str = ""
     variables: Mapping[str, Any] = {}
 
 
@@ -142,7 +142,7 @@ class _Scene(NamedTuple):
 def _write_page(shown: PageContent, out: Path, page: Page, scene: _Scene) -> None:
     environment = templates(page.by, *page.folders)
     script = (TEMPLATES / "player.js").read_text()
-    style = (TEMPLATES / "player.css").read_text() + page.style
+    style = (TEMPLATES / "player.css").read_text()
     policy = (
         f"default-src 'none'; img-src data:; media-src data:; script-src {_hash_source(script)}; "
         f"style-src {_hash_source(style)}; base-uri 'none'; form-action 'none'"
