@@ -51,6 +51,7 @@ class Page(NamedTuple):
     template: str = "player.html"
     title: str = ""  # default: the split and the video
     digest: str = ""  # of what is shown, for `shows`; default: that of the split
+    style: str = ""  # more CSS
     variables: Mapping[str, Any] = {}
 
 
@@ -142,7 +143,7 @@ class _Scene(NamedTuple):
 def _write_page(shown: PageContent, out: Path, page: Page, scene: _Scene) -> None:
     environment = templates(page.by, *page.folders)
     script = (TEMPLATES / "player.js").read_text()
-    style = (TEMPLATES / "player.css").read_text()
+    style = (TEMPLATES / "player.css").read_text() + page.style
     policy = (
         f"default-src 'none'; img-src data:; media-src data:; script-src {_hash_source(script)}; "
         f"style-src {_hash_source(style)}; base-uri 'none'; form-action 'none'"
