@@ -298,7 +298,7 @@ def _numbers_2d(
         "limb_spread_2d_percent": 100 * joints.limb_spread(),
         "skating_2d_percent_s": 100 * joints.skating(in_image, CONTACT_BOX),
         "jumps_percent": 100 * joints.jumps(),
-        "outside_crop_percent": 100 * float(is_outside.sum() / np.isfinite(offsets).sum()),
+        "outside_crop_percent": 100 * float(is_outside.sum() / max(np.isfinite(offsets).sum(), 1)),
     }
 
 
