@@ -59,7 +59,7 @@ def test_a_track_s_facts(drawn, tmp_path):
         "Crop scale": "1.2",
         "Source": "pictures:f/{:06d}.jpg+0",
         "Grade": "bad: 24 % of 12 joints visible, knees and ankles are seen in 0 % of the frames "
-        "24 % of 12 joints visible",
+        "24 % of 12 joints visible; 2D: 0 % of the joints are outside the crop",
         "3D": "no labelled joints",
     }
     assert [note.text for note in section.of_class("notes")] == ["3 labels too many"]

@@ -144,7 +144,9 @@ def test_a_line_names_the_date_of_the_data_what_changed_since_and_the_folder(con
     change(config, "a/train", "c/train")
     resumed, (line,) = lines_of(config)
     assert resumed == folder
-    assert re.match(rf"c/train, a/train: 2 videos were .* since {re.escape(date[:15])}", line)
+    assert re.match(
+        rf"c/train, a/train: 2 of the videos were .* since {re.escape(date[:15])}", line
+    )
     assert f"move {folder} away" in line
 
 
@@ -159,7 +161,7 @@ def test_a_cache_that_changes_is_told_once_at_the_next_epoch(config):
     observer.show_growth = lines.append
     training.run(config, progress=observer)
     assert lines[0] == 0
-    assert lines[1].startswith("m/train: 1 videos were")
+    assert lines[1].startswith("m/train: 1 of the videos were")
     assert lines[2:] == [1, 2]
 
 
