@@ -3,15 +3,12 @@
 import pickle
 import shutil
 
-import numpy as np
 import pytest
 
 import cache
 from cache.format.pins import find_missing, pinned_commits, write_pin
 from cache.storage import store_at
-
-SPLIT = "toy/train"
-STREAM = "resnet50"
+from tests.cache.contents import SPLIT, STREAM, assert_same, content
 
 
 def pin_of(root, folder):
@@ -29,18 +26,6 @@ def missing(root, pin):
     """The keys of the shards of a pin that the cache has no longer."""
     commits = pinned_commits(store_at(root), store_at(pin))
     return {file.key for commit in commits for file in find_missing(commit)}
-
-
-def content(split):
-    """What a training reads of it."""
-    windows = split.windows(4, 4, STREAM)
-    return {**split.read(windows), "windows": windows, "names": np.array(split.tracks.names)}
-
-
-def assert_same(found, expected):
-    assert found.keys() == expected.keys()
-    for name, values in expected.items():
-        np.testing.assert_array_equal(found[name], values)
 
 
 def day_one(root, toy):

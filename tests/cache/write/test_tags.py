@@ -3,27 +3,15 @@
 import shutil
 import threading
 
-import numpy as np
 import pytest
 
 import cache
 from cache.write import tags
-
-SPLIT = "toy/train"
-STREAM = "resnet50"
+from tests.cache.contents import SPLIT, STREAM, assert_same, content
 
 
-def content(root, at=None):
-    """What a training reads of the split."""
-    split = cache.open(root, at)[SPLIT]
-    windows = split.windows(4, 4, STREAM)
-    return {**split.read(windows), "windows": windows, "names": np.array(split.tracks.names)}
-
-
-def assert_same(found, expected):
-    assert found.keys() == expected.keys()
-    for name, values in expected.items():
-        np.testing.assert_array_equal(found[name], values)
+def content_at(root, tag=None):
+    return content(cache.open(root, tag)[SPLIT])
 
 
 def write_day(root, toy, day):
@@ -46,19 +34,19 @@ def test_a_tag_reads_as_on_its_day_after_five_days_and_gc_each_night_and_beside_
 ):
     root = tmp_path / "cache" if where == "disk" else request.getfixturevalue("url")
     write_day(root, toy, 0)
-    before = content(root)
+    before = content_at(root)
     cache.tag(root, "day-one")
     n_removed = 0
     for day in range(1, 6):
         writer = threading.Thread(target=write_day, args=(root, toy, day))
         writer.start()
         while writer.is_alive():
-            assert_same(content(root, "day-one"), before)
+            assert_same(content_at(root, "day-one"), before)
         writer.join()
         found = cache.gc(root, older_than=0)
         assert not found.problems
         n_removed += len(found.removed)
-        assert_same(content(root, "day-one"), before)
+        assert_same(content_at(root, "day-one"), before)
     assert n_removed  # tables, of which the tag has copies
     (left,) = found.skipped
     assert left.endswith(f"files that {root}/.tags/day-one needs")
@@ -125,14 +113,14 @@ def test_a_name_is_used_once_and_a_killed_tag_is_none_and_is_made_anew(root, toy
 
 
 def test_replacing_a_stream_stops_and_names_the_tag_that_needs_it(root, toy):
-    before = content(root)
+    before = content_at(root)
     cache.tag(root, "cvpr")
     toy.write_stream(root, stream="other")
     cache.delete_stream(root, SPLIT, "other")  # no tag has it
     where = rf"tags/cvpr/{SPLIT}/features/{STREAM}.*tag NAME --delete"
     with pytest.raises(cache.CacheError, match=where):
         cache.delete_stream(root, SPLIT, STREAM)
-    assert_same(content(root), before)
+    assert_same(content_at(root), before)
     cache.delete_tag(root, "cvpr")
     cache.delete_stream(root, SPLIT, STREAM)
     assert not cache.open(root)[SPLIT].streams
@@ -146,8 +134,8 @@ def test_of_what_was_deleted_by_hand_and_made_anew_a_tag_reads_nothing(lost, roo
         toy.write(root, toy.videos(seed=1))
     toy.write_stream(root, bad_rows=[40])
     with pytest.raises(cache.CacheChanged, match="a tag has lost it"):
-        content(root, "cvpr")
-    assert content(root)
+        content_at(root, "cvpr")
+    assert content_at(root)
 
 
 def test_shards_that_are_computed_again_are_lost_to_a_tag_and_the_labels_are_read(root, toy):
@@ -158,7 +146,7 @@ def test_shards_that_are_computed_again_are_lost_to_a_tag_and_the_labels_are_rea
         writer.commit({"weights": "known"})
     message = r"resnet50: .*since 20..-.*stream 'resnet50'.*a tag has lost it"
     with pytest.raises(cache.CacheChanged, match=message):
-        content(root, "cvpr")
+        content_at(root, "cvpr")
     assert_same(cache.open(root, "cvpr")[SPLIT].read([[0, 4]], None), labels)
     toy.write_stream(root)
-    assert content(root)
+    assert content_at(root)
