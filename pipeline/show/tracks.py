@@ -301,9 +301,8 @@ def _video_tracks(split: Split, video: str) -> list[int]:
     number = names.index(video)
     numbers = grades.tracks_of(split, number)
     if not numbers:
-        outcome = VideoOutcome.from_account(split.videos[number].account)
-        reason = ": ".join(filter(None, outcome))
-        raise _no_video(split.name, video, reason, names_with_tracks)
+        account = split.videos[number].account
+        raise _no_video(split.name, video, account, names_with_tracks)
     return numbers
 
 
@@ -411,11 +410,11 @@ class _RawTracks:
                 tracks += self._read(video)
         if not tracks:
             split = f"{self._dataset.name}/{self._split}"
-            names = [video.name for video in self.videos]
-            reason = None
+            others = [video.name for video in self.videos if video.name != name]
+            account = None
             if name in self.accounts:
-                reason = self.accounts[name].rejection
-            raise _no_video(split, name, reason, names)
+                account = self.accounts[name].as_dict()
+            raise _no_video(split, name, account, others)
         return tracks
 
     def _spread_out(self) -> list[ShownTrack]:
@@ -474,13 +473,18 @@ def _refuse_other_body(raw: Path, stand_in: bool, body: Path | None) -> None:
         refuse_mixture(raw, body, is_demo=stand_in)
 
 
-def _no_video(name: str, video: str, reason: str | None, others: Sequence[str]) -> PipelineError:
+def _no_video(
+    name: str, video: str, account: Mapping[str, Any] | None, others: Sequence[str]
+) -> PipelineError:
     """The error for a chosen video of split `name` without tracks.
 
-    reason: why it has none; None: there is no such video. others: names of videos with tracks.
+    account: as `VideoAccount.as_dict`; None: there is no such video. others: names of videos with
+    tracks.
     """
     suggestion = ""
-    if reason is None:
+    if account is not None:
+        reason = ": ".join(filter(None, VideoOutcome.from_account(account)))
+    else:
         reason = "there is no such video"
         suggestion = did_you_mean(video, others)
     if not suggestion:
