@@ -129,7 +129,8 @@ class WholeClip:
         if len(part.times) == len(self.whole.times):
             return []
         zero = self.whole.times[0]
-        start, end = part.times[0] - zero, part.times[-1] - zero
+        start = part.times[0] - zero
+        end = part.times[-1] - zero
         return [
             f"{video} is {self.whole.seconds:.0f} s long: the page has seconds {start:.0f} to "
             f"{end:.0f}. Another part: --start SECONDS"

@@ -301,8 +301,9 @@ def _video_tracks(split: Split, video: str) -> list[int]:
     number = names.index(video)
     numbers = grades.tracks_of(split, number)
     if not numbers:
-        account = split.videos[number].account
-        raise _no_video(split.name, video, account, names_with_tracks)
+        outcome = VideoOutcome.from_account(split.videos[number].account)
+        reason = ": ".join(filter(None, outcome))
+        raise _no_video(split.name, video, reason, names_with_tracks)
     return numbers
 
 
@@ -410,11 +411,12 @@ class _RawTracks:
                 tracks += self._read(video)
         if not tracks:
             split = f"{self._dataset.name}/{self._split}"
-            others = [video.name for video in self.videos if video.name != name]
-            account = None
+            names = [video.name for video in self.videos if video.name != name]
+            reason = None
             if name in self.accounts:
-                account = self.accounts[name].as_dict()
-            raise _no_video(split, name, account, others)
+                outcome = VideoOutcome.from_account(self.accounts[name].as_dict())
+                reason = ": ".join(filter(None, outcome))
+            raise _no_video(split, name, reason, names)
         return tracks
 
     def _spread_out(self) -> list[ShownTrack]:
@@ -473,18 +475,13 @@ def _refuse_other_body(raw: Path, stand_in: bool, body: Path | None) -> None:
         refuse_mixture(raw, body, is_demo=stand_in)
 
 
-def _no_video(
-    name: str, video: str, account: Mapping[str, Any] | None, others: Sequence[str]
-) -> PipelineError:
+def _no_video(name: str, video: str, reason: str | None, others: Sequence[str]) -> PipelineError:
     """The error for a chosen video of split `name` without tracks.
 
-    account: as `VideoAccount.as_dict`; None: there is no such video. others: names of videos with
-    tracks.
+    reason: why it has none; None: there is no such video. others: names of videos with tracks.
     """
     suggestion = ""
-    if account is not None:
-        reason = ": ".join(filter(None, VideoOutcome.from_account(account)))
-    else:
+    if reason is None:
         reason = "there is no such video"
         suggestion = did_you_mean(video, others)
     if not suggestion:

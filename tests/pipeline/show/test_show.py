@@ -10,7 +10,6 @@ import pytest
 
 import cache
 from pipeline import datasets
-from pipeline.accounting import VideoAccount
 from pipeline.errors import PipelineError, StandInMixed
 from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.pictures import Pictures
@@ -251,8 +250,8 @@ def test_a_track_without_2d_joints_shows_its_box_alone(drawn, tmp_path):
 
 
 def test_a_reason_that_speaks_of_no_such_video_is_not_taken_for_a_misspelt_name():
-    error = _no_video("own/train", "b.mp4", VideoAccount("b.mp4").as_dict(), ["a.mp4", "bb.mp4"])
-    assert str(error).endswith("no_person: no person; others have tracks: a.mp4, bb.mp4")
+    error = _no_video("own/train", "b.mp4", "the list has no such video", ["a.mp4", "bb.mp4"])
+    assert str(error).endswith("the list has no such video; others have tracks: a.mp4, bb.mp4")
 
 
 def test_a_page_of_a_long_video_tells_the_frames_that_are_decoded(drawn, tmp_path):
