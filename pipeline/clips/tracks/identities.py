@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -123,22 +124,32 @@ def _find_changes(
     is_changed = is_compared.copy()
     scene = np.searchsorted(cuts, detections.frame_index, side="right")
     is_step = (np.diff(seconds) <= LONGEST_S) & (np.diff(scene) == 0)
-    for t in np.flatnonzero(is_step).tolist():
-        _, before, after = np.intersect1d(identity[t], identity[t + 1], return_indices=True)
-        if len(before) < 2:
+    step = np.repeat(np.arange(len(seconds)), np.diff(identity.start))
+    names, number = np.unique(identity.rows, return_inverse=True)
+    key = step * len(names) + number
+    # rows of the same person in a frame and in the one after it
+    _, before, after = np.intersect1d(key + len(names), key, return_indices=True)
+    is_usable = is_step[step[before]]
+    before = before[is_usable]
+    after = after[is_usable]
+
+    rows = detections.keypoints.rows
+    corners, _ = extents(rows)
+    far = FAR * np.linalg.norm(corners[:, 1] - corners[:, 0], axis=-1)[after]
+    way = _lengths(rows[before], rows[after])
+    starts = np.flatnonzero(np.diff(step[after], prepend=-1)).tolist()
+    for start, end in pairwise([*starts, len(after)]):
+        if end - start < 2:
             continue
-        rows = identity.start[t + 1] + after
-        is_compared[rows] = True
-        old = detections.keypoints[t][before]
-        new = detections.keypoints[t + 1][after]
-        corners, _ = extents(new)
-        far = FAR * np.linalg.norm(corners[:, 1] - corners[:, 0], axis=-1)
-        way = _lengths(old, new)
-        if (way > far).any():
-            across = _lengths(old[:, None], new)  # (P, P): from each person to each
-            stated = np.add.outer(way, way)
+        pairs = slice(start, end)
+        is_compared[after[pairs]] = True
+        if (way[pairs] > far[pairs]).any():
+            # (P, P): from each person to each
+            across = _lengths(rows[before[pairs], None], rows[after[pairs]])
+            stated = np.add.outer(way[pairs], way[pairs])
             is_shorter = across + across.T < CLEARLY * stated
-            is_changed[rows] = (is_shorter & (stated > np.add.outer(far, far))).any(axis=1)
+            is_far = stated > np.add.outer(far[pairs], far[pairs])
+            is_changed[after[pairs]] = (is_shorter & is_far).any(axis=1)
     return is_compared, is_changed
 
 
