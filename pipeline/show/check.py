@@ -24,7 +24,7 @@ from pipeline.cli.progress import bar
 from pipeline.cli.text import count, first_few, from_here
 from pipeline.clips.files import KEYPOINTS
 from pipeline.clips.labels.detections import Detections
-from pipeline.clips.labels.label_content import BOXES_ALONE
+from pipeline.clips.labels.label_content import ABOUT_CLASSES, BOXES_ALONE
 from pipeline.clips.labels.people_table import ByFrame
 from pipeline.clips.labels.text_files import CLASSES, find_class_list
 from pipeline.clips.tracks.identities import UNCHECKED
@@ -47,7 +47,6 @@ STYLE: Final = (
     "pre { white-space: pre-wrap; } figure { margin: 0; } figure img { max-width: 100%; }"
 )
 DOT: Final = 2  # px, from a point to the edge of its mark
-_OF_CLASSES: Final = ("people skipped", "categories", "classes")  # starts of kinds of `unread`
 
 
 class _Check(NamedTuple):
@@ -134,7 +133,7 @@ def _lines(check: _Check) -> Iterator[tuple[str, str]]:
     others = []
     for kind, names in check.account.unread.items():
         text = f"{kind}: {describe_counts(names)}"
-        if kind.startswith(_OF_CLASSES):
+        if kind in ABOUT_CLASSES:
             of_classes.append(text)
         elif kind != BOXES_ALONE:
             others.append(text.replace(" not read", ""))

@@ -27,6 +27,7 @@ from pipeline.clips.labels.joint_orders import JOINT_COUNTS
 from pipeline.clips.labels.label_content import (
     BY_CATEGORY,
     BY_MARK,
+    TAKEN_CATEGORIES,
     UNSCALED,
     LabelContent,
     LabelFormat,
@@ -309,7 +310,7 @@ class _Annotations(NamedTuple):
                 content.unread[BY_MARK]["iscrowd"] += 1
                 continue
             if self.categories.is_assumed:
-                content.unread["categories taken for people"][category] += 1
+                content.unread[TAKEN_CATEGORIES][category] += 1
             content.count_keys(entry, COCO_KEYS)
             named = {f"attributes.{name}": value for name, value in attributes(entry).items()}
             content.count_keys(named, ATTRIBUTES)

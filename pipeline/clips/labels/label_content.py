@@ -46,6 +46,13 @@ BOXES_ALONE: Final = "boxes alone: no joint"
 BY_CATEGORY: Final = "people skipped by category"
 BY_CLASS: Final = "people skipped by class"
 BY_MARK: Final = "people skipped by a mark"
+BY_MOT16: Final = "classes as MOT16 numbers them"
+TAKEN_CATEGORIES: Final = "categories taken for people"
+TAKEN_CLASSES: Final = "classes taken for people"
+# those about who is people
+ABOUT_CLASSES: Final = frozenset(
+    {BY_CATEGORY, BY_CLASS, BY_MARK, BY_MOT16, TAKEN_CATEGORIES, TAKEN_CLASSES}
+)
 NOBODY: Final = [-1]  # OpenPose's person_id without identities
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from pipeline.clips.labels.joint_orders import JOINT_COUNTS
 from pipeline.clips.labels.label_content import (
     BY_CLASS,
+    TAKEN_CLASSES,
     TWO_CORNERS,
     LabelContent,
     LabelFormat,
@@ -94,7 +95,7 @@ def mmpose_content(
             name = str(person.get("name"))  # of a class, as Ultralytics writes it
             if "class" in person and not stated.classes.are_people(name, PEOPLE):
                 is_skipped = bool(stated.classes.names)
-                content.unread[BY_CLASS if is_skipped else "classes taken for people"][name] += 1
+                content.unread[BY_CLASS if is_skipped else TAKEN_CLASSES][name] += 1
                 if is_skipped:
                     continue
             content.count_keys(person, KEYS)

@@ -44,6 +44,7 @@ import numpy as np
 from pipeline.clips.labels.label_content import (
     BY_CLASS,
     BY_MARK,
+    BY_MOT16,
     CENTRE_BOX,
     LARGEST_SHARE,
     LabelContent,
@@ -310,7 +311,7 @@ class _ClassList(NamedTuple):
         is_person = self._are_people(name)
         if not (self.names or self.stated.numbers):
             state = "taken" if is_person else "skipped"
-            content.unread["classes as MOT16 numbers them"][f"{name} {state}"] += 1
+            content.unread[BY_MOT16][f"{name} {state}"] += 1
         elif not is_person:
             content.unread[BY_CLASS][name] += 1
         return is_person
