@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -31,7 +31,7 @@ from pipeline.clips.tracks.identities import UNCHECKED
 from pipeline.datasets.shared.clips.clip import ClipDataset, read_people
 from pipeline.datasets.shared.clips.people import MIN_CONFIDENCE, confident_people
 from pipeline.datasets.videos import OwnVideos
-from pipeline.errors import FOLDER, RawDataError, reading_refused
+from pipeline.errors import FOLDER, PipelineError, RawDataError, reading_refused
 from pipeline.files.outputs import PAGES, OutputRule
 from pipeline.files.pixels.frames import Image, Video
 from pipeline.files.raw.files import caching
@@ -238,7 +238,11 @@ class _Person(NamedTuple):
 
 
 def _write_page(check: _Check, dataset: OwnVideos, page: Path, lines: Sequence[str]) -> None:
-    """Write the player of the tracks that `convert` would make, the lines, and one person."""
+    """Write the player of the tracks that `convert` would make, the lines, and one person.
+
+    Without a track, the page has no player. Then it raises PipelineError, which says why.
+    """
+    from pipeline.show.page import templates, write
     from pipeline.show.player import Page, write_player
     from pipeline.show.tracks import Choice, from_raw
 
@@ -253,11 +257,17 @@ def _write_page(check: _Check, dataset: OwnVideos, page: Path, lines: Sequence[s
         raw = Path(folder)
         _link_files(check, raw)
         choice = Choice(video=clip, n_frames=sys.maxsize)
-        with reading_refused():  # `check` has them
-            shown = from_raw(dataset, dataset.split_of(clip), raw, choice)
-        shown = replace(shown, origin=str(check.labels), raw=None)
-        variables = {"lines": lines, "people": people}
         title = check.labels.name
+        variables: dict[str, Any] = {"lines": lines, "people": people, "layout": "player.html"}
+        try:
+            with reading_refused():  # `check` has them
+                shown = from_raw(dataset, dataset.split_of(clip), raw, choice)
+        except PipelineError as error:  # no track
+            variables |= {"layout": "no_track.html", "title": title, "style": STYLE, "why": error}
+            write(templates("check").get_template("check.html").stream(variables), page)
+            out.print(plain(f"page       {from_here(page)}"))
+            raise
+        shown = replace(shown, origin=str(check.labels), raw=None)
         form = Page("check", (), "check.html", title, style=STYLE, variables=variables)
         for text in write_player(shown, page, page=form, progress=progress):
             err.warn(text)

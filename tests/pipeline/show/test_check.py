@@ -218,13 +218,18 @@ def test_a_refused_file_has_a_page_too(check, walk, tmp_path):
     assert len(page.main.of_class("row")) == 1
 
 
-def test_people_without_a_track_are_an_error_that_says_why(ran, walk, tmp_path):
+def test_the_page_of_people_without_a_track_has_one_of_them_and_the_error(ran, walk, tmp_path):
     people = [{"people": [{"pose_keypoints_2d": standing("body_25", 60, 60).ravel().tolist()}]}]
     for t in range(20):
         write_json(tmp_path / f"openpose/c_{t:012d}_keypoints.json", people[0])
     shown = ran("check", tmp_path / "openpose", walk, "--out", tmp_path / "page.html", code=2)
-    assert "without a track: track_too_short: 20 track_too_short" in " ".join(shown.err.split())
-    assert not (tmp_path / "page.html").exists()
+    why = "without a track: track_too_short: 20 track_too_short"
+    assert why in " ".join(shown.err.split())
+    page = read_page(tmp_path / "page.html")
+    assert why in page.root.text
+    (figure,) = page.root.all("figure")
+    assert "One person in frame 0" in figure.text
+    assert page.root.all("video") == []
 
 
 def test_a_folder_and_a_list_of_classes_are_found(check, walk, tmp_path):
