@@ -27,10 +27,7 @@ class AccessDenied(CacheError):
 
     @classmethod
     def from_error(cls, error: PermissionError) -> Self:
-        ask = (
-            "Ask its owner for permission (chmod -R g+rwX), and see docs/operations.md, "
-            "Several people."
-        )
+        ask = "Ask its owner for permission (chmod -R g+rwX): see docs/disks.md"
         return cls(f"{error.filename}: permission denied. {ask}")
 
 

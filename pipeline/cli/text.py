@@ -15,14 +15,16 @@ CLONE: Final = Path(__file__).parents[2]
 PAGES: Final = {  # that messages name -> their titles
     "adding-a-detector": "Adding a detector",
     "cache-format": "Cache format",
+    "clusters": "How do I use a cluster?",
     "datasets/h36m": "Human3.6M",
     "datasets/kinetics": "Kinetics",
     "datasets/videos": "Your own clips",
     "detecting": "Finding people in clips",
     "digests": "Digests",
+    "disks": "Where do the files lie, and who may write them?",
     "features": "Features",
     "getting-started": "Getting started",
-    "operations": "Operations",
+    "remove-a-person": "How do I remove a person?",
     "results": "Results of other tools",
     "settings": "Settings",
     "terminal": "Terminal output",
@@ -108,7 +110,7 @@ def as_called(text: str) -> str:
         text = re.sub("python -m (pipeline|tasks)", r"vibe-\1", text)
     if not (CLONE / "docs/index.md").exists():
         for page, title in PAGES.items():
-            text = text.replace(f"docs/{page}.md", f"the page {title}")
+            text = text.replace(f"docs/{page}.md", f'the page "{title}"')
     return text
 
 

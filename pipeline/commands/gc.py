@@ -79,7 +79,7 @@ def _pins_of_runs(args: argparse.Namespace) -> list[Path]:
 
 def _erase(args: argparse.Namespace) -> None:
     """Print what is written again of each split, and who loses rows; do it, unless `dry_run`."""
-    err.warn("copies, snapshots and runs keep their rows: docs/operations.md, Remove a person")
+    err.warn("copies, snapshots and runs keep their rows: see docs/remove-a-person.md")
     opened = cache.open(args.cache)
     pins = [*tag_pins(opened.store), *map(cache.store_at, _pins_of_runs(args))]
     for name, split in opened.items():

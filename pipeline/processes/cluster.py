@@ -63,7 +63,7 @@ WAITING: Final = 2
 # smaller towards the end, so that no worker waits long for the last one.
 PARTS_OF_WORKER: Final = 4
 HOW_TO_START: Final = (
-    "Start one (docs/operations.md), name another address, or leave it out to use only this "
+    "Start one (docs/clusters.md), name another address, or leave it out to use only this "
     "machine."
 )
 SAME_FILES: Final = "Mount the same files there."
@@ -326,7 +326,7 @@ class _Cluster:
             if waited > self._patience:
                 raise PipelineError(
                     f"{self._address}: waited {self._patience:g} s for {target}. Start workers "
-                    "(docs/operations.md), or wait longer for queued ones: [dask] patience. "
+                    "(docs/clusters.md), or wait longer for queued ones: [dask] patience. "
                     f"{RUN_AGAIN}"
                 )
             if waited > next_line:

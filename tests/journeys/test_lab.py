@@ -14,10 +14,10 @@ DATA = "luigi --module tasks Data"
 
 
 def nightly(terminal):
-    """The exit codes that the script of docs/operations.md logs; its commands run as they stand
+    """The exit codes that the script of docs/nightly.md logs; its commands run as they stand
     there.
     """
-    page = (ROOT / "docs/operations.md").read_text()
+    page = (ROOT / "docs/nightly.md").read_text()
     (script,) = (
         block
         for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL)

@@ -151,7 +151,7 @@ results.csv 1 KILL"""
 
 def job_script():
     """job.sh of the page."""
-    page = (ROOT / "docs/operations.md").read_text()
+    page = (ROOT / "docs/clusters.md").read_text()
     return page.partition("## SLURM: one node")[2].partition("```bash\n")[2].partition("```")[0]
 
 

@@ -141,7 +141,7 @@ def test_into_an_object_store_and_back(replaced, to, toy):
     assert toy.tree(to) == toy.tree(directly)
 
 
-# ------------------------------------------- copied file by file: docs/operations.md has the order,
+# ------------------------------------------- copied file by file: docs/backups.md has the order,
 # small files first
 
 

@@ -80,7 +80,7 @@ def test_every_page_that_a_message_names_has_its_title(no_clone):
     for page, title in text.PAGES.items():
         heading = (ROOT / f"docs/{page}.md").read_text().partition("\n")[0]
         assert heading.replace("`", "").startswith(f"# {title}"), page
-        assert as_called(f"Keys: docs/{page}.md.") == f"Keys: the page {title}."
+        assert as_called(f"Keys: docs/{page}.md.") == f'Keys: the page "{title}".'
 
 
 def test_in_a_clone_a_page_is_named_by_its_path():

@@ -327,10 +327,10 @@ def test_a_cluster_without_workers(running, embedded, into, tmp_path, ran):
 
 
 def commands_of_the_page(heading):
-    """The words of every command below a heading of docs/operations.md, but of those that it does
+    """The words of every command below a heading of docs/clusters.md, but of those that it does
     not run itself.
     """
-    section = re.split(r"^## ", (ROOT / "docs/operations.md").read_text(), flags=re.MULTILINE)
+    section = re.split(r"^## ", (ROOT / "docs/clusters.md").read_text(), flags=re.MULTILINE)
     text = next(part for part in section if part.startswith(heading))
     block = next(part for part in text.split("\n\n") if part.startswith("    "))
     joined = block.replace("\\\n", " ")
