@@ -21,6 +21,7 @@ root_doc = "docs/index"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "api_entries"]
 include_patterns = ["*.md", "docs/*.md", "docs/*/*.md", "benchmarks/*.md"]
 exclude_patterns = ["data", "demo", "runs", ".*", "build", "dist", "docs/_build"]
+highlight_language = "sh"  # of indented blocks
 default_role = "code"  # docstrings are plain prose with `code` in it
 nitpicky = True
 # Types in signatures are from other projects and private modules. Links to pages, files and
@@ -41,6 +42,8 @@ html_theme = "furo"
 html_title = "vibe-pipeline"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_js_files = [("site.js", {"defer": "defer"}), ("search.js", {"defer": "defer"})]
+html_search_scorer = str(DOCS / "_static" / "scorer.js")
 templates_path = ["_templates"]
 # the first page itself is docs/index.html
 html_additional_pages = {"index": "to-the-first-page.html"}
@@ -61,6 +64,21 @@ def name_the_files_of_folders(_app: Sphinx, page: str, source: list[str]) -> Non
     source[0] = re.sub(r"\[(?P<text>[^\]]+)\]\((?P<folder>[\w./-]+/)\)", files, source[0])
 
 
+def keywords() -> dict[str, list[str]]:
+    """Page -> phrases by which people search for it."""
+    lines = (DOCS / "keywords.txt").read_text().splitlines()[1:]
+    return {page: phrases.split(", ") for page, phrases in (line.split(": ") for line in lines)}
+
+
+def add_keywords(_app: Sphinx, page: str, source: list[str]) -> None:
+    """Make the phrases by which people search for a page main entries of the index."""
+    phrases = keywords().get(page)
+    if phrases:
+        entries = ", ".join(f"! {phrase}" for phrase in phrases)
+        source[0] = f"```{{index}} {entries}\n```\n\n{source[0]}"
+
+
 def setup(app: Sphinx) -> None:
     """Sphinx calls this once."""
+    app.connect("source-read", add_keywords)
     app.connect("source-read", name_the_files_of_folders)

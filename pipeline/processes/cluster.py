@@ -63,8 +63,7 @@ WAITING: Final = 2
 # smaller towards the end, so that no worker waits long for the last one.
 PARTS_OF_WORKER: Final = 4
 HOW_TO_START: Final = (
-    "Start one (docs/clusters.md), name another address, or leave it out to use only this "
-    "machine."
+    "Start one (docs/clusters.md), name another address, or leave it out to use only this machine."
 )
 SAME_FILES: Final = "Mount the same files there."
 RUN_AGAIN: Final = "Finished work is kept: run the same command again."
