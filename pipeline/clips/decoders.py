@@ -22,7 +22,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import cv2
 import numpy as np
 
 from cache.storage.durable import make_folder
@@ -125,6 +124,8 @@ class ClipDecoding:
 
 
 def _small(image: Image) -> homography.Bytes:
+    import cv2
+
     return homography.grey(cv2.resize(image, SMALL, interpolation=cv2.INTER_AREA))
 
 

@@ -22,8 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import av
-
 import cache
 from cache.storage.durable import write_atomic
 from pipeline.cli.console import err
@@ -153,6 +151,8 @@ def inputs_of(root: cache.Root | None, *given: Path | None) -> list[Path]:
 
 def mark_in(file: Path) -> str:
     """The mark of a page or a clip; "" without one."""
+    import av
+
     errors = (OSError, ValueError, LookupError, av.FFmpegError)
     with contextlib.suppress(*errors), open_regular(file) as stream:
         match = _GENERATOR.search(stream.read(_HEAD))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import cv2
 import numpy as np
 
 from pipeline.errors import ConfigError
@@ -32,6 +31,8 @@ def require_opencv() -> None:
     """Raise ConfigError for OpenCV before 5, which cuts crops at 32nds of a pixel: rows of both
     must not be in one stream.
     """
+    import cv2
+
     if int(cv2.__version__.partition(".")[0]) < 5:
         raise ConfigError(
             f"OpenCV {cv2.__version__} cuts other crops than OpenCV 5, whose rows must not be "
@@ -175,6 +176,8 @@ def crop_person(
     needed. Raises ValueError for an image of another shape or type, and for a box that
     `crop_affine` refuses.
     """
+    import cv2
+
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
         raise ValueError(
             f"expected an (H, W, 3) uint8 RGB image, found {image.shape} {image.dtype}"

@@ -21,7 +21,6 @@ import functools
 import threading
 from typing import Any, Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -72,6 +71,8 @@ def grey(picture: Array) -> Bytes:
     down instead of up or the reverse, but equally on every machine. Raises ValueError for other
     arrays.
     """
+    import cv2
+
     is_grey = picture.ndim == 2
     is_rgb = picture.ndim == 3 and picture.shape[2] == 3
     if picture.dtype != np.uint8 or not (is_grey or is_rgb):
@@ -88,6 +89,8 @@ def _dense_flow(previous: Bytes, current: Bytes, finest_scale: int = FINEST_SCAL
 
     Both images are (H, W) uint8.
     """
+    import cv2
+
     # OpenCV's objects have buffers, so each thread has its own
     by_scale: dict[int, Any] = vars(_OF_THIS_THREAD).setdefault("by_scale", {})
     if finest_scale not in by_scale:

@@ -32,6 +32,7 @@ import contextlib
 import ctypes
 import functools
 import gc
+import importlib
 import itertools
 import mmap
 import os
@@ -313,6 +314,8 @@ def _preload_modules(call: _Call) -> None:
     """
     sys.path[:] = call.path  # it may have grown since the server started
     with contextlib.suppress(Exception):  # the process meets and reports it again
+        for decoder in ("av", "cv2"):  # functions import them when they are called
+            importlib.import_module(decoder)
         _preload(call.preload)
         pickle.loads(call.main)  # noqa: S301 - it imports what is called
 

@@ -18,7 +18,6 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -135,6 +134,8 @@ class CropDecoding:
         Args:
             skipped: frames of its job at which processes failed, and how.
         """
+        import cv2
+
         cv2.setNumThreads(1)  # processes already use all cores
         meter = Meter()
         slots = iter(self._slots)

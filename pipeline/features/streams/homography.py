@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Self
 
-import cv2
 import numpy as np
 
 from pipeline.errors import ConfigError
@@ -71,6 +70,8 @@ class Homography(PairStream):
         """OpenCV's version and CPU features, which can change the last digits but are not part of
         the identity.
         """
+        import cv2
+
         return {
             "stand_in": False,
             "opencv": cv2.__version__,

@@ -12,9 +12,8 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import h5py
 import numpy as np
 
 from cache.arrays import Doubles
@@ -23,10 +22,11 @@ from pipeline.files.formats.names import shown_names
 from pipeline.files.formats.other_formats import HDF5, other_format
 from pipeline.files.raw.files import open_regular
 
+if TYPE_CHECKING:
+    import h5py
+
 MAX_NUMBERS: Final = 1 << 24  # in one array: 128 MB. MPI-INF-3DHP's largest has 0.3 * 10^6
-FILTERS: Final = frozenset(
-    {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
-)
+FILTERS: Final = frozenset({1, 2, 3})  # deflate, shuffle, Fletcher32: as `filters_of` gives them
 
 
 def load_hdf5(file: Path, shapes: Mapping[str, Collection[Shape]]) -> dict[str, Doubles]:
@@ -37,6 +37,8 @@ def load_hdf5(file: Path, shapes: Mapping[str, Collection[Shape]]) -> dict[str, 
     MATLAB stores axes in reverse: a 3 x 17 x 1 x N array is (N, 1, 17, 3) here. Raises RawDataError
     for another file, a missing or other array, and numbers that are not in the file itself.
     """
+    import h5py
+
     with reading(file, "a MATLAB 7.3 (HDF5) file"):
         if not file.is_file():  # a pipe would never end
             refuse("no file")
@@ -50,6 +52,8 @@ def load_hdf5(file: Path, shapes: Mapping[str, Collection[Shape]]) -> dict[str, 
 
 def _read(file: Path, stored: h5py.File, key: str, shapes: Collection[Shape]) -> Doubles:
     """Read one array, after all checks. Raises RawDataError."""
+    import h5py
+
     expected = f"numbers of shape {' or '.join(map(str, shapes))}".replace("None", "any")
     with reading(file, expected, key=key):
         dataset = own_object(stored, key)
@@ -72,6 +76,8 @@ def own_object(stored: h5py.File, key: str) -> Any:
     """The dataset or group of this name. Raises, for a `reading` block, if there is none, or if it
     is in another file.
     """
+    import h5py
+
     link = stored.get(key, getlink=True)
     if link is None:
         refuse(f"only {shown_names(stored)}")

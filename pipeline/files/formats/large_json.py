@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
-import ijson
 import numpy as np
 
 from pipeline.files.formats.arrays import load_json, reading, refuse
@@ -79,6 +78,8 @@ class _Shown:
         self._depth = 0
 
     def read(self, size: int = -1) -> bytes:
+        import ijson
+
         show_done(self._stream.tell(), self.n_bytes, "bytes read")
         block = self._stream.read(size)
         brackets = np.frombuffer(block.translate(None, _NO_BRACKETS), np.uint8)
@@ -94,6 +95,8 @@ def read_json(file: Path, *, do: str) -> Any:
     """Read a JSON file as `load_json` does. In one above LARGE, its list, or the lists in its
     object, are `StreamedList`.
     """
+    import ijson
+
     with reading(file, "JSON", do=do), open_regular(file) as stream:
         start = stream.read(BLOCK).lstrip()[:1]
         stream.seek(0)
@@ -115,6 +118,8 @@ def read_json(file: Path, *, do: str) -> Any:
 
 def _read_object(file: Path, whole: _Shown, do: str) -> dict[str, Any]:
     """The file's object. Raises JSONError also for keys that ijson does not tell apart."""
+    import ijson
+
     content: dict[str, Any] = {}
     for key, value in ijson.kvitems(whole, "", **_UNREAD):
         if not key or "." in key or key in content:
@@ -143,5 +148,7 @@ def _streamed(
 
 def _values(file: Path, prefix: str, do: str) -> Iterator[Any]:
     """Read the values with this prefix."""
+    import ijson
+
     with reading(file, "JSON", do=do), open_regular(file) as stream:
         yield from ijson.items(_Shown(stream), prefix, **_READ)

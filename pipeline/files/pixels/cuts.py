@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-import cv2
 import numpy as np
 
 from pipeline.files.numbers import Float32s, Floats
@@ -31,6 +30,8 @@ Histogram = Float32s  # (192,), sums to 1
 
 def histogram(image: Image) -> Histogram:
     """The share of an image's pixels in each colour bin. `image`: (H, W, 3) RGB."""
+    import cv2
+
     small = cv2.resize(image, SIZE, interpolation=cv2.INTER_AREA)
     hsv = cv2.cvtColor(small, cv2.COLOR_RGB2HSV)
     counts = cv2.calcHist([hsv], [0, 1, 2], None, list(BINS), [0, 180, 0, 256, 0, 256])

@@ -14,7 +14,6 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO, Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from simplejpeg import decode_jpeg, decode_jpeg_header
@@ -69,6 +68,8 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     EXIF rotation is not applied, because labels refer to the pixels as stored. Raises PictureError
     for damaged, truncated or too large images.
     """
+    import cv2
+
     width, height = picture_size(data)
     if data.startswith(_JPEG):
         return _decode_jpeg(data)

@@ -15,11 +15,12 @@ import math
 from collections import deque
 from collections.abc import Iterator
 from enum import Enum
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from av.video.frame import PictureType, VideoFrame
+if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
 
-DRAWN_OVER: Final = frozenset((PictureType.P, PictureType.B))  # pictures made from others
+DRAWN_OVER: Final = frozenset((2, 3))  # `av.PictureType` of pictures made from others: P, B
 MOST_UNLISTED: Final = 10_000  # frames between two of a damaged transport stream
 MOST_DELAYED: Final = 16  # packets that a decoder reads on before it gives a packet's frame
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from cache.arrays import Doubles
@@ -15,6 +14,9 @@ from pipeline.files.pixels.clip_record import OTHER_RATE, ClipRecord
 from pipeline.files.pixels.numbering import NumberedFrame
 from pipeline.files.pixels.video import OpenVideo, Undecodable, VideoHeader
 from pipeline.files.pixels.view import View
+
+if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
 
 # Of each frame and the one before, every eighth pixel of every eighth row is compared first. Only
 # if these are equal, all are.

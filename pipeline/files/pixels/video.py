@@ -25,14 +25,13 @@ from contextlib import contextmanager
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, NamedTuple
-
-import av
-from av.stream import Disposition
-from av.video.stream import VideoStream
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pipeline.files.pixels.decode import MAX_PIXELS, is_cut_off
 from pipeline.files.pixels.numbering import NumberedFrame, Numbering
+
+if TYPE_CHECKING:
+    from av.video.stream import VideoStream
 
 # FFmpeg's names of the containers that it may read
 FORMATS: Final = "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,asf,h264,hevc"
@@ -164,6 +163,8 @@ class _TransportStream(_Container):
         """Times of the packets that are there only in part (True), and of those after them (False).
         FFmpeg's parser, which cuts such packets into frames, mixes these marks up.
         """
+        import av
+
         times: dict[int, bool] = {}
         options = OPTIONS | {"fflags": "noparse"}
         with av.open(self._container.name, container_options=options) as container:
@@ -216,6 +217,8 @@ class OpenVideo:
     @property
     def streams(self) -> list[VideoStream]:
         """The video streams, without cover pictures."""
+        from av.stream import Disposition
+
         streams = self._container.streams.video
         return [stream for stream in streams if not stream.disposition & Disposition.attached_pic]
 
@@ -246,6 +249,8 @@ class OpenVideo:
 
     def frames(self) -> Iterator[NumberedFrame]:
         """Decode the whole file. Yields all frames in order, and the lost ones among them."""
+        import av
+
         numbering = Numbering(
             may_be_frameless=self._codec.may_be_frameless,
             shows_again=self._codec.shows_again,
@@ -302,6 +307,8 @@ class OpenVideo:
         """Yield the packets up to the file's end, or up to a place where it cannot be read on. The
         last one is empty: with it, a decoder gives the frames that it has kept back.
         """
+        import av
+
         try:
             yield from self._container.demux(self.stream)
         except av.FFmpegError:
@@ -337,6 +344,8 @@ def open_video(path: Path) -> Iterator[OpenVideo]:
     """Open a local file, inside a `with` block. Raises Undecodable for a file that is no video,
     has no video stream, or claims frames of an absurd size.
     """
+    import av
+
     # An absolute path cannot be taken for a protocol.
     name = os.path.abspath(path)  # noqa: PTH100 - links stay as they are
     try:

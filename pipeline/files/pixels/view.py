@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import cv2
 import numpy as np
-from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
-from av.video.stream import VideoStream
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 
@@ -136,6 +136,8 @@ class Painter:
     """Makes images (H, W, 3), uint8 RGB, of a video's decoded frames, as a player shows them."""
 
     def __init__(self, view: View) -> None:
+        from av.video.reformatter import VideoReformatter
+
         self._view = view
         self._square = view.square
         self._reformatter = VideoReformatter()
@@ -146,6 +148,8 @@ class Painter:
         """The image of a frame. A frame of another size than the first one's, in the middle of a
         clip, is scaled to that size.
         """
+        import cv2
+
         image: Any
         if frame.color_trc == PQ:
             coded = self._reformatter.reformat(frame, format="rgb48le", threads=1).to_ndarray()
@@ -159,6 +163,8 @@ class Painter:
 
     def _rgb(self, frame: VideoFrame) -> Image:
         """(H, W, 3) RGB, not stretched or turned, and equal to what OpenCV decodes, bit by bit."""
+        import cv2
+
         image: Any
         if frame.format.name in SAME_AS_BGR:
             image = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()

@@ -1,0 +1,36 @@
+"""What a command imports before it works: modules, of which each costs time at each start."""
+
+import subprocess
+import sys
+
+import pytest
+
+DECODERS = {"av", "cv2", "h5py", "ijson"}
+
+
+def imports(*words):
+    """Modules that Python imports for these words."""
+    command = [sys.executable, "-X", "importtime", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    return {line.rpartition("|")[2].strip() for line in lines}
+
+
+def modules(*words):
+    """Modules of a command that a bare Python does not have."""
+    return imports("-m", "pipeline", *words) - imports("-c", "pass")
+
+
+@pytest.fixture(scope="module")
+def penn(embedded, tmp_path_factory):
+    """The words after `convert` for a split that is up to date, and its cache."""
+    root = tmp_path_factory.mktemp("start") / "cache"
+    words = ["penn_action/train", "--raw", embedded.raw("penn_action"), "--cache", root]
+    imports("-m", "pipeline", "convert", *words)
+    return words, root
+
+
+def test_status_and_a_conversion_with_nothing_to_do_import_no_decoder(penn):
+    words, root = penn
+    for command in (["status", "--cache", root], ["convert", *words]):
+        assert not modules(*command) & DECODERS
