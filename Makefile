@@ -92,7 +92,8 @@ hooks: $(VENV)/.dev  ## have git run lint and types before each commit
 	@$(BIN)/pre-commit install
 
 docs: $(VENV)/.dev  ## the documentation as a site, in docs/_build/html
-	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --conf-dir docs . docs/_build/html
+	@# All pages are written: of the others, Sphinx would lose the entries of the search's index.
+	@$(BIN)/sphinx-build --quiet --write-all --fail-on-warning --keep-going --conf-dir docs . docs/_build/html
 	@echo "docs/_build/html/index.html"
 
 docs-links: $(VENV)/.dev  ## look whether the links to other sites still lead somewhere; wants a network

@@ -18,6 +18,8 @@ os.environ["LUIGI_CONFIG_PATH"] = str(DOCS.parent / "luigi.cfg")
 
 project = "vibe-pipeline"
 root_doc = "docs/index"
+# page -> phrases by which people search for it
+keywords = dict(line.split(": ") for line in (DOCS / "keywords.txt").read_text().splitlines()[1:])
 extensions = ["myst_parser", "sphinx.ext.autodoc", "api_entries"]
 include_patterns = ["*.md", "docs/*.md", "docs/*/*.md", "benchmarks/*.md"]
 exclude_patterns = ["data", "demo", "runs", ".*", "build", "dist", "docs/_build"]
@@ -64,21 +66,16 @@ def name_the_files_of_folders(_app: Sphinx, page: str, source: list[str]) -> Non
     source[0] = re.sub(r"\[(?P<text>[^\]]+)\]\((?P<folder>[\w./-]+/)\)", files, source[0])
 
 
-def keywords() -> dict[str, list[str]]:
-    """Page -> phrases by which people search for it."""
-    lines = (DOCS / "keywords.txt").read_text().splitlines()[1:]
-    return {page: phrases.split(", ") for page, phrases in (line.split(": ") for line in lines)}
-
-
-def add_keywords(_app: Sphinx, page: str, source: list[str]) -> None:
+def add_keywords(app: Sphinx, page: str, source: list[str]) -> None:
     """Make the phrases by which people search for a page main entries of the index."""
-    phrases = keywords().get(page)
+    phrases = app.config.keywords.get(page)
     if phrases:
-        entries = ", ".join(f"! {phrase}" for phrase in phrases)
+        entries = ", ".join(f"! {phrase}" for phrase in phrases.split(", "))
         source[0] = f"```{{index}} {entries}\n```\n\n{source[0]}"
 
 
 def setup(app: Sphinx) -> None:
     """Sphinx calls this once."""
+    app.add_config_value("keywords", {}, "env")  # if it changes, all pages are read again
     app.connect("source-read", add_keywords)
     app.connect("source-read", name_the_files_of_folders)

@@ -40,10 +40,16 @@ from pipeline.cli.system_errors import error_text
 from pipeline.cli.text import as_called, command
 from pipeline.errors import PipelineError, did_you_mean, library_of
 
-EXIT_CODES: Final = (
-    "exit codes: 0 done; 1 problems found; 2 error; 75 busy, try again later; 129 hung up; "
-    "130 interrupted; 141 broken pipe; 143 terminated (docs/terminal.md)"
-)
+EXIT_CODES: Final = {
+    0: "done, or nothing to do",
+    1: "done, but with problems",
+    2: "error",
+    75: "busy, try again later",
+    129: "hung up",
+    130: "interrupted",
+    141: "broken pipe",
+    143: "terminated",
+}
 
 # what an interrupted command says about its output (`Command.kept`)
 NOTHING_HALF: Final = "no output is incomplete; a new run starts from the beginning"
@@ -207,7 +213,8 @@ def parser_of(
             the command does not read.
         version: Returns the text of --version.
     """
-    epilog = " ".join(filter(None, [see, EXIT_CODES]))
+    codes = "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
+    epilog = f"{see} exit codes: {codes} (docs/terminal.md)".strip()
     top = _Parser(prog=prog, description=description, epilog=epilog, elsewhere=elsewhere)
     top.set_defaults(describe_version=version)
     top.add_argument("--debug", action="store_true", help="Show the traceback of an error")

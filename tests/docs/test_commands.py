@@ -210,7 +210,9 @@ def test_commands_run_as_they_are_typed_in_a_clone():
     assert [str(command) for command in typed if bare.match(command.text)] == []
 
 
-OF_INSTALLED = {f"docs/{page}.md" for page in ("installing", "settings", "terminal", "api/index")}
+OF_INSTALLED = {
+    f"docs/{page}.md" for page in ("installing", "settings", "terminal", "commands", "api/index")
+}
 OF_OTHERS = {
     *(
         "--build-arg",
@@ -223,7 +225,7 @@ OF_OTHERS = {
     ),
     *("--pred-out-dir", "--save-predictions"),
 }
-NAMED = re.compile(r"`(--[a-z][a-z-]*[a-z])\b[^`\n]*`")
+NAMED = re.compile(r"`(--[a-z][a-z0-9-]*[a-z0-9])\b[^`\n]*`")
 
 
 def test_every_option_that_a_sentence_names_exists():

@@ -14,7 +14,7 @@ ROW = re.compile(r"^\| `(\w+)` \| (?:video|track|frames)[^|]*\| (.*) \|$", re.MU
 def documented():
     """Each reason of the pages, with its meanings there."""
     found = {}
-    for page in (DOCS / "datasets.md", *sorted((DOCS / "datasets").glob("*.md"))):
+    for page in (DOCS / "reasons.md", *sorted((DOCS / "datasets").glob("*.md"))):
         for name, meaning in ROW.findall(page.read_text(encoding="utf-8")):
             found.setdefault(name, []).append(meaning)
     return found
@@ -51,9 +51,9 @@ def test_every_reason_that_a_reader_names_has_a_meaning():
     assert sorted(found for found in named if found[0] not in REASONS) == []
 
 
-def test_every_reason_of_the_pages_has_a_meaning_and_no_other_has():
-    difference = documented().keys() ^ REASONS.keys()
-    assert not difference, "add a row to docs/datasets.md or the dataset's page, or to REASONS"
+def test_every_reason_that_a_page_of_a_dataset_explains_has_a_meaning():
+    assert len(documented()) > 25
+    assert documented().keys() - REASONS.keys() == set()
 
 
 def test_reasons_that_the_pages_call_no_failure_are_by_design():

@@ -231,11 +231,9 @@ def test_with_json_the_text_goes_to_standard_error_and_numbers_that_json_does_no
 
 
 @pytest.mark.parametrize("make", [parser, parser_of_tasks], ids=["pipeline", "tasks"])
-def test_exit_codes_in_help_are_those_of_the_page(make):
-    codes = re.findall(r"\b(\d+) [a-z]", EXIT_CODES)
-    ours = DOC.partition("## Exit codes")[2].partition("Luigi's exit codes")[0]
-    assert sorted(codes, key=int) == re.findall(r"^\| (\d+) \|", ours, re.MULTILINE)
-    assert " ".join(EXIT_CODES.split()) in " ".join(make().format_help().split())
+def test_help_explains_every_exit_code(make):
+    shown = " ".join(make().format_help().split())
+    assert all(f"{code} {meaning}" in shown for code, meaning in EXIT_CODES.items())
 
 
 def test_luigis_exit_codes_are_documented_as_luigi_cfg_sets_them():

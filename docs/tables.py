@@ -1,0 +1,188 @@
+"""Tables of the pages that are made from the code, so that nothing is typed twice.
+
+In a page, a table stands between `<!-- table NAME -->` and `<!-- end of table -->`. If the code has
+changed, `pytest --rewrite-golden tests/docs/test_tables.py` writes the page again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final
+
+import pipeline.__main__
+import tasks.__main__
+from docs.setting_keys import sections
+from pipeline import datasets, table
+from pipeline.accounting import REASONS
+from pipeline.cli.command_line import EXIT_CODES
+from pipeline.datasets import RELEASES
+from pipeline.extras.exchange.formats import FORMATS
+from pipeline.features import streams
+from pipeline.people.skeletons import JOINTS
+from vibe_model.metrics import METRICS
+
+PROGRAMS: Final[dict[str, Callable[[], argparse.ArgumentParser]]] = {
+    "pipeline": pipeline.__main__.parser,
+    "tasks": tasks.__main__.parser,
+}
+
+
+def _table(heading: str, rows: Iterable[Sequence[object]]) -> str:
+    """A table in Markdown. heading: its columns, as "key | meaning"."""
+    lines = [f"| {heading} |", "|---" * len(heading.split(" | ")) + "|"]
+    for row in rows:
+        cells = (str(cell).replace("|", r"\|").replace("<", r"\<") for cell in row)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _code(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def commands(program: str) -> dict[str, argparse.ArgumentParser]:
+    """The commands of a program, each with all of its options."""
+    subparsers = next(
+        action
+        for action in PROGRAMS[program]()._actions
+        if isinstance(action, argparse._SubParsersAction)
+    )
+    found: dict[str, argparse.ArgumentParser] = dict(subparsers.choices)
+    for parser in found.values():
+        parser.format_help()  # which imports the command
+    return found
+
+
+def _arguments(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
+    """Each argument as it is typed, and its help."""
+    formatter = parser._get_formatter()
+    for action in parser._actions:
+        if action.help is None or action.help == argparse.SUPPRESS:
+            continue
+        if action.dest in ("help", "settings"):  # of all commands: the page has them once
+            continue
+        names = action.option_strings or [_place(action)]
+        value = ""
+        if action.option_strings and action.nargs != 0:
+            value = f" {formatter._format_args(action, action.dest.upper())}"
+        yield ", ".join(f"`{name}{value}`" for name in names), formatter._expand_help(action)
+
+
+def _place(action: argparse.Action) -> str:
+    """An argument without a name, as it is typed."""
+    name = str(action.metavar or action.dest)
+    return {"?": f"[{name}]", "*": f"[{name} ...]", "+": f"{name} ..."}.get(str(action.nargs), name)
+
+
+def _commands_of(program: str) -> str:
+    """A section for each command: what it does, how it is called, its arguments."""
+    parts = []
+    for name, parser in commands(program).items():
+        places = (
+            _place(action)
+            for action in parser._actions
+            if not action.option_strings and action.help != argparse.SUPPRESS
+        )
+        call = f"`.venv/bin/python -m {program} {' '.join([name, *places])}`"
+        parts += [f"### {name}", parser.description or "", call]
+        parts.append(_table("argument | meaning", _arguments(parser)))
+    return "\n\n".join(parts)
+
+
+def _exit_codes() -> str:
+    return _table("code | `python -m pipeline`, `python -m tasks`", EXIT_CODES.items())
+
+
+def _reasons() -> str:
+    rows = [
+        (f"`{name}`", "no" if reason.by_design else "yes", reason.meaning)
+        for name, reason in sorted(REASONS.items())
+    ]
+    return _table("reason | is something wrong with the files? | meaning", rows)
+
+
+def _joint_orders() -> str:
+    rows = ((f"`{name}`", len(joints), ", ".join(joints)) for name, joints in JOINTS.items())
+    return _table("order | joints | names, from 0", rows)
+
+
+def _datasets() -> str:
+    return _table("dataset | splits | official download | columns | address", _dataset_rows())
+
+
+def _dataset_rows() -> Iterator[tuple[str, ...]]:
+    for name in RELEASES:
+        reader = datasets.get(name)
+        sizes = []
+        for split, known in reader.release.totals.items():
+            numbers = [f"{n:,} {unit}" for unit, n in known.as_dict().items()]
+            if numbers:
+                sizes.append(f"{split}: {', '.join(numbers)}")
+        columns = reader.columns(reader.splits[0], body=True)
+        extra = (one.name for one in reader.extra_columns(reader.splits[0], body=True))
+        shown = [column for column in (*columns, *extra) if column not in ("frame_index", "bbox")]
+        page = "bedlam" if name == "bedlam2" else name
+        yield (
+            f"[`{name}`](datasets/{page}.md)",
+            ", ".join(reader.splits),
+            "; ".join(sizes) or "unknown",
+            _code(shown),
+            reader.release.page,
+        )
+
+
+def _metrics() -> str:
+    rows = [
+        (metric.title, f"`{name}`", metric.unit, metric.better, metric.meaning)
+        for name, metric in METRICS.items()
+    ]
+    return _table("metric | key | unit | better | meaning", rows)
+
+
+def _exports() -> str:
+    rows = []
+    for name in table.OWN["vibe_pipeline.exports"]:
+        chosen = FORMATS.find(name)
+        extras = sorted(set(chosen.packages.values()))
+        rows.append((f"`{name}`", chosen.about, _code(extras)))
+    return _table("format | output | extra to install", rows)
+
+
+def _streams() -> str:
+    rows = []
+    for kind in table.OWN["vibe_pipeline.streams"]:
+        stream = streams.find(kind)
+        options = {field.name for field in dataclasses.fields(stream)}
+        number = vars(stream).get("dim")
+        if "dim" in options or not isinstance(number, int):
+            number = "by its options"
+        rows.append((f"`{kind}`", number, _first_sentence(stream)))
+    return _table("kind | numbers per row | what they are", rows)
+
+
+def _first_sentence(thing: Any) -> str:
+    text = " ".join((inspect.getdoc(thing) or "").split("\n\n")[0].split())
+    return text.partition(". ")[0].rstrip(".")
+
+
+def _options(section: str) -> str:
+    rows = [(f"`{key.name}`", f"`{key.default}`", key.about) for key in sections()[section]]
+    return _table("option | default | meaning", rows)
+
+
+TABLES: Final[dict[str, Callable[[], str]]] = {
+    "commands of pipeline": lambda: _commands_of("pipeline"),
+    "commands of tasks": lambda: _commands_of("tasks"),
+    "exit codes": _exit_codes,
+    "reasons": _reasons,
+    "joint orders": _joint_orders,
+    "datasets": _datasets,
+    "metrics": _metrics,
+    "exports": _exports,
+    "streams": _streams,
+    "options of rtmpose": lambda: _options("rtmpose"),
+    "options of blaze_pose": lambda: _options("blaze_pose"),
+}
