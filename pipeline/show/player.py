@@ -52,6 +52,7 @@ class Page(NamedTuple):
     title: str = ""  # default: the split and the video
     digest: str = ""  # of what is shown, for `shows`; default: that of the split
     style: str = ""  # more CSS
+    shows_bodies: bool = False  # from the start
     variables: Mapping[str, Any] = {}
 
 
@@ -152,7 +153,7 @@ def _write_page(shown: PageContent, out: Path, page: Page, scene: _Scene) -> Non
     encoded = base64.b64encode(scene.recorded.video).decode()
     if len(data) + len(encoded) > LARGEST:
         raise PipelineError(
-            f"{out}: the page would have more than {LARGEST // 1_000_000} MB. Draw a clip instead: "
+            f"{out}: the page would have more than {LARGEST // 1_000_000} MB. `show` draws a clip: "
             "--out CLIP.mp4"
         )
     words = Counter[str](track.person.track.grade.word or UNKNOWN for track in scene.tracks)
@@ -171,6 +172,7 @@ def _write_page(shown: PageContent, out: Path, page: Page, scene: _Scene) -> Non
         "height": height,
         "n_frames": scene.recorded.n_frames,
         "has_bodies": scene.pictures.has_bodies,
+        "shows_bodies": page.shows_bodies,
         "rows": [
             _describe_row(track, strip, scene.part, shown.body)
             for track, strip in zip(scene.tracks, scene.recorded.portraits, strict=True)

@@ -45,7 +45,7 @@ def choose_people(tracks: Sequence[ShownTrack]) -> tuple[list[Person], list[str]
     if len(chosen) == len(people):
         return chosen, []
     left = f"{len(chosen)} of {count(len(people), 'track')}: the worst, at most {MOST_PEOPLE} in a"
-    return chosen, [f"{left} frame. A clip has all of them: --out CLIP.mp4"]
+    return chosen, [f"{left} frame. `show --out CLIP.mp4` draws all of them"]
 
 
 def badness(track: ShownTrack) -> tuple[int, int]:
@@ -133,7 +133,7 @@ class WholeClip:
         end = part.times[-1] - zero
         return [
             f"{video} is {self.whole.seconds:.0f} s long: the page has seconds {start:.0f} to "
-            f"{end:.0f}. Another part: --start SECONDS"
+            f"{end:.0f}. `show --start SECONDS` has other parts"
         ]
 
 

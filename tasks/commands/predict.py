@@ -96,7 +96,7 @@ def _options(sub: argparse.ArgumentParser) -> None:
     outputs.add_argument(
         "--overlay",
         action=argparse.BooleanOptionalAction,
-        help="Draw videos of the bodies over the frames (default: for clips only)",
+        help="Write players of the bodies over the frames (default: for clips only)",
     )
     outputs.add_argument(
         "--export", action="store_true", help="Also write motion files for SMPL's Blender add-ons"
@@ -322,11 +322,12 @@ def _write(job: PredictionJob) -> _PredictedSplits:
         name,
         f"{count(predicted.tracks, 'track')}, {count(predicted.bodies, 'body-frame')}",
     )
-    if job.overlay and predicted.frames:
-        say("overlay", name, count(predicted.frames, "frame"))
-    for text in few(predicted.problems, FEW, "predictions.json"):
+    overlays = [video.overlay.file for video in predicted.videos if video.overlay]
+    if overlays:
+        say("overlay", name, count(len(overlays), "page"))
+    for text in few([*predicted.problems, *predicted.left_out], FEW, "predictions.json"):
         warn(text)
-    _print_places(job, [video.overlay.file for video in predicted.videos if video.overlay])
+    _print_places(job, overlays)
     return _PredictedSplits([predicted.summary], bool(predicted.problems))
 
 

@@ -28,8 +28,9 @@ from vibe_model.trained import Trained
 
 @dataclass(frozen=True, eq=False)
 class PredictionJob:
-    """All that a prediction needs: a split, its feature stream, a model, options."""
+    """All that a prediction needs: a split of a cache, its feature stream, a model, options."""
 
+    root: cache.Root
     split: cache.Split
     stream: str  # name of the stream with the model's features
     trained: Trained
@@ -61,7 +62,7 @@ class PredictionJob:
         trained.check_split(split, stream)
         stand_in = trained.has_random_features(split, stream)
         stand_in |= trained.generator.body.is_stand_in
-        return cls(split, stream, trained, out, stand_in, raw)
+        return cls(root, split, stream, trained, out, stand_in, raw)
 
     def doubt(self, streams: Sequence[StreamSpec]) -> str | None:
         """A reason to doubt the predicted bodies. streams: of `streams_to_prepare`."""

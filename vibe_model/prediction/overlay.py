@@ -1,4 +1,4 @@
-"""Overlays: predicted bodies, by frame, drawn over the frames as a video.  windows -> [bodies] ->
+"""Overlays: predicted bodies, by frame, drawn over the frames of a player.  windows -> [bodies] ->
 [images]
 
 VIBE's weak perspective camera (s, tx, ty) over the crop is drawn as the perspective camera that the
@@ -9,34 +9,28 @@ model projects with: focal length 5000 px in a crop of 224 px, the body moved by
 from __future__ import annotations
 
 import functools
-import itertools
 import tempfile
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, Any, Final, NamedTuple, Self
 
 import cv2
 import numpy as np
 
-from cache.storage.durable import write_atomic
-from pipeline.errors import PipelineError
-from pipeline.files.pixels.frames import Image
+from pipeline.files.pixels.frames import Frame, Image
 from pipeline.people.skeletons import Array, Float32s, Floats, Ints
-from pipeline.show.bodies import COLOURS, OPACITY, BodyPainter, SeenBody
+from pipeline.show.bodies import OPACITY, BodyPainter, SeenBody
 from pipeline.show.canvas import Canvas
-from pipeline.show.clip import frames_of, rate_of
-from pipeline.show.video_file import video_writer
+from pipeline.show.clip import PEOPLE
+from pipeline.show.player import Paint
 from vibe_model.cameras import CROP_PX, FOCAL_LENGTH_PX
 from vibe_model.networks.video_model import VideoModel
 from vibe_model.prediction.predict import TrackBodies
 
-if TYPE_CHECKING:
-    from pipeline.files.pixels.frames import FrameSource
-
-
 GROUND: Final = 60  # grey background of views without an image
-FRAMES_AT_ONCE: Final = 16  # read, posed and painted together
+SMALLER: Final = 4  # sides of an image / sides of such a view in it
+FRAMES_AT_ONCE: Final = 16  # read and posed together
 
 
 def _record_type(n_steps: int = 0) -> np.dtype[Any]:
@@ -85,54 +79,35 @@ class PredictedBodies:
         self._file.write(records.tobytes())
         self._frames.append(bodies.frame_index)
 
-    @property
-    def stop(self) -> int:
-        """The frame after the last one with a body."""
-        return max((int(frames[-1]) + 1 for frames in self._frames), default=0)
-
     def read_frames(self, start: int, stop: int) -> Array:
         """Records (N,) of frames [start, stop), ordered by frame, then track."""
         records, frames, order = self._by_frame
         first, last = np.searchsorted(frames, (start, stop))
         return np.asarray(records[order[first:last]])
 
-    def write_overlay(
-        self, file: Path, source: FrameSource, generator: VideoModel, *, text: str = ""
-    ) -> tuple[Path, int]:
-        """Write all the source's frames with the bodies drawn over them. Returns the file and its
-        number of frames.
-
-        Past and future bodies, if the model predicts them, are beside each frame. A frame that
-        cannot be decoded repeats the one before it.
-
-        Args:
-            file: An mp4 file; a single frame is written as a png file of this name.
-            text: Caption in the corner of every frame.
-
-        Raises:
-            PipelineError: the file cannot be written.
+    def drawing(self, generator: VideoModel, fps: float) -> Paint:
+        """Draws the bodies of frames of a video over their images. Past and future bodies, if the
+        model predicts them, are small, in the upper corners.
         """
-        rate = rate_of(source)
-        images = _draw_frames(source, self, _BodyDrawing(generator), rate)
-        first = next(images, None)
-        if first is None:
-            raise PipelineError(f"{source.place}: no frame can be decoded, so there is no overlay")
-        second = next(images, None)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if second is None:
-            Canvas(first).draw_caption(text)
-            _, encoded = cv2.imencode(".png", first[..., ::-1])
-            image_file = file.with_suffix(".png")
-            write_atomic(image_file, encoded.tobytes())
-            return image_file, 1
-        written = 0
-        height, width = first.shape[:2]
-        with video_writer(file, rate, (width, height)) as write:
-            for image in itertools.chain((first, second), images):
-                Canvas(image).draw_caption(text)
-                write(image)
-                written += 1
-        return file, written
+        drawing = _BodyDrawing(generator)
+
+        @functools.lru_cache(1)
+        def pose(block: int) -> _Posed:
+            first = block * FRAMES_AT_ONCE
+            records = self.read_frames(first, first + FRAMES_AT_ONCE)
+            moved = {}
+            for i, step in enumerate(self.steps):
+                label = _time_label(step * self.step, fps)
+                moved[label] = drawing.vertices(records, i)
+            verts = drawing.vertices(records)
+            return _Posed(records, verts, moved)
+
+        def paint(frame: Frame, image: Image) -> Image:
+            posed = pose(frame.index // FRAMES_AT_ONCE)
+            in_frame = posed.take(frame.index)
+            return drawing.views(image, in_frame)
+
+        return paint
 
     @functools.cached_property
     def _by_frame(self) -> tuple[Array, Ints, Ints]:
@@ -142,6 +117,20 @@ class PredictedBodies:
         order = np.argsort(frames, kind="stable")
         records = np.memmap(self._file, self._type, mode="r")
         return records, frames[order], order
+
+
+class _Posed(NamedTuple):
+    """N bodies with their vertices, (N, V, 3) m in camera axes, without translation."""
+
+    records: Array  # (N,)
+    verts: Float32s
+    moved: Mapping[str, Float32s]  # caption -> the same bodies some frames before or after
+
+    def take(self, frame: int) -> Self:
+        """Those in a frame."""
+        is_in = self.records["frame"] == frame
+        moved = {text: verts[is_in] for text, verts in self.moved.items()}
+        return type(self)(self.records[is_in], self.verts[is_in], moved)
 
 
 class _BodyDrawing:
@@ -175,33 +164,21 @@ class _BodyDrawing:
         bodies = [_project_body(records[i], verts[i]) for i in farthest_first]
         return self.painter.paint(image, bodies, OPACITY)
 
-    def views(
-        self, image: Image, records: Array, verts: Floats, moved: Mapping[str, Floats]
-    ) -> Image:
-        """Draw the bodies over the image, and beside it a column of views of `moved`.
-
-        moved: caption -> (N, V, 3) m of the same bodies before or after.
-        """
-        painted = self.paint(image, records, verts)
-        if not moved:
-            return painted
+    def views(self, image: Image, bodies: _Posed) -> Image:
+        """Draw the bodies over the image, and along its upper edge views of past and future."""
+        painted = self.paint(image, bodies.records, bodies.verts)
         ground = np.full_like(image, GROUND)
-        n = len(moved)
-        views = [self._small(ground, records, xyz, text, n) for text, xyz in moved.items()]
-        column = np.concatenate(views)
-        n_missing = len(image) - len(column)  # rows of px: its height / n is rounded down
-        column = np.pad(column, ((0, n_missing), (0, 0), (0, 0)), mode="edge")
-        return np.concatenate([painted, column], axis=1)
-
-    def _small(self, ground: Image, records: Array, verts: Floats, text: str, n: int) -> Image:
-        """The bodies over `ground`, scaled down to 1 / n of its sides, with a caption."""
-        height, width = ground.shape[:2]
-        painted = self.paint(ground, records, verts)
-        small_size = (width // n, height // n)
-        resized = cv2.resize(painted, small_size, interpolation=cv2.INTER_AREA)
-        small = np.asarray(resized, np.uint8)
-        Canvas(small).draw_caption(text)
-        return small
+        height = max(1, image.shape[0] // SMALLER)
+        width = max(1, image.shape[1] // SMALLER)
+        lefts = np.linspace(0, image.shape[1] - width, len(bodies.moved))
+        corners = zip(lefts.astype(int), bodies.moved.items(), strict=True)
+        for left, (text, verts) in corners:
+            view = self.paint(ground, bodies.records, verts)
+            resized = cv2.resize(view, (width, height), interpolation=cv2.INTER_AREA)
+            small = np.asarray(resized, np.uint8)
+            Canvas(small).draw_caption(text)
+            painted[:height, left : left + width] = small
+        return painted
 
 
 def _project_body(record: Any, verts: Floats) -> SeenBody:
@@ -216,7 +193,7 @@ def _project_body(record: Any, verts: Floats) -> SeenBody:
     with np.errstate(divide="ignore", invalid="ignore"):
         from_centre = focal * points[:, :2] / points[:, 2:]
         pixels = record["bbox"][:2] + from_centre
-    colour = COLOURS[int(record["track"]) % len(COLOURS)]
+    colour = PEOPLE[int(record["track"]) % len(PEOPLE)]
     return SeenBody(verts, pixels, points[:, 2], colour)
 
 
@@ -227,23 +204,3 @@ def _time_label(step: int, fps: float) -> str:
     '0.2 s before'
     """
     return f"{abs(step) / fps:.2g} s {'before' if step < 0 else 'after'}"
-
-
-def _draw_frames(
-    source: FrameSource, bodies: PredictedBodies, drawing: _BodyDrawing, fps: float
-) -> Iterator[Image]:
-    """Yield every frame of the source with its bodies, and past and future ones beside it."""
-    source_frames = frames_of(source, bodies.stop)  # includes damaged frames
-    while frames := list(itertools.islice(source_frames, FRAMES_AT_ONCE)):
-        first, _ = frames[0]
-        last, _ = frames[-1]
-        records = bodies.read_frames(first.index, last.index + 1)
-        verts = drawing.vertices(records)
-        moved: dict[str, Any] = {
-            _time_label(step * bodies.step, fps): drawing.vertices(records, i)
-            for i, step in enumerate(bodies.steps)
-        }
-        for frame, image in frames:
-            in_frame = records["frame"] == frame.index
-            around = {text: points[in_frame] for text, points in moved.items()}
-            yield drawing.views(image, records[in_frame], verts[in_frame], around)

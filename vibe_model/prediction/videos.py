@@ -2,7 +2,7 @@
 
     <out>/bodies/*.npz         one file per person
     <out>/motions/*.npz        the same as motion files in AMASS's layout (`write_motion`)
-    <out>/overlay.mp4          the bodies over the frames; for several videos overlays/*.mp4
+    <out>/overlay.html         a player of the bodies; for several videos overlays/*.html
     <out>/predictions.json     list of the files, and how they were made; written last
 
 `predict_videos` is called by `tasks predict`, with a job of `prediction.job`. It handles one video
@@ -16,8 +16,9 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -28,7 +29,9 @@ from pipeline.files.pixels import sources
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.frames import FrameSource
 from pipeline.files.places import file_name
-from pipeline.show.clip import DEMO_MARK, rate_of
+from pipeline.show.clip import rate_of
+from pipeline.show.player import Page, write_player
+from pipeline.show.tracks import Choice, from_cache
 from pipeline.show.video_file import DEFAULT_FPS
 from pipeline.steps.raw_images import raw_folder
 from vibe_model.files import write_json
@@ -40,10 +43,10 @@ from vibe_model.prediction.windows import ModelStreams, select_tracks
 
 BODIES: Final = "bodies"
 MOTIONS: Final = "motions"
-OVERLAY: Final = "overlay.mp4"  # of a single video
+OVERLAY: Final = "overlay.html"  # of a single video
 OVERLAYS: Final = "overlays"
 SUMMARY: Final = "predictions.json"
-NAMES: Final = (BODIES, MOTIONS, OVERLAY, "overlay.png", OVERLAYS, SUMMARY)  # png: of one frame
+NAMES: Final = (BODIES, MOTIONS, OVERLAY, OVERLAYS, SUMMARY)
 
 
 class _PersonFiles(NamedTuple):
@@ -66,11 +69,6 @@ class _Overlay(NamedTuple):
 
     file: str  # within the output folder
     fps: float
-    n_frames: int
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        return {"file": self.file, "fps": self.fps}
 
 
 class _WrittenVideo(NamedTuple):
@@ -90,7 +88,7 @@ class _WrittenVideo(NamedTuple):
             "accounting": self.entry.account,
             "fps": self.fps,
             "tracks": [person.facts for person in self.people],
-            "overlay": self.overlay and self.overlay.facts,
+            "overlay": self.overlay and self.overlay._asdict(),
         }
 
 
@@ -100,6 +98,7 @@ class _PredictedVideos(NamedTuple):
     about: Mapping[str, Any]  # how, as every file records it
     videos: Sequence[_WrittenVideo]
     problems: Sequence[str]  # why overlays are missing
+    left_out: Sequence[str]  # what overlays leave out
 
     @property
     def tracks(self) -> int:
@@ -109,11 +108,6 @@ class _PredictedVideos(NamedTuple):
     def bodies(self) -> int:
         """Person-frames."""
         return sum(person.frames for video in self.videos for person in video.people)
-
-    @property
-    def frames(self) -> int:
-        """Frames of all overlays."""
-        return sum(video.overlay.n_frames for video in self.videos if video.overlay is not None)
 
     @property
     def files(self) -> list[str]:
@@ -169,7 +163,7 @@ def predict_videos(job: PredictionJob, progress: Progress) -> _PredictedVideos:
     )
     for number, people_of_video in by_video:
         writer.write_video(split.videos[number], people_of_video)
-    predicted = _PredictedVideos(about, writer.videos, writer.problems)
+    predicted = _PredictedVideos(about, writer.videos, writer.problems, writer.left_out)
     write_json(job.out / SUMMARY, predicted.summary)
     job.rule.end_folder(job.out, predicted.files)
     return predicted
@@ -216,6 +210,7 @@ class _Writer:
     n_bodies: int = 0  # written so far
     videos: list[_WrittenVideo] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)  # why overlays are missing
+    left_out: list[str] = field(default_factory=list)  # what overlays leave out
 
     def write_video(self, entry: cache.VideoEntry, people: Iterable[TrackBodies]) -> None:
         """Write the files of a video, and add it to `videos`."""
@@ -232,7 +227,7 @@ class _Writer:
         if self.raw is not None:
             source = sources.parse(self.raw, entry.source)
             try:
-                overlay = self._draw(source, entry.name, to_draw)
+                overlay = self._draw(self.raw, source, entry.name, to_draw, written)
             except PipelineError as error:
                 self.problems.append(str(error))
         self.videos.append(_WrittenVideo(entry, fps, written, overlay))
@@ -254,17 +249,30 @@ class _Writer:
             bodies.track.name, f"{BODIES}/{file.name}", motion, len(bodies), first, last
         )
 
-    def _draw(self, source: FrameSource, video: str, bodies: PredictedBodies) -> _Overlay:
-        """Write the overlay of a video. Raises PipelineError for one that cannot be drawn."""
-        out = self.job.out
-        file = out / OVERLAY
+    def _draw(
+        self,
+        raw: Path,
+        source: FrameSource,
+        video: str,
+        bodies: PredictedBodies,
+        people: Sequence[_PersonFiles],
+    ) -> _Overlay:
+        """Write the player of a video. Raises PipelineError for one that cannot be drawn."""
+        job = self.job
+        file = OVERLAY
         if self.n_videos > 1:
-            file = out / OVERLAYS / file_name(video, ".mp4")
-        text = DEMO_MARK if self.job.stand_in else ""
-        written, n_frames = bodies.write_overlay(
-            file, source, self.job.trained.generator, text=text
-        )
-        return _Overlay(written.relative_to(out).as_posix(), rate_of(source), n_frames)
+            file = f"{OVERLAYS}/{file_name(video, '.html')}"
+        choice = Choice(video=video, n_frames=sys.maxsize)
+        shown = from_cache(job.root, job.split.name, choice, raw=raw)
+        names = {person.name for person in people}
+        tracks = [track for track in shown.tracks if track.record.name in names]
+        shown = replace(shown, tracks=tuple(tracks), stand_in=job.stand_in)
+        rate = rate_of(source)
+        paint = bodies.drawing(job.trained.generator, rate)
+        (job.out / file).parent.mkdir(parents=True, exist_ok=True)
+        form = Page("predict", shows_bodies=True)
+        self.left_out += write_player(shown, job.out / file, paint=paint, page=form)
+        return _Overlay(file, rate)
 
 
 def _known_rate(track: cache.TrackRecord) -> float | None:

@@ -146,7 +146,9 @@ def test_a_long_clip_is_shown_in_parts(played, tmp_path, monkeypatch):
     track = made(tmp_path, 60)  # at 25 frames a second
     _, data, clip, left_out = played(track)
     assert (data["first"], len(frames_in(clip)[0])) == (0, 25)
-    assert left_out == ["f is 2 s long: the page has seconds 0 to 1. Another part: --start SECONDS"]
+    assert left_out == [
+        "f is 2 s long: the page has seconds 0 to 1. `show --start SECONDS` has other parts"
+    ]
     _, data, clip, _ = played(track, start_s=2)
     assert (data["first"], len(frames_in(clip)[0])) == (50, 10)
     assert numbers(data["tracks"][0]["frames"], "<i4").tolist() == [*range(10)]
@@ -173,7 +175,7 @@ def test_a_part_ends_before_labels_fill_the_page(played, tmp_path, monkeypatch):
     track = made(tmp_path, 60)
     _, data, _, left_out = played(track)
     assert len(numbers(data["ticks"], "<i4")) == 9
-    assert "Another part" in left_out[0]
+    assert "`show --start SECONDS` has other parts" in left_out[0]
 
 
 def test_of_a_crowd_the_worst_are_shown(played, tmp_path, monkeypatch):

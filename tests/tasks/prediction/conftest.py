@@ -2,11 +2,15 @@
 checkpoint of ours.
 """
 
+import base64
 import functools
+import io
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
 import pytest
 import torch
 
@@ -29,6 +33,14 @@ SHORT = ("--set", "videos.min_frames=5")
 def of_model(checkpoint, body):
     """The options of a checkpoint and its body."""
     return ("--checkpoint", checkpoint, "--body", body, "--device", "cpu")
+
+
+def halves_of(page):
+    """The images of a player, each as its upper half and its lower one, with the bodies."""
+    (encoded,) = re.findall(r"data:video/mp4;base64,([^<]+)", page.read_text())
+    with av.open(io.BytesIO(base64.b64decode(encoded))) as container:
+        images = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    return [(image[: len(image) // 2], image[len(image) // 2 :]) for image in images]
 
 
 @dataclass

@@ -139,7 +139,7 @@ def test_clips_to_bodies_with_one_checkpoint_and_smpl(world, real_body, tmp_path
     shown = capsys.readouterr()
     assert "demo data" not in shown.out
     assert not shown.err.strip()
-    assert (out / "overlay.mp4").is_file()
+    assert (out / "overlay.html").is_file()
     assert len([*out.glob("motions/*_stageii.npz")]) == len(bodies_of(out)) == 2
     summary = read_file(out / "predictions.json")
     assert summary["checkpoint"]["kind"] == "hmr2.0"

@@ -1,11 +1,9 @@
-"""The overlay: bodies over the frames of their video."""
+"""The overlay: a player whose picture has the bodies as its lower half."""
 
-import errno
 import json
-import os
-from unittest.mock import MagicMock, Mock
+from dataclasses import replace
+from unittest.mock import Mock
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -13,18 +11,16 @@ from numpy.random import default_rng
 from numpy.testing import assert_allclose
 
 import cache
-from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Video
+from tests.html_pages import Page
 from tests.pipeline.files.made_clips import Clip
-from tests.tasks.prediction.conftest import (
-    SEQLEN,
-    the_body,
-)
+from tests.tasks.prediction.conftest import SEQLEN, halves_of, the_body
 from vibe_model.cameras import crop_to_image, project
 from vibe_model.prediction import overlay
 from vibe_model.prediction.motions import write_motion
 from vibe_model.prediction.overlay import PredictedBodies, _BodyDrawing, _project_body, _record_type
 from vibe_model.prediction.predict import TrackBodies, predict_tracks
+from vibe_model.prediction.videos import predict_videos
 from vibe_model.prediction.windows import ModelStreams
 
 
@@ -48,12 +44,24 @@ def frames_of(video):
     return found
 
 
-def test_the_overlay_has_the_frames_and_the_size_of_the_video_and_bodies_on_them(job, world):
-    shown, plain = frames_of(job.out / "overlay.mp4"), frames_of(world.video)
-    assert [image.shape for image in shown] == [image.shape for image in plain]
-    for with_bodies, without in zip(shown, plain, strict=True):
-        differs = np.abs(with_bodies.astype(int) - without)[:-24].max(axis=2)  # without the text
+def test_the_overlay_has_the_frames_of_the_video_and_bodies_on_them(job, world):
+    halves = halves_of(job.out / "overlay.html")
+    for (shown, with_bodies), image in zip(halves, frames_of(world.video), strict=True):
+        assert shown.shape == with_bodies.shape == image.shape
+        assert np.abs(shown.astype(int) - image).mean() < 5
+        differs = np.abs(with_bodies.astype(int) - shown).max(axis=2)
         assert 0.005 < (differs > 60).mean() < 0.5
+
+
+def test_the_overlay_shows_the_bodies_and_has_the_rows_of_the_predicted_tracks_alone(job, tmp_path):
+    names = [track.name for track in job.split.tracks]
+    predict_videos(replace(job, out=tmp_path, tracks=names[1]), lambda *_: None)
+    page = Page((tmp_path / "overlay.html").read_text())
+    (bodies,) = [box for box in page.root.all("input") if box.attributes.get("value") == "bodies"]
+    assert "checked" in bodies.attributes
+    (row,) = page.main.of_class("row")
+    assert row.all("h2")[0].text.startswith(f"{names[1].rpartition('/')[2]}: ")
+    assert "DEMO DATA" in page.header.text
 
 
 def test_vertices_are_where_the_model_projects_them():
@@ -120,29 +128,3 @@ def test_a_motion_of_a_clip_with_a_pause_is_as_long_as_the_clip(tmp_path):
     in_pause = across[round(1.66 * rate)]
     assert across.max() > in_pause > across.min()
     assert json.loads(stored["about"].item())["first_frame"] == 0
-
-
-def test_an_interrupted_overlay_and_one_on_a_full_disk_leave_no_file(
-    job, world, monkeypatch, tmp_path
-):
-    source = Video(world.video.parent, world.video.name)
-    (folder := tmp_path / "made").mkdir()
-    bodies = bodies_of(job)
-    args = (folder / "overlay.mp4", source, job.trained.generator)
-    frames = iter(range(5))
-
-    def paint(*_):
-        if next(frames) == 4:
-            raise KeyboardInterrupt
-        return np.zeros((256, 340, 3), np.uint8)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(_BodyDrawing, "paint", paint)
-        with pytest.raises(KeyboardInterrupt):
-            bodies.write_overlay(*args)
-    assert list(folder.iterdir()) == []
-    full = av.FFmpegError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    monkeypatch.setattr(av.VideoFrame, "from_ndarray", MagicMock(side_effect=full))
-    with pytest.raises(PipelineError, match="free disk space"):
-        bodies.write_overlay(*args)
-    assert list(folder.iterdir()) == []

@@ -127,7 +127,7 @@ def test_files_of_others_in_the_folder_stay_and_those_of_an_earlier_prediction_g
     assert listed == {"about.json", "predictions.json", *files}
 
 
-@pytest.mark.parametrize("name", ["predictions.json", "overlay.mp4", "about.json"])
+@pytest.mark.parametrize("name", ["predictions.json", "overlay.html", "about.json"])
 def test_a_file_of_others_in_the_place_of_one_of_its_own_is_replaced_by_overwrite_alone(
     job, tmp_path, name
 ):
@@ -139,26 +139,21 @@ def test_a_file_of_others_in_the_place_of_one_of_its_own_is_replaced_by_overwrit
     predict_videos(replace(here, rule=OutputRule("predict", overwrite=True)), lambda *_: None)
     predict_videos(here, lambda *_: None)
     assert "vibe-pipeline predict" in (
-        mark_in(tmp_path / "overlay.mp4"),
+        mark_in(tmp_path / "overlay.html"),
         read_file(tmp_path / "about.json")["generator"],
     )
 
 
 @pytest.mark.parametrize("overwrite", [(), ("--overwrite",)])
-def test_a_clip_is_never_replaced_by_its_overlay_nor_are_bodies_written_among_clips(
-    world, tmp_path, capsys, overwrite
-):
-    clip = tmp_path / "overlay.mp4"
-    shutil.copy(world.video, clip)
+def test_bodies_are_not_written_among_clips(world, tmp_path, capsys, overwrite):
+    shutil.copy(world.video, tmp_path / "a.mp4")
     shutil.copy(world.raw / MARKER, tmp_path)
-    shutil.copytree(world.keypoints, tmp_path / "keypoints/overlay.mp4")
+    shutil.copytree(world.keypoints, tmp_path / "keypoints/a.mp4")
     words = [*of_model(world.checkpoint, tmp_path), "--cache", tmp_path / "cache", *SHORT]
     words += ["--weights", "untrained:0", *overwrite, "--out", tmp_path]
-    for named, message in ((clip, "overlay.mp4"), (tmp_path, "In a raw folder, only a page")):
-        assert main([str(word) for word in ("predict", named, *words)]) == 2
-        assert message in capsys.readouterr().err
-        assert clip.read_bytes() == world.video.read_bytes()
-        assert not [*tmp_path.glob("bodies")]
+    assert main([str(word) for word in ("predict", tmp_path, *words)]) == 2
+    assert "In a raw folder, only a page" in capsys.readouterr().err
+    assert not [*tmp_path.glob("bodies")]
 
 
 @pytest.mark.parametrize("changes", [{"raw": Path("none")}, {"tracks": "none"}])
@@ -304,7 +299,7 @@ def test_the_command_goes_on_and_predicts_again(world, tmp_path, monkeypatch, ca
     done = [line.split()[1] for line in shown.splitlines() if line.startswith("✓")]
     assert [step for step in done if step != "show"] == ["convert", "extract", "predict", "overlay"]
     assert "DEMO DATA" in shown
-    assert "out/overlay.mp4" in shown
+    assert "out/overlay.html" in shown
     before = (out / "predictions.json").read_bytes()
     monkeypatch.setattr(ResNet50, "load", lambda *_: pytest.fail("the network was loaded again"))
     assert world.predict(out, "--no-overlay") == 0
@@ -312,7 +307,7 @@ def test_the_command_goes_on_and_predicts_again(world, tmp_path, monkeypatch, ca
     assert {"convert", "extract"}.isdisjoint(
         line.split()[1] for line in shown.splitlines() if line.startswith("✓ ")
     )
-    assert not (out / "overlay.mp4").exists()  # it might have been of other bodies
+    assert not (out / "overlay.html").exists()  # it might have been of other bodies
     after, expected = read_file(out / "predictions.json"), json.loads(before)
     expected["videos"][0]["overlay"] = None
     assert after == expected
