@@ -12,10 +12,9 @@ import errno
 import functools
 import re
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import (
@@ -252,7 +251,12 @@ def describe_error(error: Exception) -> str:
     return f"{type(error).__name__}: {error} ({', '.join(filter(None, places))})"
 
 
-_distributions: Final = functools.cache(metadata.packages_distributions)  # 0.8 s
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    """Package that is imported -> its distributions."""
+    from importlib import metadata
+
+    return metadata.packages_distributions()  # 0.8 s
 
 
 def library_of(error: BaseException) -> str:
@@ -262,6 +266,8 @@ def library_of(error: BaseException) -> str:
     Returns "" for other errors, and for those in code of this project, or of a package that adds a
     dataset, a stream or a detector to it.
     """
+    from importlib import metadata
+
     if not isinstance(error, AttributeError | ImportError):
         return ""
     module = ""

@@ -4,7 +4,8 @@ tasks`.
 Each program makes its parser by `parser_of`, from a table of commands, and calls `run`, which
 parses the arguments, fills in settings (`complete`), and runs the command. A command's module has a
 `Command`, and is only imported if the command is named. Errors of a command end here, as messages;
-so do Ctrl-C, SIGTERM and SIGHUP (`listen`).
+so do Ctrl-C, SIGTERM and SIGHUP (`listen`). --help imports neither rich nor the console, which
+functions import when they print.
 """
 
 from __future__ import annotations
@@ -25,16 +26,6 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Final, Literal, NamedTuple, NoReturn
 
-from pipeline.cli.console import (
-    BUSY,
-    ERROR,
-    BrokenPipe,
-    err,
-    explanations,
-    is_only_busy,
-    out,
-    plain,
-)
 from pipeline.cli.progress import begin_run, end_run, has_started
 from pipeline.cli.system_errors import error_text
 from pipeline.cli.text import as_called, command
@@ -189,6 +180,8 @@ class _ShowVersion(argparse.Action):
     """The action of --version: computes the version only when asked for, prints it, and exits."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        from pipeline.cli.console import out
+
         out.out(self.const(), highlight=False)
         parser.exit()
 
@@ -247,7 +240,6 @@ def _run(
     parser: Callable[[], argparse.ArgumentParser], argv: Sequence[str] | None, module: str
 ) -> int:
     set_up_process()
-    explanations.clear()
     arguments = list(sys.argv[1:] if argv is None else argv)
     handlers = listen()
     if argv is None:
@@ -259,31 +251,35 @@ def _run(
         args = argparse.Namespace()
         try:
             parsed = parser().parse_args(arguments)
+            from pipeline.cli import console
+
+            console.explanations.clear()
             if argv is None:
                 begin_run(command(*arguments, module=module), parsed.describe_version)
             with _override_settings(parsed):
                 parsed.complete(parsed)
                 args = parsed
                 code: int = args.run(args)
-        except BrokenPipe as error:
-            return exit_code(error)
         except KeyboardInterrupt as error:
             _print_interruption(error, args, command(*arguments, module=module))
             return exit_code(error)
         except Exception as error:
             if "--debug" in arguments:
                 traceback.print_exc()
+            from pipeline.cli import console
+
             mark, message = _message_of(error, args)
-            err.print(f"{mark} {plain(message)}")
+            console.err.print(f"{mark} {console.plain(message)}")
             if has_started():
-                err.print(f"  {plain(_kept(args))}")
+                console.err.print(f"  {console.plain(_kept(args))}")
             code = 2
-    return TRY_LATER if code and is_only_busy() else code
+    return TRY_LATER if code and console.is_only_busy() else code
 
 
 def _message_of(error: Exception, args: argparse.Namespace) -> tuple[str, str]:
     """Mark and message of an error that ends a command: what is wrong, and what to do."""
     from cache import Busy, CacheError  # --help does not need it
+    from pipeline.cli.console import BUSY, ERROR
 
     if isinstance(error, PipelineError | CacheError | OSError):
         places = (getattr(args, key, None) for key in ("cache", "out"))
@@ -305,10 +301,12 @@ def _message_of(error: Exception, args: argparse.Namespace) -> tuple[str, str]:
 def _print_interruption(error: KeyboardInterrupt, args: argparse.Namespace, again: str) -> None:
     """Print what an interrupted command keeps, and the command that continues.
 
-    Under torch's launcher, only the first process prints.
+    Under torch's launcher, only the first process prints; none does if nobody reads its output.
     """
+    from pipeline.cli.console import BrokenPipe
+
     rank = os.environ.get("RANK")
-    if rank not in (None, "0"):
+    if rank not in (None, "0") or isinstance(error, BrokenPipe):
         return
     print_interruption(exit_code(error), _kept(args), again if rank is None else "")
 
@@ -321,6 +319,8 @@ def _kept(args: argparse.Namespace) -> str:
 
 def print_interruption(code: int, kept: str, again: str) -> None:
     """Print what an interrupted command keeps, and the command that continues."""
+    from pipeline.cli.console import ERROR, err, plain
+
     mark = "" if err.is_terminal else f"{ERROR} "
     err.print(f"{mark}{INTERRUPTED[code]}: {plain(kept)}")
     if again:
@@ -354,6 +354,8 @@ class Terminated(KeyboardInterrupt):
 
 def exit_code(error: KeyboardInterrupt) -> int:
     """130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP, 141 for a broken pipe."""
+    from pipeline.cli.console import BrokenPipe
+
     if isinstance(error, BrokenPipe):
         return 128 + signal.SIGPIPE
     return 128 + (error.number if isinstance(error, Terminated) else signal.SIGINT)

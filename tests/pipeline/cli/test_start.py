@@ -34,3 +34,9 @@ def test_status_and_a_conversion_with_nothing_to_do_import_no_decoder(penn):
     words, root = penn
     for command in (["status", "--cache", root], ["convert", *words]):
         assert not modules(*command) & DECODERS
+
+
+def test_help_of_the_program_imports_the_standard_library_alone():
+    loaded = modules("--help")
+    assert not loaded & {"rich", "numpy", "cache", "pydantic", "importlib.metadata"}
+    assert len(loaded) <= 110, sorted(loaded)
