@@ -27,7 +27,7 @@ from pipeline.show.page import templates, write
 from pipeline.steps.conversion_record import ConversionRecord
 from pipeline.steps.grading import stored_words
 from tasks.report import DEMO, PageSection
-from tasks.report.bodies import bodies_section
+from tasks.report.bodies import bodies_section, portraits
 from tasks.report.curves import curves_section
 from tasks.report.data import (
     UNREADABLE,
@@ -40,7 +40,7 @@ from vibe_model import runs
 from vibe_model.evaluation.protocols import LEFT_OUT, find
 from vibe_model.metrics import Metric, describe_directions, units_of
 
-VERSION: Final = 17  # raised when the page's texts or layout change
+VERSION: Final = 18  # raised when the page's texts or layout change
 SOFTWARE: Final = ("vibe-pipeline", "jinja2", "matplotlib", "numpy", "opencv-python", "zarr")
 
 
@@ -112,6 +112,7 @@ class ReportContent:
         rendered = page.stream(
             sections=sections,
             mark=mark,
+            portraits=portraits(opened, self.raw),
             summary=_summary(opened, shown, self.stream),
             facts=facts,
             fingerprint=fingerprint,
@@ -251,7 +252,7 @@ def _results_section(runs: Sequence[TrainingRun]) -> PageSection:
         ],
         "waiting": [f"{run.name}: {run.state}" for run in runs if not run.splits],
     }
-    return PageSection("results", "Results", data)
+    return PageSection("results", "Results", data, "" if tables else "no run has results yet")
 
 
 def _notes(metrics: RunMetrics, split: str) -> list[str]:

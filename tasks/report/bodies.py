@@ -1,7 +1,8 @@
 """The models' bodies in the same frames, one below the other.  evaluation -> report: [bodies] ->
 page
 
-In come training runs with the predictions that evaluation wrote, and the images of the evaluated
+`portraits` draws people of the data, whatever was trained. For the section, in come training runs
+with the predictions that evaluation wrote, and the images of the evaluated
 splits. Out goes the report's section "Bodies": for each split, the worst and the median track
 of the first run. A track is drawn as strips of tiles, one strip below the
 other: its frames as they are, then the same frames with the bodies of one run each. No network runs
@@ -29,7 +30,7 @@ import cache
 from pipeline.cli.system_errors import error_text
 from pipeline.errors import PipelineError
 from pipeline.files.pixels import sources
-from pipeline.files.pixels.frames import Image
+from pipeline.files.pixels.frames import FrameSource, Image
 from pipeline.people.boxes import crop_person
 from pipeline.people.skeletons import Float32s, Ints
 from pipeline.show.bodies import COLOURS, DISTANCE_M, Colour, LabelledBodies, SeenBody
@@ -40,6 +41,7 @@ from tasks.report.runs import TrainingRun
 
 TILE_PX: Final = 200  # side of a frame
 N_FRAMES: Final = 6  # per window
+PORTRAITS: Final = 8
 GREY: Final = 96  # for a missing frame
 # Arrays of predictions before and after a frame: "pose_minus5" is the pose 5 rows before it.
 _STEP_POSE: Final = re.compile(r"pose_(minus|plus)(\d+)")
@@ -122,6 +124,49 @@ def _predictions_file(run: TrainingRun, window: _TrackWindow) -> Path | None:
     return None
 
 
+class Portraits(NamedTuple):
+    """People of the data, side by side."""
+
+    splits: list[str]  # that they are of
+    image: Image
+
+
+def portraits(opened: OpenedCache, raw: Path | None) -> Portraits | None:
+    """One person in each of PORTRAITS tracks, spread over the splits with images; None if no image
+    can be read. raw: as in `bodies_section`.
+    """
+    splits = [split for split in opened.splits if "bbox" in split.columns and len(split.tracks)]
+    tiles: list[Image] = []
+    names: list[str] = []
+    for place in range(PORTRAITS if splits else 0):
+        split = splits[place * len(splits) // PORTRAITS]
+        try:
+            tile = _portrait(split, place, raw)
+        except BROKEN:  # `status` and the sections name what cannot be read
+            continue
+        if tile is not None:
+            tiles.append(tile)
+            names.append(split.name)
+    if not tiles:
+        return None
+    return Portraits([*dict.fromkeys(names)], np.concatenate(tiles, axis=1))
+
+
+def _portrait(split: cache.Split, place: int, raw: Path | None) -> Image | None:
+    """The crop of a row at this place of PORTRAITS; None if its frame cannot be decoded. Rows of
+    different tracks, and of different parts of them.
+    """
+    number = place * len(split.tracks) // PORTRAITS
+    track = split.tracks[number]
+    row = track.start + place * (track.stop - track.start) // PORTRAITS
+    (frame_index,) = split.rows("frame_index", row, row + 1)
+    (bbox,) = split.rows("bbox", row, row + 1)
+    for frame in _source(split, number, raw).read([int(frame_index)]):
+        if frame.image is not None:
+            return crop_person(frame.image, bbox, track.crop_scale, TILE_PX)
+    return None
+
+
 def bodies_section(
     opened: OpenedCache, runs: Sequence[TrainingRun], *, raw: Path | None, body: Path | None
 ) -> PageSection:
@@ -147,8 +192,9 @@ def bodies_section(
                 except BROKEN as error:
                     problems.append(f"{window.split}, {window.track}: {error_text(error)}")
     without = [run.name for run in runs if run not in predicted]
+    line = "" if drawn or problems else "no run has predictions to draw"
     data = {"drawn": drawn, "without": without, "problems": problems}
-    return PageSection("bodies", "Bodies", data)
+    return PageSection("bodies", "Bodies", data, line)
 
 
 def _choose_windows(runs: Sequence[TrainingRun]) -> Iterator[_TrackWindow]:
@@ -289,18 +335,22 @@ def _images(
 
     If none can be read, it is empty, and `problems` says why.
     """
-    folder = None if raw is None else raw / split.name.partition("/")[0]
-    if folder is not None and not folder.is_dir():
-        folder = None
-    entry = split.videos[int(split.tracks.video[number])]
     indices = [index for index in frames if index >= 0]
     try:
-        source = sources.parse(raw_folder(split, folder), entry.source)
-        read = zip(indices, source.read(indices), strict=False)
+        read = zip(indices, _source(split, number, raw).read(indices), strict=False)
         return {index: frame.image for index, frame in read}
     except (PipelineError, OSError) as error:
         problems.append(f"Bodies of {split.name} are drawn on grey: {error}")
         return {}
+
+
+def _source(split: cache.Split, number: int, raw: Path | None) -> FrameSource:
+    """The images of a track. Raises PipelineError if the raw folder is missing."""
+    folder = None if raw is None else raw / split.name.partition("/")[0]
+    if folder is not None and not folder.is_dir():
+        folder = None
+    entry = split.videos[int(split.tracks.video[number])]
+    return sources.parse(raw_folder(split, folder), entry.source)
 
 
 def _time_label(n_frames: int) -> str:

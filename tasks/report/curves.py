@@ -110,7 +110,7 @@ def curves_section(runs: Sequence[TrainingRun], notes: Sequence[str]) -> PageSec
         # (run, title -> text of its facts, its plots)
         "runs": [(run, _facts(run), list(_plots_of(run, i))) for i, run in enumerate(runs)],
     }
-    return PageSection("curves", "Training curves", data)
+    return PageSection("curves", "Training curves", data, "" if runs else "no run has begun")
 
 
 def _plots_of(run: TrainingRun, number: int) -> Iterator[_Plot]:

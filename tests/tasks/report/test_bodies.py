@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from tasks.report.bodies import TILE_PX, bodies_section
+from tasks.report.bodies import TILE_PX, bodies_section, portraits
 from tasks.report.data import OpenedCache
 from tasks.report.runs import TrainingRun
 from tests.tasks.report.runs_by_hand import make_run
@@ -79,6 +79,17 @@ def test_every_model_is_drawn_over_the_same_frames_with_past_and_future_where_it
     assert 0.6 * TILE_PX < rows[-1] - rows[0] < TILE_PX  # 0.9 of [-1, 1] is 1.8 m a crop
     for i, frame in enumerate((8, 13, 18)):
         assert np.abs(three[4, i * TILE_PX + 4].astype(int) - GREY * frame).max() <= 4
+
+
+def test_people_of_the_data_are_of_different_tracks_and_rows(root, tmp_path):
+    opened = OpenedCache.read(root)
+    shown = portraits(opened, root.parent / "raw")
+    assert shown.splits == [SPLIT]
+    middles = shown.image[TILE_PX // 2, TILE_PX // 2 :: TILE_PX].astype(int).mean(axis=1)
+    frames = (0, 3, 7, 11, 5, 6, 7, 8)  # of tracks of 30 and 10 frames
+    assert np.abs(middles - np.multiply(GREY, frames)).max() <= 4
+    assert portraits(opened, tmp_path) is not None  # the raw folder that conversion recorded
+    assert portraits(OpenedCache.read(tmp_path / "none"), None) is None
 
 
 def test_what_cannot_be_drawn_is_reported_and_no_file_outside_the_run_is_read(root, tmp_path, body):

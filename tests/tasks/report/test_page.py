@@ -24,7 +24,7 @@ def of_cache(root, folder):
 
 def test_the_page_has_no_script_folds_what_has_a_line_and_is_marked(root, tmp_path):
     text = of_cache(root, tmp_path)
-    assert re.findall(r'<details class="fold"( open)?>', text) == ["", " open"]
+    assert re.findall(r'<details class="fold"( open)?>', text) == ["", "", "", " open"]
     assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in html.unescape(text)
     assert "<script" not in text
     assert "(demo data)</title>" in text
