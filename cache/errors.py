@@ -27,7 +27,7 @@ class AccessDenied(CacheError):
 
     @classmethod
     def from_error(cls, error: PermissionError) -> Self:
-        ask = "Ask its owner for permission (chmod -R g+rwX): see docs/disks.md"
+        ask = "Ask its owner for permission (chmod -R g+rwX): see docs/disks.md#who-may-write"
         return cls(f"{error.filename}: permission denied. {ask}")
 
 

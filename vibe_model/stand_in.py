@@ -33,7 +33,7 @@ def require_one_kind(
             "get SMPL's files "
             "([paths] body), a checkpoint trained on real data, such as VIBE's published one, "
             "and the weights of its "
-            'features (spin:FILE): docs/getting-started.md, "The first real dataset". Demo data '
+            "features (spin:FILE): docs/getting-started.md#5-the-first-real-dataset. Demo data "
             "go with the demo body "
             "and a model trained on them."
         )

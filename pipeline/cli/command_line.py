@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Final, Literal, NamedTuple, NoReturn
 
+from pipeline.cli import pages
 from pipeline.cli.progress import begin_run, end_run, has_started
 from pipeline.cli.system_errors import error_text
 from pipeline.cli.text import as_called, command
@@ -207,7 +208,7 @@ def parser_of(
         version: Returns the text of --version.
     """
     codes = "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
-    epilog = f"{see} exit codes: {codes} (docs/terminal.md)".strip()
+    epilog = f"{see} exit codes: {codes} ({pages.EXIT_CODES})".strip()
     top = _Parser(prog=prog, description=description, epilog=epilog, elsewhere=elsewhere)
     top.set_defaults(describe_version=version)
     top.add_argument("--debug", action="store_true", help="Show the traceback of an error")

@@ -12,23 +12,6 @@ from typing import Any, Final
 
 FEW: Final = 5  # lines of a long list that are shown
 CLONE: Final = Path(__file__).parents[2]
-PAGES: Final = {  # that messages name -> their titles
-    "adding-a-detector": "Adding a detector",
-    "cache-format": "Cache format",
-    "clusters": "How do I use a cluster?",
-    "datasets/h36m": "Human3.6M",
-    "datasets/kinetics": "Kinetics",
-    "datasets/videos": "Your own clips",
-    "detecting": "Finding people in clips",
-    "digests": "Digests",
-    "disks": "Where do the files lie, and who may write them?",
-    "features": "Features",
-    "getting-started": "Getting started",
-    "remove-a-person": "How do I remove a person?",
-    "results": "Results of other tools",
-    "settings": "Settings",
-    "terminal": "Terminal output",
-}
 
 
 def count(n: int, noun: str) -> str:
@@ -104,13 +87,12 @@ def tool(name: str) -> str:
 
 def as_called(text: str) -> str:
     """A message as it fits here: with the names of commands by which the user calls them, and with
-    titles of pages in place of their paths if there is no clone.
+    names of pages in place of their paths if there is no clone.
     """
     if is_called_by_name():
         text = re.sub("python -m (pipeline|tasks)", r"vibe-\1", text)
     if not (CLONE / "docs/index.md").exists():
-        for page, title in PAGES.items():
-            text = text.replace(f"docs/{page}.md", f'the page "{title}"')
+        text = re.sub(r"docs/([\w/-]+)\.md(#[\w-]+)?", r'the page "\1\2"', text)
     return text
 
 

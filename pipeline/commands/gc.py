@@ -13,6 +13,7 @@ import cache
 from cache.format.manifest import Commit
 from cache.format.pins import pins_of_runs
 from cache.format.tags import tag_pins
+from pipeline.cli import pages
 from pipeline.cli.command_line import Command, json_option, whole
 from pipeline.cli.console import DOUBT, IDLE, CommandResult, err, plain, print_result
 from pipeline.cli.progress import bar
@@ -79,7 +80,7 @@ def _pins_of_runs(args: argparse.Namespace) -> list[Path]:
 
 def _erase(args: argparse.Namespace) -> None:
     """Print what is written again of each split, and who loses rows; do it, unless `dry_run`."""
-    err.warn("copies, snapshots and runs keep their rows: see docs/remove-a-person.md")
+    err.warn(f"copies, snapshots and runs keep their rows: see {pages.REMOVE_A_PERSON}")
     opened = cache.open(args.cache)
     pins = [*tag_pins(opened.store), *map(cache.store_at, _pins_of_runs(args))]
     for name, split in opened.items():

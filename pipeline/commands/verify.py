@@ -24,6 +24,7 @@ import cache
 from cache.format import layout
 from cache.write.copy import to_track_rows, videos_by_name
 from pipeline.accounting import sums_of
+from pipeline.cli import pages
 from pipeline.cli.command_line import Command, json_option
 from pipeline.cli.console import DONE, ERROR, IDLE, WRONG, CommandResult, err, plain, print_result
 from pipeline.cli.progress import Progress, bar
@@ -219,9 +220,9 @@ def _compare_digests(
             continue
         if digest == entry.digest:
             continue
-        do = "Compare release, split, settings and version (docs/digests.md)."
+        do = f"Compare release, split, settings and version ({pages.DIGESTS})."
         if entry.stream is not None:
-            do = "Other hardware and libraries compute other last digits (docs/digests.md)."
+            do = f"Other hardware and libraries compute other last digits ({pages.DIGESTS})."
         title = f"{entry.split}: {entry.content}"
         yield f"{title}: expected the digest {entry.digest}, found {digest}. {do}"
 

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from pipeline.cli import pages
 from pipeline.cli.console import err, plain
 from pipeline.cli.progress import EVERY, Progress, silent
 from pipeline.cli.text import count, duration
@@ -63,7 +64,7 @@ WAITING: Final = 2
 # smaller towards the end, so that no worker waits long for the last one.
 PARTS_OF_WORKER: Final = 4
 HOW_TO_START: Final = (
-    "Start one (docs/clusters.md), name another address, or leave it out to use only this machine."
+    f"Start one ({pages.DASK}), name another address, or leave it out to use only this machine."
 )
 SAME_FILES: Final = "Mount the same files there."
 RUN_AGAIN: Final = "Finished work is kept: run the same command again."
@@ -325,7 +326,7 @@ class _Cluster:
             if waited > self._patience:
                 raise PipelineError(
                     f"{self._address}: waited {self._patience:g} s for {target}. Start workers "
-                    "(docs/clusters.md), or wait longer for queued ones: [dask] patience. "
+                    f"({pages.DASK}), or wait longer for queued ones: [dask] patience. "
                     f"{RUN_AGAIN}"
                 )
             if waited > next_line:

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from cache import CacheError, local_folder
 from cache.format.layout import check_names
 from pipeline import datasets, plug_ins
+from pipeline.cli import pages
 from pipeline.cli.console import err
 from pipeline.clips import detectors
 from pipeline.clips.detectors import Detector
@@ -262,7 +263,7 @@ def _parse_section(source: SettingsFile, name: str, spec: type[T]) -> T:
         return _configure([section], spec, spec)
     except ValidationError as error:
         (key, *_) = error.errors()[0]["loc"]
-        raise ConfigError(f"{section.where()}: {key!r} is missing (docs/settings.md)") from error
+        raise ConfigError(f"{section.where()}: {key!r} is missing ({pages.SETTINGS})") from error
 
 
 def _configure(layers: Sequence[Section], spec: type[Any], make: Callable[..., T]) -> T:
@@ -370,7 +371,7 @@ def _check_sections(source: SettingsFile, *, tolerant: bool) -> None:
         *training_sections(),
     ]
     section_names = sorted({*names, *source.section("features").get("streams", "").split()})
-    hint = "If a package adds it, install the package. docs/settings.md lists the other sections."
+    hint = f"If a package adds it, install the package. {pages.SETTINGS} lists the other sections."
     for name, section in source.sections.items():
         if name not in section_names and name not in LUIGI:
             similar = did_you_mean(name, [*section_names, *LUIGI])

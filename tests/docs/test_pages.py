@@ -1,5 +1,6 @@
 """The pages' examples run, their links lead somewhere, and their settings are those of the code."""
 
+import ast
 import configparser
 import dataclasses
 import itertools
@@ -151,6 +152,32 @@ def test_every_link_leads_to_a_file_and_to_a_heading_in_it(page):
         assert target.exists(), f"there is no {place}"
         if anchor and target.suffix == ".md":
             assert anchor in anchors(target), f"{place}#{anchor}: no such heading"
+
+
+def named_in(file):
+    """The pages that texts of a module name, but docstrings: (path, anchor)."""
+    nodes = [*ast.walk(ast.parse(file.read_text()))]
+    docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    for node in nodes:
+        is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if is_text and id(node) not in docstrings:
+            yield from re.findall(r"(docs/[\w/-]+\.md)(?:#([\w-]+))?", node.value)
+
+
+def test_every_page_that_a_message_names_exists_with_its_heading_and_has_one_constant():
+    packages = ("cache", "pipeline", "tasks", "vibe_model")
+    modules = [file for package in packages for file in (ROOT / package).rglob("*.py")]
+    named = {name_of(file): found for file in modules if (found := [*named_in(file)])}
+    targets = [target for found in named.values() for target in found]
+    assert len(targets) > 15
+    assert [path for path, _ in targets if not (ROOT / path).is_file()] == []
+    missing = [(path, heading) for path, heading in targets if heading not in anchors(ROOT / path)]
+    assert [one for one in missing if one[1]] == []
+    # these know nothing of the pipeline's constants, and `as_called` only asks for a clone
+    alone = {"cache/errors.py", "vibe_model/stand_in.py", "pipeline/cli/text.py"}
+    assert named.keys() - alone == {"pipeline/cli/pages.py"}
+    constants = named["pipeline/cli/pages.py"]
+    assert len(constants) == len(set(constants))
 
 
 @pytest.mark.parametrize("page", ["decisions.md", "architecture.md"])

@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveFloat
 from pydantic.dataclasses import dataclass as validated
 
+from pipeline.cli import pages
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Image as Image
 from pipeline.people.skeletons import Float32s
@@ -127,7 +128,7 @@ _REGISTRY: Final[ClassRegistry[Detector]] = ClassRegistry(
     Detector,
     "name",
     " blaze_pose has MediaPipe's networks; keypoint files of OpenPose and other tools are read "
-    "from keypoints/ in the raw folder (docs/datasets/videos.md).",
+    f"from keypoints/ in the raw folder ({pages.KEYPOINT_FILES}).",
 )
 names = _REGISTRY.names
 find = _REGISTRY.find

@@ -22,6 +22,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from pipeline.cli import pages
 from pipeline.cli.console import err
 from pipeline.errors import ConfigError, RawDataError, missing_package
 from pipeline.files.formats.other_formats import other_format
@@ -38,7 +39,7 @@ AT_ONCE: Final = 16  # images per call of a graph
 CPU: Final = "CPUExecutionProvider"
 CUDA: Final = "CUDAExecutionProvider"
 GPUS: Final = Path("/proc/driver/nvidia/gpus")  # the driver has a folder for each GPU here
-DO: Final = "Name the end2end.onnx of OpenMMLab's release, or its zip (docs/detecting.md)."
+DO: Final = f"Name the end2end.onnx of OpenMMLab's release, or its zip ({pages.RTMPOSE})."
 
 
 class Graph(NamedTuple):
@@ -177,7 +178,7 @@ def _warn_of_cpu() -> None:
     err.print(
         "onnxruntime computes on the CPU, although this machine has a GPU. For the GPU: pip "
         "uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]' "
-        "(docs/detecting.md). --device cpu hides this line.",
+        f"({pages.RTMPOSE}). --device cpu hides this line.",
         markup=False,
     )
 

@@ -23,6 +23,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from pipeline.cli import pages
 from pipeline.clips.labels.joint_orders import JOINT_COUNTS
 from pipeline.clips.labels.label_content import (
     BY_CATEGORY,
@@ -61,7 +62,7 @@ NUMBERED: Final = (
     "frame 35."
 )
 ONE_FILE: Final = (
-    "Write another tool's results into one file for the clip (docs/datasets/videos.md has "
+    f"Write another tool's results into one file for the clip ({pages.KEYPOINT_FILES} has "
     "the formats)."
 )
 VISIBILITY: Final = (0, 1, 2)  # COCO's: not labelled, labelled and hidden, visible

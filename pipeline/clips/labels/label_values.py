@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from pipeline.cli import pages
 from pipeline.clips.labels.people_table import Identity
 from pipeline.errors import RawDataError
 from pipeline.files.formats import arrays
@@ -19,15 +20,15 @@ from pipeline.files.formats.other_formats import FORMATS, OtherProgram
 # what to do about an invalid file
 DAMAGED: Final = "Have the detector write it again, or unpack or copy it again."
 EXPORT: Final = (
-    "Export one of the joint orders in docs/datasets/kinetics.md: x, y and score of each "
+    f"Export one of the joint orders in {pages.JOINTS_BY_NUMBER}: x, y and score of each "
     "joint in pixels."
 )
 LONGEST_NAME: Final = 200  # characters of a person's name
 MOST_NAMES: Final = 100  # of joints, keys or classes that are not read; others are counted together
 ONE_VIDEO: Final = "Have the files of one video, and of one run of the detector, in a folder."
 OTHER_TOOL: Final = (
-    "docs/datasets/videos.md has the formats that are read (AlphaPose's without --format). "
-    "Ten lines in docs/adding-a-detector.md write those of another tool."
+    f"{pages.KEYPOINT_FILES} has the formats that are read (AlphaPose's without --format). "
+    f"Ten lines in {pages.ADDING_A_DETECTOR} write those of another tool."
 )
 # the functions of `arrays`, with advice for these files
 whole_number: Final = partial(arrays.whole_number, do=FORMATS)

@@ -24,6 +24,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from pipeline.cli import pages
 from pipeline.clips.labels.label_content import NOT_READ, TWO_CORNERS, LabelContent
 from pipeline.clips.labels.label_values import DAMAGED
 from pipeline.clips.labels.people_table import FoundPerson
@@ -46,7 +47,7 @@ KEY: Final = "pred_keypoints_2d"
 FRAME: Final = "frame"  # key of a person
 # keys of a person that are read, and those of its body and hands
 KEYS: Final = re.compile("pred_.*|.*_params|.*bbox|global_rot|focal_length|frame|mask")
-WRITE: Final = "docs/results.md has ten lines that write such files."
+WRITE: Final = f"{pages.SAM_3D_BODY} has ten lines that write such files."
 TENSORS: Final = f"Save arrays by pickle or np.savez: .cpu().numpy() of each tensor. {WRITE}"
 NPY: Final = b"\x93NUMPY"  # first bytes of an array
 OBJECTS: Final = b"'|O'"  # in its header, which ends within so many bytes

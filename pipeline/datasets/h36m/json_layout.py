@@ -37,6 +37,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from pipeline.accounting import VideoAccount
+from pipeline.cli import pages
 from pipeline.datasets.labels.h36m import CAMERAS, JSON_AGAIN, LEVELS, Camera, load_fits
 from pipeline.datasets.shared.checks import finite_joints, require_labels
 from pipeline.datasets.shared.images import SAME_SIZE, no_pictures, require_size
@@ -370,7 +371,7 @@ def _load_in_camera(
     """
     cameras = _find_file(raw, video, (CAMERA,))
     actual = "nothing that fits"
-    do = "See docs/datasets/h36m.md for its place."
+    do = f"See {pages.H36M_FILES} for its place."
     if action is None:
         raise RawDataError(fits, "mapping", "metadata.xml to go with it", actual, do)
     if cameras is None:

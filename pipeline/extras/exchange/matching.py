@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 import cache
+from pipeline.cli import pages
 from pipeline.cli.progress import Progress
 from pipeline.errors import RawDataError
 from pipeline.extras.exchange.array_files import AGAIN, ArrayFile, StampedFile
@@ -43,7 +44,7 @@ NO_FILE_ROW: Final = -1  # in Match.position: the file does not have the row
 _LARGEST_EXACT: Final = 1 << 24  # integers up to it are exact in float32
 _NO_ROWS: Final = np.zeros(0, np.int64)
 OF_SPLIT: Final = "Name a file with rows of this split only."
-BY_NAMES: Final = "add arrays of track names and frames to the file (docs/features.md)."
+BY_NAMES: Final = f"add arrays of track names and frames to the file ({pages.ARRAYS})."
 
 
 class _KeyArrays(NamedTuple):

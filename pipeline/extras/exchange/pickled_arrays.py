@@ -36,6 +36,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.lib.stride_tricks import as_strided
 
+from pipeline.cli import pages
 from pipeline.files.formats.arrays import read_npy_header, reading, refuse, refuse_other
 from pipeline.files.formats.names import shown_names
 from pipeline.files.formats.other_formats import ZIP, OtherProgram, owner_of
@@ -58,7 +59,7 @@ _PROTOCOL: Final = 3  # readable by Python 3.7, and without frames, which arrays
 _ALIGNED: Final = 16  # bytes: arrays begin at a multiple of it
 RESULTS: Final = "a body estimator's results: joblib's, NumPy's or PyTorch's file of arrays"
 RESULTS_AGAIN: Final = (
-    "docs/results.md has those that are read: copy such a file again, or run its tool again."
+    f"{pages.RESULTS} has those that are read: copy such a file again, or run its tool again."
 )
 # Largest size of a compressed file's content, in times of the file's own. Numbers of results give
 # far less; zeros alone, as in a file made to fill the disk, give 1,000.

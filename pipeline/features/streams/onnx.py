@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from cache.arrays import Doubles, Floats
+from pipeline.cli import pages
 from pipeline.clips.detectors import graphs
 from pipeline.clips.detectors.graphs import Session
 from pipeline.errors import ConfigError, PipelineError
@@ -40,7 +41,7 @@ GPU_BATCH: Final = 64
 MOST_SESSIONS: Final = 3  # number of loaded graphs that stay in memory
 DO: Final = (
     "Name an ONNX graph and its inputs and outputs: weights, image, inputs, outputs "
-    "(docs/features.md)."
+    f"({pages.ONNX})."
 )
 DTYPES: Final[Mapping[str, DTypeLike]] = {
     "tensor(float)": np.float32,

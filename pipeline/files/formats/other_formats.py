@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from pipeline.cli import pages
 from pipeline.files.raw.files import open_unbuffered
 
 ZIP: Final = b"PK\x03\x04"  # first bytes of an .npz archive
@@ -44,7 +45,7 @@ _NO_TEXT: Final = _OTHERS | {  # first bytes of other files that have the name o
     b"\xfe\xff": "text in UTF-16, not in UTF-8",
 }
 
-FORMATS: Final = "docs/datasets/videos.md has the formats that are read: write it in one of these."
+FORMATS: Final = f"{pages.KEYPOINT_FILES} has the formats that are read: write it in one of these."
 _SEARCHED: Final = 4096  # first bytes of a file, in which words of other programs are searched
 
 
@@ -141,7 +142,7 @@ _OTHER_PROGRAMS: Final = {
     **dict.fromkeys(
         (".xlsx", ".xls"),
         OtherProgram(
-            "an Excel table", "Save the table as CSV (docs/datasets/videos.md has its columns)."
+            "an Excel table", f"Save the table as CSV ({pages.KEYPOINT_FILES} has its columns)."
         ),
     ),
 }

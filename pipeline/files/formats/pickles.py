@@ -27,6 +27,7 @@ from typing import Any, ClassVar, Final, Literal, cast
 import numpy as np
 
 from cache.arrays import Array
+from pipeline.cli import pages
 from pipeline.errors import RawDataError, UnsafePickle, require_option
 from pipeline.files.formats.arrays import reading, refuse
 from pipeline.files.formats.other_formats import other_format
@@ -258,7 +259,7 @@ class ArrayUnpickler(pickle._Unpickler):
         )
         if module.partition(".")[0] in OTHER_PROGRAMS:
             advice = (
-                "It is another program's file: docs/results.md has the results of body "
+                f"It is another program's file: {pages.RESULTS} has the results of body "
                 "estimators that are imported; have others written as plain dicts and NumPy arrays."
             )
         raise UnsafePickle(

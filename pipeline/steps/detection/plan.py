@@ -25,6 +25,7 @@ from typing import Any
 
 from cache import fingerprint
 from cache.write.parts import Part
+from pipeline.cli import pages
 from pipeline.cli.text import command, from_here
 from pipeline.clips.detectors import Detector, identity, terms
 from pipeline.clips.files import KEYPOINTS, VERSION, ClipFiles, keypoint_file, read_detection
@@ -159,7 +160,7 @@ def plan_detection(
     if detector.stand_in and not demo:
         raise ConfigError(
             f"{detector.name} finds people only in demo data, but {raw} is real data. Use "
-            "another detector, or the output of another tool (docs/datasets/videos.md)."
+            f"another detector, or the output of another tool ({pages.KEYPOINT_FILES})."
         )
     about = {
         "detector": detector.name,

@@ -2,9 +2,7 @@
 working folder or in PYTHONPATH changes.
 """
 
-import ast
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -62,25 +60,10 @@ def test_pages_of_a_data_set_name_commands_and_pages_as_the_terminal_does(
     assert "docs/" not in shown
 
 
-def named_pages():
-    """The pages that texts of the product name, but docstrings."""
-    for file in (file for package in PACKAGES for file in (ROOT / package).rglob("*.py")):
-        nodes = [*ast.walk(ast.parse(file.read_text()))]
-        alone = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
-        for node in nodes:
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                if id(node) not in alone:
-                    yield from re.findall(r"docs/([\w/-]+)\.md", node.value)
-    for file in (file for package in PACKAGES for file in (ROOT / package).rglob("templates/*")):
-        yield from re.findall(r"docs/([\w/-]+)\.md", file.read_text())
-
-
-def test_every_page_that_a_message_names_has_its_title(no_clone):
-    assert {*named_pages()} - {"index"} == text.PAGES.keys()
-    for page, title in text.PAGES.items():
-        heading = (ROOT / f"docs/{page}.md").read_text().partition("\n")[0]
-        assert heading.replace("`", "").startswith(f"# {title}"), page
-        assert as_called(f"Keys: docs/{page}.md.") == f'Keys: the page "{title}".'
+def test_without_a_clone_a_page_is_named_without_its_file(no_clone):
+    assert as_called("Keys: docs/settings.md.") == 'Keys: the page "settings".'
+    heading = "docs/datasets/h36m.md#layout"
+    assert as_called(f"See {heading} for it.") == 'See the page "datasets/h36m#layout" for it.'
 
 
 def test_in_a_clone_a_page_is_named_by_its_path():

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from pipeline.cli import pages
 from pipeline.clips.labels import sam_3d_body
 from pipeline.errors import RawDataError
 from pipeline.extras.exchange.bodies.estimate import N_BODY, BodyEstimate, pinhole
@@ -33,7 +34,7 @@ CROP: Final = 256  # px, of PHALP's crops
 FOCAL: Final = 5000.0  # px, of HMR's crops
 _READ: Final = (
     "GVHMR's, WHAM's, TRAM's, PHALP's, PromptHMR's, VIBE's, TCMR's and SAM 3D Body's are read "
-    "(docs/results.md)."
+    f"({pages.RESULTS})."
 )
 
 

@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike
 
 import cache
 from pipeline.accounting import VideoAccount
+from pipeline.cli import pages
 from pipeline.errors import PipelineError
 from pipeline.extras.exchange.array_files import StampedFile
 from pipeline.extras.exchange.rows import names_of
@@ -156,7 +157,7 @@ class FileReader:
         )
         problem = next(column_problems(track.columns), None)
         if problem:
-            expected = "rows that comply with docs/cache-format.md"
+            expected = f"rows that comply with {pages.CACHE_FORMAT}"
             raise self.database.error("vid_name", expected, problem)
         checked: Labels = {column: labels[column] for column in UNITS if column in labels}
         for column, expected, actual in other_units(checked):
