@@ -44,12 +44,17 @@ class Totals:
 # (`pipeline.steps.conversion.selection`).
 LEFT_OUT: Final = "left_out_by_hand"
 ABOVE_MAX_FPS: Final = "above_max_fps"
-# Reason to reject a video: the list does not fit its tracks.
+# Reason to reject a video: a correction does not fit its tracks.
 OTHER_TRACK: Final = "no_such_track"
 BY_USER: Final = (LEFT_OUT, ABOVE_MAX_FPS)
 
 # fields of `VideoAccount` that are counts by reason
 _COUNTED: Final = ("dropped", "tracks_dropped")
+# those that were added later
+_ADDED: Final = (
+    *("subjects", "corrections", "people", "too_short", "identity_changes", "cuts", "clip"),
+    *("assumed", "unread"),
+)
 
 
 @dataclass(slots=True)
@@ -76,8 +81,12 @@ class VideoAccount:
     # Names of the people in the tracks, in their order, if the labels have them; None: an unnamed
     # person. Whoever drops a track later deletes its name, too.
     subjects: list[str | None] = field(default_factory=list)
-    # its tracks in the user's list of tracks to leave out: name -> place (`selection.place_of`)
-    left_out: dict[str, list[float]] = field(default_factory=dict)
+    # correction -> of each of its tracks or people, frame, cx, cy and side (px) of a box
+    corrections: dict[str, list[list[float]]] = field(default_factory=dict)
+    # track, if not of the person in its name -> whose rows: `CorrectedPeople.stretches`
+    people: dict[str, list[list[Any]]] = field(default_factory=dict)
+    # the longest such stretches that are too short for a track
+    too_short: list[list[Any]] = field(default_factory=list)
     # name of a track -> frames in which its identity seems to change places with another one
     identity_changes: dict[str, int] = field(default_factory=dict)
     # first frames of new scenes, where no one is linked across them
@@ -189,16 +198,8 @@ class VideoAccount:
         for name in _COUNTED:
             values[name] = dict(sorted(values[name].items()))
         values["notes"] = list(self.notes)
-        # fields that were added later: a manifest of a dataset without them stays as it was
-        for name in (
-            "subjects",
-            "left_out",
-            "identity_changes",
-            "cuts",
-            "clip",
-            "assumed",
-            "unread",
-        ):
+        # a manifest of a dataset without them stays as it was
+        for name in _ADDED:
             if not values[name]:
                 del values[name]
         return values
@@ -335,7 +336,7 @@ _BY_DESIGN: Final = {
     "face_only": "too many frames show only the face and shoulders of the person",
     "joint_outside_picture": "a joint is outside the image",
     "joints_shake": "a joint of the person shakes more than the reader allows",
-    LEFT_OUT: "the track is in the list that [convert] leave_out names",
+    LEFT_OUT: "a line of [convert] corrections leaves the track or its frames out",
     "limbs_vary": "the length of an arm or leg varies more than the reader allows",
     "low_grade": "the person's grade is worse than the reader allows",
     "low_score": "the score of the detection is too low",
@@ -370,7 +371,7 @@ _FAULTS: Final = {
     "no_camera": "the camera has no calibration, as moving cameras",
     "no_label": "there are images, but no label, or only one of two",
     "no_picture": "there is a label, but the image is missing or cannot be read",
-    OTHER_TRACK: "[convert] leave_out names a track that the video has not, or not any more",
+    OTHER_TRACK: "a line of [convert] corrections does not fit the video's tracks, or not any more",
     "no_tfrecord": "the file is not a TFRecord, but empty, compressed or a web page",
     NOT_NOW: "permission denied, or the disk did not answer; the next run reads it again",
     "other_picture_size": "the images have another size than their labels or camera state",

@@ -27,13 +27,13 @@ from pipeline.steps.conversion_record import DROP, committed_split
 from pipeline.steps.recipe import Recipe
 from pipeline.steps.uncommitted import describe_kept
 
-LIST: Final = "convert.leave_out"
+LIST: Final = "convert.corrections"
 
 
 def _options(sub: argparse.ArgumentParser) -> None:
     split_arguments(sub)
     cache_option(sub, required=True)
-    help_ = "The dataset's raw folder (default: all as recorded, but [convert] leave_out)"
+    help_ = "The dataset's raw folder (default: all as recorded, but [convert] corrections)"
     sub.add_argument("--raw", type=PATH, help=help_)
     help_ = "Folder of SMPL's files, for datasets that need them (default: [paths] body)"
     sub.add_argument("--body", type=PATH, help=help_)
@@ -69,7 +69,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _recipe(args: argparse.Namespace) -> Recipe:
-    """The recipe: by the arguments, or as it was recorded, but for the list of tracks."""
+    """The recipe: by the arguments, or as it was recorded, but for the corrections."""
     if _is_as_recorded(args):
         name = f"{args.dataset}/{args.split}"
         split = committed_split(args.cache, name)
@@ -78,8 +78,8 @@ def _recipe(args: argparse.Namespace) -> Recipe:
         may_go = MayGo(drop=args.drop_removed, retry=args.retry)
         recipe = Recipe.recorded(split, args.raw, args.body, may_go)
         if args.cfg.source.names(LIST):
-            leave_out = args.cfg.convert.leave_out
-            recipe = replace(recipe, selection=replace(recipe.selection, leave_out=leave_out))
+            corrections = args.cfg.convert.corrections
+            recipe = replace(recipe, selection=replace(recipe.selection, corrections=corrections))
         return recipe
     recipe = Recipe.by_options(
         args.cfg, args.dataset, args.split, raw=args.raw, root=args.cache, named_body=args.body

@@ -55,6 +55,8 @@ _adapter: Final[Callable[[Any], TypeAdapter[Any]]] = functools.cache(TypeAdapter
 BY_SET: Final = "--set"
 # settings of which only one is set: an option replaces the file's value of the other one
 EXCLUSIVE: Final = {"device": "devices", "devices": "device"}
+# section and another name of a key -> the key
+OTHER_NAMES: Final = {("convert", "leave_out"): "corrections"}
 # texts of shells, of luigi.cfg and of Windows that are no paths here
 _OTHER_TEXT: Final = re.compile(r"""["']|.*\$(\w+|\{)|.*%\(\w+\)s|[A-Za-z]:([\\/]|$)|\\\\|file:""")
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/+")
@@ -231,6 +233,15 @@ class SettingsFile:
             raise ConfigError(f"{file}, line {number}: {problem}; found {text!r}") from error
         names = parser.sections()
         sections = {name: Section(file, name, dict(parser.items(name))) for name in names}
+        for (name, other), key in OTHER_NAMES.items():
+            if other not in sections.get(name, ()):
+                continue
+            where = sections[name].where(other)
+            if key in sections[name]:
+                raise ConfigError(
+                    f"{where}: is another name of {key}, which is also set. Keep one."
+                )
+            sections[name][key] = sections[name].pop(other)
         return SettingsFile(file, sections)
 
     def apply_overrides(self) -> SettingsFile:
@@ -394,7 +405,7 @@ def parse_overrides(lines: Sequence[str] | None = None) -> Iterator[tuple[str, s
         section, _, key = name.strip().rpartition(".")
         if not (section and key and "=" in line):
             raise ConfigError(f"--set {line}: expected SECTION.KEY=VALUE, such as vibe.epochs=5")
-        yield section, key, value.strip()
+        yield section, OTHER_NAMES.get((section, key), key), value.strip()
 
 
 def _lines(file: Path) -> list[str]:

@@ -83,10 +83,10 @@ class ConvertSettings:
     # out, and of clips with uneven times those that follow sooner than 0.9 / max_fps. Unset: all
     # rows.
     max_fps: PositiveFloat | None = None
-    # List of tracks to leave out, from pages of tracks: <dataset>/<split>/<video>/<person> or
-    # <video>/<person> on each line, and why, behind " #". A track whose line is taken away comes
-    # back; none takes all tracks.
-    leave_out: Path | None = None
+    # File of corrections by hand, a line each, from pages of tracks: a track to leave out, people
+    # to join or cut, sides to exchange, identities. What a line has done is undone when it is taken
+    # away; none: no correction. Another name of this key is leave_out.
+    corrections: Path | None = None
     strict: Annotated[
         bool, Field(description="Fail if a video cannot be used, instead of rejecting it")
     ] = False

@@ -43,7 +43,7 @@ def player_data(part: Part, tracks: Sequence[PlayedTrack], *, has_bodies: bool) 
         "has_bodies": has_bodies,
         "first": part.first,
         "step": part.step,
-        "ticks": pack(ticks, "<i4"),
+        "ticks": _pack(ticks, "<i4"),
         "ticks_per_second": TICKS,
         "names": [NAMES[joint] for joint in joints],
         "sides": [SIDES[joint] for joint in joints],
@@ -51,7 +51,8 @@ def player_data(part: Part, tracks: Sequence[PlayedTrack], *, has_bodies: bool) 
         "colours": SIDE_COLOURS,
         "tracks": [_track_data(track, joints, part) for track in tracks],
     }
-    return json_data(data)
+    text = json.dumps(data)
+    return text.replace("<", "\\u003c")
 
 
 def _track_data(track: PlayedTrack, joints: Sequence[int], part: Part) -> dict[str, Any]:
@@ -77,10 +78,10 @@ def _track_data(track: PlayedTrack, joints: Sequence[int], part: Part) -> dict[s
         "name": person.name,
         "colour": hex_colour(person),
         "crop_scale": person.track.record.crop_scale,
-        "frames": pack(track.frames, "<i4"),
-        "boxes": pack(boxes, "<i2"),
-        "points": pack(points, "<i2"),
-        "confidence": pack(in_255ths, "u1"),
+        "frames": _pack(track.frames, "<i4"),
+        "boxes": _pack(boxes, "<i2"),
+        "points": _pack(points, "<i2"),
+        "confidence": _pack(in_255ths, "u1"),
         "odd": track.odd_frames,
         "portraits": track.portrait_frames.tolist(),
     }
@@ -93,13 +94,7 @@ def _quarters(lengths: Doubles) -> Ints:
     return np.nan_to_num(quarters).astype(np.int64)
 
 
-def json_data(data: Any) -> str:
-    """JSON that may stand in a page: without "<"."""
-    return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
-
-
-def pack(values: Array, dtype: str) -> str:
-    """An array as base64 of its bytes."""
+def _pack(values: Array, dtype: str) -> str:
     data = np.ascontiguousarray(values, dtype)
     return base64.b64encode(data.tobytes()).decode()
 

@@ -7,18 +7,19 @@ raw, cache -> [tracks] -> page
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import groupby, islice, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
 import cache
 from cache import Split
 from pipeline import grades
-from pipeline.accounting import LEFT_OUT, Accounting, VideoAccount, VideoOutcome, is_error
+from pipeline.accounting import Accounting, VideoAccount, VideoOutcome, is_error
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.releases.misplaced import videos_of
 from pipeline.errors import PipelineError, did_you_mean
@@ -31,69 +32,83 @@ from pipeline.grades.stored import StoredGrades, worst_first
 from pipeline.grades.words import Grade
 from pipeline.people import smpl_files
 from pipeline.people.estimates import BodyFit, estimates_of, fits_of
-from pipeline.people.skeletons import Array, Ints
+from pipeline.people.skeletons import Array
 from pipeline.people.track import FLAGS, Track
 from pipeline.steps.conversion.identity import reader_parts
 from pipeline.steps.conversion.reading import DEFECTS, reject_unexpected
-from pipeline.steps.conversion_record import ConversionRecord
+from pipeline.steps.conversion_record import CORRECTIONS, ConversionRecord
 
 if TYPE_CHECKING:
     from pipeline.people.body import Body
     from pipeline.people.smplx_body import SmplxBody
 
+T = TypeVar("T")
+
 MOST_LISTED: Final = 20  # rejected videos to list; the others are counted
-# videos to read for one with tracks, since most videos of some splits have none
-MOST_READ: Final = 50
+PAGE_FRAMES: Final = 5
+MOST_READ: Final = 50  # videos to read for one track, since most videos of some splits have none
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Tracks to show: all of `video`, or if it is empty, the `n_tracks` with the worst stored
+    grades; of raw files, `n_tracks` spread over the split.
+    """
+
+    n_tracks: int = 6
+    video: str = ""
+    n_frames: int = PAGE_FRAMES  # per track, evenly spaced
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # eq=False: == of arrays is ambiguous
 class ShownTrack:
-    """A track with facts about all its frames, and their columns."""
+    """A track with facts about all its frames, and the columns of the frames to draw."""
 
     record: Track | cache.TrackRecord
+    n_frames: int
     source: FrameSource | None  # None without images
     gaps: tuple[tuple[int, int], ...]  # (last frame before, first frame after)
     flags: Mapping[str, int]  # has_3d, has_smpl, valid -> number of frames that set it
     notes: tuple[str, ...]
     grade: Grade
     fits: tuple[BodyFit, ...]  # of estimated bodies
-    rows: Mapping[str, Array]  # column -> (n, ...)
+    rows: Mapping[str, Array]  # column -> (n, ...) at the n frames to draw
     clip: ClipRecord | None = None  # of its video, if known
 
     @classmethod
-    def of(
+    def sample(
         cls,
         track: Track | cache.TrackRecord,
         columns: Mapping[str, Array],
         *,
         source: FrameSource | None,
         notes: Sequence[str],
+        n_frames: int,
         grade: Grade,
         fits: tuple[BodyFit, ...] = (),
         clip: ClipRecord | None = None,
     ) -> ShownTrack:
         """Make the record of a track to show.
 
-        columns: of its frames (n, ...), with `frame_index`, and those of FLAGS that it has.
+        columns: of all its frames (n, ...), with `frame_index`, and those of FLAGS that it has.
+        n_frames: how many of them to draw.
         """
         frame_index = columns["frame_index"]
         before = np.flatnonzero(np.diff(frame_index) != track.step)
         gaps = np.column_stack([frame_index[before], frame_index[before + 1]])
+        chosen = _evenly_spaced(range(len(frame_index)), n_frames)
         return cls(
             record=track,
+            n_frames=len(frame_index),
             source=source,
             gaps=tuple((start, stop) for start, stop in gaps.tolist()),
             flags={name: int((columns[name] == 1).sum()) for name in FLAGS if name in columns},
             notes=tuple(notes),
             grade=grade,
             fits=fits,
-            rows=columns,
+            rows={name: column[chosen] for name, column in columns.items()},
             clip=clip,
         )
-
-    @property
-    def n_frames(self) -> int:
-        return len(self.rows["frame_index"])
 
     @property
     def has_images(self) -> bool:
@@ -131,24 +146,22 @@ class PageContent:
     rejected: tuple[str, ...]  # the first of them: video, reason and message
     warnings: tuple[str, ...]
     tracks: tuple[ShownTrack, ...]
-    left_out: tuple[str, ...] = ()  # names of tracks that the user left out
+    corrections: tuple[str, ...] = ()  # lines of the user
+    n_tracks: int | None = None  # in the split; None if it was not read as a whole
     digest: str = ""  # of the committed split, for `shows`
 
 
 def from_cache(
     root: cache.Root,
     name: str,
-    video: str = "",
+    choice: Choice,
     *,
-    n_tracks: int | None = None,
     raw: Path | None = None,
     body: Path | None = None,
 ) -> PageContent:
-    """Read tracks of <dataset>/<split>.
+    """Read the chosen tracks of <dataset>/<split>.
 
     Args:
-        video: The tracks' video; default: that of the worst track.
-        n_tracks: Read these worst tracks, in place of a video's.
         raw: The raw folder; None: as recorded at conversion.
         body: Folder of a body model, for tracks without 3D joints.
 
@@ -163,14 +176,17 @@ def from_cache(
     folder = _raw_folder(split, raw)
     _refuse_other_body(folder or Path(name), stand_in, body)
     record = ConversionRecord(split)
-    worst = worst_first(StoredGrades(split).numbers)
-    if n_tracks is None:
-        numbers = _video_tracks(split, video, worst)
+    if choice.video:
+        numbers = _video_tracks(split, choice.video)
     else:
-        numbers = sorted(worst[:n_tracks].tolist())  # a video's one after the other
+        worst = worst_first(StoredGrades(split).numbers)[: choice.n_tracks]
+        numbers = sorted(worst.tolist())  # a video's tracks one after the other
+    origin = f"the cache {root}"
+    if not choice.video and len(numbers) < len(split.tracks):
+        origin += ", those with the worst grades"
     return PageContent(
         name=name,
-        origin=f"the cache {root}",
+        origin=origin,
         raw=folder,
         body=body,
         stand_in=stand_in,
@@ -179,9 +195,10 @@ def from_cache(
         totals_of="the whole split",
         n_rejected=record.n_rejected,
         rejected=tuple(islice(record.rejections(), min(record.n_rejected, MOST_LISTED))),
-        left_out=tuple(_left_out_tracks(split)),
+        corrections=tuple(_corrections(split)),
+        n_tracks=len(split.tracks),
         warnings=tuple(_warnings(split, folder)),
-        tracks=tuple(_cached_tracks(split, numbers, folder)),
+        tracks=tuple(_cached_tracks(split, numbers, folder, choice.n_frames)),
         digest=str(split.manifest["digest"]),
     )
 
@@ -190,11 +207,11 @@ def from_raw(
     dataset: Dataset,
     split: str,
     raw: Path,
-    video: str = "",
+    choice: Choice,
     *,
     body: Path | None = None,
 ) -> PageContent:
-    """Read a video's tracks from a raw folder; by default, those of the first one that has any.
+    """Read the chosen tracks from a raw folder; reads only as many videos as needed.
 
     A video on which the reader fails is rejected, with a warning unless the error is a
     RawDataError.
@@ -211,8 +228,8 @@ def from_raw(
     model = None
     if dataset.labels.uses_body and body:
         model = dataset.load_body(body)
-    reader = _RawTracks(dataset, split, raw, model)
-    tracks = reader.read_video(video) if video else reader.read_first()
+    reader = _RawTracks(dataset, split, raw, choice, model)
+    tracks = reader.choose_tracks()
     accounts = list(reader.accounts.values())
     failures = [account for account in accounts if is_error(account.set_aside)]
     n_read = f"{len(accounts):,} of {len(reader.videos):,}"
@@ -220,9 +237,9 @@ def from_raw(
     defects = [account for account in failures if account.set_aside in DEFECTS]
     if defects:  # the reader itself has failed
         suffix = f", and {len(defects) - 1:,} more" if len(defects) > 1 else ""
-        failed = f"{defects[0].name}{suffix}"
+        video = f"{defects[0].name}{suffix}"
         problem = defects[0].message.removeprefix(f"{defects[0].name}: ")
-        warnings.append(f"The reader failed on video {failed}: {problem}")
+        warnings.append(f"The reader failed on video {video}: {problem}")
     return PageContent(
         name=f"{dataset.name}/{split}",
         origin=f"the raw folder {raw}, not from a cache",
@@ -237,6 +254,15 @@ def from_raw(
         warnings=tuple(warnings),
         tracks=tuple(tracks),
     )
+
+
+def worst_video(root: cache.Root, name: str) -> str:
+    """The video of the worst track of a split, by stored grades; "" without a track."""
+    split = cache.open(root)[name]
+    if not len(split.tracks):
+        return ""
+    worst = worst_first(StoredGrades(split).numbers)[0]
+    return split.videos.names[int(split.tracks.video[worst])]
 
 
 def _raw_folder(split: Split, raw: Path | None) -> Path | None:
@@ -266,12 +292,8 @@ def _warnings(split: Split, raw: Path | None) -> list[str]:
     return warnings
 
 
-def _video_tracks(split: Split, video: str, worst: Ints) -> list[int]:
-    """Numbers of a video's tracks; "": of that of the first of `worst`. Raises PipelineError if
-    the video is missing or has none.
-    """
-    if not video:
-        return grades.tracks_of(split, int(split.tracks.video[worst[0]])) if len(worst) else []
+def _video_tracks(split: Split, video: str) -> list[int]:
+    """Numbers of a video's tracks. Raises PipelineError if the video is missing or has none."""
     names = split.videos.names
     names_with_tracks = [names[i] for i in np.unique(split.tracks.video).tolist()]
     if video not in names:
@@ -285,7 +307,9 @@ def _video_tracks(split: Split, video: str, worst: Ints) -> list[int]:
     return numbers
 
 
-def _cached_tracks(split: Split, numbers: Sequence[int], raw: Path | None) -> Iterator[ShownTrack]:
+def _cached_tracks(
+    split: Split, numbers: Sequence[int], raw: Path | None, n_frames: int
+) -> Iterator[ShownTrack]:
     """Read the tracks with these numbers, each with its rows, images and notes, and how well its
     imported bodies fit. A video's tracks are graded together.
     """
@@ -302,11 +326,12 @@ def _cached_tracks(split: Split, numbers: Sequence[int], raw: Path | None) -> It
         for number in numbers_of_video:
             record = split.tracks[number]
             columns = {name: split.rows(name, record.start, record.stop) for name in split.columns}
-            yield ShownTrack.of(
+            yield ShownTrack.sample(
                 record,
                 columns,
                 source=source,
                 notes=notes,
+                n_frames=n_frames,
                 grade=graded[record.name],
                 fits=fits_of(entry.account, record.name),
                 clip=ClipRecord.from_dict(entry.account.get("clip")),
@@ -326,19 +351,23 @@ class _RawTracks:
         dataset: Dataset,
         split: str,
         raw: Path,
+        choice: Choice,
         body: Body | SmplxBody | None,
     ) -> None:
         self._dataset = dataset.detect_layout(raw, split)
         self._split = split
         self._raw = raw
+        self._choice = choice
         self._body = body
         self.videos = videos_of(self._dataset, raw, split)
         self.accounts: dict[str, VideoAccount] = {}
 
-    def read_first(self) -> list[ShownTrack]:
-        """Read the tracks of the first video that has any."""
-        videos = self.videos[:MOST_READ]
-        return next(filter(None, map(self._read, videos)), [])
+    def choose_tracks(self) -> list[ShownTrack]:
+        """Read the tracks of the choice. Raises PipelineError if the video has none."""
+        choice = self._choice
+        if choice.video:
+            return self._read_video(choice.video)
+        return self._spread_out()
 
     def _read(self, video: RawVideo) -> list[ShownTrack]:
         """Read and grade a video's tracks, and account for it."""
@@ -362,18 +391,19 @@ class _RawTracks:
         for track, grade in zip(tracks, graded, strict=True):
             columns = {name: track.extra[name] for name in of_rows & track.extra.keys()}
             shown.append(
-                ShownTrack.of(
+                ShownTrack.sample(
                     track,
                     track.columns | columns,
                     source=track.frames,
                     notes=account.notes,
+                    n_frames=self._choice.n_frames,
                     grade=grade,
                     clip=ClipRecord.from_dict(account.as_dict().get("clip")),
                 )
             )
         return shown
 
-    def read_video(self, name: str) -> list[ShownTrack]:
+    def _read_video(self, name: str) -> list[ShownTrack]:
         """All tracks of the video with this name. Raises PipelineError if there is none."""
         tracks: list[ShownTrack] = []
         for video in self.videos:
@@ -389,12 +419,31 @@ class _RawTracks:
             raise _no_video(split, name, reason, names)
         return tracks
 
+    def _spread_out(self) -> list[ShownTrack]:
+        """Tracks of videos spread evenly over the split.
 
-def read_frames(tracks: Sequence[ShownTrack]) -> Iterator[tuple[Frame, Present]]:
-    """Decode a video once for all of its tracks. Yields the frames in which one of them has a row;
-    without images or problems if there is no source.
+        The split is cut into as many parts as tracks are wanted. Each part gives tracks of its
+        first video that has any.
+        """
+        n_videos = len(self.videos)
+        n_tracks = self._choice.n_tracks
+        n_parts = min(n_tracks, n_videos)
+        starts = [i * n_videos // n_parts for i in range(n_parts)]
+        chosen: list[ShownTrack] = []
+        for start, stop in pairwise([*starts, n_videos]):
+            videos = self.videos[start : min(stop, start + MOST_READ)]
+            tracks = next(filter(None, map(self._read, videos)), [])
+            chosen += _evenly_spaced(tracks, math.ceil(n_tracks / n_parts))
+        return _evenly_spaced(chosen, n_tracks)
+
+
+def read_frames(
+    tracks: Sequence[ShownTrack], others: Iterable[int] = ()
+) -> Iterator[tuple[Frame, Present]]:
+    """Decode a video once for all of its tracks. Yields the frames in which one of them has a row,
+    and `others`; without images or problems if there is no source.
     """
-    present_in: dict[int, Present] = {}
+    present_in: dict[int, Present] = {index: [] for index in others}
     for track in tracks:
         for row, index in enumerate(track.rows["frame_index"].tolist()):
             present_in.setdefault(index, []).append((track, row))
@@ -405,6 +454,16 @@ def read_frames(tracks: Sequence[ShownTrack]) -> Iterator[tuple[Frame, Present]]
         frames = source.read(indices)
     for frame in frames:
         yield frame, present_in[frame.index]
+
+
+def _evenly_spaced(items: Sequence[T], k: int) -> list[T]:
+    """At most k of the items, evenly spaced from the first to the last.
+
+    >>> _evenly_spaced(range(10), 4), _evenly_spaced(range(2), 4), _evenly_spaced(range(7), 1)
+    ([0, 3, 6, 9], [0, 1], [0])
+    """
+    n = len(items)
+    return [items[round(position)] for position in np.linspace(0, n - 1, min(n, k))]
 
 
 def _refuse_other_body(raw: Path, stand_in: bool, body: Path | None) -> None:
@@ -430,12 +489,11 @@ def _no_video(name: str, video: str, reason: str | None, others: Sequence[str]) 
     return PipelineError(f"{name}, video {video!r}: {reason}{suggestion}")
 
 
-def _left_out_tracks(split: cache.Split) -> list[str]:
-    """Names of the tracks that the user left out."""
-    dropped = split.manifest.get("accounting", {}).get("tracks", {}).get("dropped", {})
-    if LEFT_OUT not in dropped:  # no look at every video, of which there may be 400,000
+def _corrections(split: cache.Split) -> list[str]:
+    """The lines by which the user has corrected tracks."""
+    if not split.provenance.get(CORRECTIONS):  # no look at all videos, which may be 400,000
         return []
-    names: list[str] = []
+    lines: list[str] = []
     for video in split.videos:
-        names += video.account.get("left_out", ())
-    return names
+        lines += video.account.get("corrections", ())
+    return lines

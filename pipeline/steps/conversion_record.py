@@ -23,7 +23,8 @@ from pipeline.files.raw import changes
 
 # entry of the manifest: videos that kept their rows when another reader converted the others
 EARLIER_READER: Final = "earlier_reader"
-LEAVE_OUT: Final = "leave_out"  # in the provenance: the list of tracks that are left out
+# in the provenance: the file of corrections
+CORRECTIONS: Final = "leave_out"
 DROP: Final = "--drop-removed"
 MOUNT: Final = "Mount its disk"
 LET_GO: Final = f"{DROP}, or [convert] removed = drop in luigi.cfg"
@@ -140,7 +141,7 @@ class ConversionRecord:
         """
         options = self.reader.get("parameters", {})
         values = {f"{dataset.name}.{option}": options.get(option) for option in dataset.by_clip}
-        values[f"convert.{LEAVE_OUT}"] = self.split.provenance.get(LEAVE_OUT)
+        values["convert.corrections"] = self.split.provenance.get(CORRECTIONS)
         return {setting: value for setting, value in values.items() if value}
 
     def has_moved(self, raw: Path) -> bool:

@@ -34,7 +34,7 @@ from pipeline.settings.sections import Settings
 from pipeline.steps.conversion.keep import NOTHING, MayGo
 from pipeline.steps.conversion.listing import OtherSplits
 from pipeline.steps.conversion.selection import ALL_ROWS, RowSelection
-from pipeline.steps.conversion_record import LEAVE_OUT, ConversionRecord
+from pipeline.steps.conversion_record import ConversionRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +83,8 @@ class Recipe:
         lasting = self.lasting_values(committed)
         values = {setting.partition(".")[2]: value for setting, value in lasting.items()}
         selection = self.selection
-        if LEAVE_OUT in values:
-            selection = replace(selection, leave_out=Path(values.pop(LEAVE_OUT)))
+        if "corrections" in values:
+            selection = replace(selection, corrections=Path(values.pop("corrections")))
         return replace(self, dataset=replace(self.dataset, **values), selection=selection)
 
     def refuse_random_weights(self, specs: Iterable[StreamSpec]) -> None:
@@ -219,7 +219,7 @@ class Recipe:
 
 
 def _selection(settings: Settings) -> RowSelection:
-    return RowSelection(settings.convert.max_fps, settings.convert.leave_out)
+    return RowSelection(settings.convert.max_fps, settings.convert.corrections)
 
 
 def missing_files(recipes: Iterable[Recipe]) -> list[str]:

@@ -213,8 +213,8 @@ def rejection_problems(work: ConversionWork, rejected: Iterable[VideoAccount]) -
     if reasons[OTHER_TRACK]:
         n_videos = count(reasons[OTHER_TRACK], "video")
         yield (
-            f"{work.name}: {work.recipe.selection.leave_out} has lines that fit no track of "
-            f"{n_videos}: what the cache has of them stays. Correct these lines."
+            f"{work.name}: {work.recipe.selection.corrections} has lines that do not fit "
+            f"{n_videos}: what the cache has of them is kept. Correct these lines."
         )
 
 

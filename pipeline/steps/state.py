@@ -7,6 +7,7 @@ those of luigi.cfg's recipes. Both print the same table, and the same records as
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ from pipeline.accounting import VideoAccount, VideoOutcome, VideoState, is_error
 from pipeline.cli.system_errors import error_text
 from pipeline.errors import PipelineError
 from pipeline.features.committed import is_untrained, stream_label, weights_of
+from pipeline.files.raw.corrections import count_verbs
 from pipeline.people.estimates import estimates_of
 from pipeline.steps.conversion.keep import Kind, RowsBefore, reasons_of_kind
 from pipeline.steps.conversion.plan import plan_conversion
@@ -28,7 +30,8 @@ from pipeline.steps.next_run import NextRun
 from pipeline.steps.recipe import Recipe
 from pipeline.steps.sentences import lost_videos, problems_of
 
-_SHOWN: Final = ("dropped", "set_aside", "notes", "assumed", "unread")  # keys of accounts
+# keys of accounts
+_SHOWN: Final = ("dropped", "set_aside", "notes", "assumed", "unread", "corrections")
 _VIDEO_KEYS: Final = ("name", "found", "kept", "dropped", "set_aside", "message", "notes", "unread")
 
 
@@ -104,6 +107,9 @@ class Committed:
             "accounting": record.totals,
             "sums": record.split.manifest.get("sums"),
             "grades": self.grades,
+            "corrections": sum(
+                (count_verbs(account.corrections) for account in self.accounts), Counter[str]()
+            ),
             "stand_in": record.is_stand_in,
             "imported": record.imported,
             "estimates": estimates_of(record.split),

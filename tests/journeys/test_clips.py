@@ -102,12 +102,12 @@ def left_out_by_hand(terminal):
     name = line.partition("  # ")[0]
     (folder / "out.txt").write_text(f"{line}\n")
     convert = f"{CONVERT} --set convert.leave_out=out.txt"
-    types(convert, r"1 video with other tracks left out", r"\d+ left_out_by_hand")
+    types(convert, r"1 video with other corrections", r"\d+ left_out_by_hand")
     types(EXTRACT, r"up to date")
     assert rows_of(terminal) < 124
     types("pipeline show videos/train --cache mine --out page.html", r"1 track of .* in page.html")
     page = (folder / "page.html").read_text()
-    assert f"<li>{name}</li>" in page
+    assert f"<li>leave_out {name.removeprefix('videos/train/')}</li>" in page
     types(convert, r"up to date")
     types(CONVERT, r"up to date")
     types(f"{CONVERT} --set convert.leave_out=none", r"frames 124 kept of 124")

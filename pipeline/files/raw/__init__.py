@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pipeline.errors import StandInMixed
+
+if TYPE_CHECKING:
+    from pipeline.files.raw.corrections import Correction
 
 MARKER: Final = "STAND_IN.json"  # in each folder of demo data, which is never mixed with real data
 
@@ -38,8 +41,7 @@ class RawVideo:
     label_folders: tuple[Path, ...] = ()
     # if many videos share the one file: this video's bytes [start, stop) in it; None: the whole
     span: tuple[int, int] | None = None
-    # names of its tracks that the user leaves out: [convert] leave_out
-    left_out: tuple[str, ...] = ()
+    corrections: tuple[Correction, ...] = ()  # by the user, of its tracks
     # None: no earlier conversion has read the video
     committed: CommittedClip | None = field(default=None, compare=False)
 

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import cache
-from pipeline.accounting import LEFT_OUT, VideoAccount
+from pipeline.accounting import VideoAccount
 from pipeline.files.raw import RawVideo, RawVideos, changes, texts_of
 from pipeline.steps.conversion.keep import (
     InOtherSplit,
@@ -30,7 +30,7 @@ from pipeline.steps.conversion.keep import (
     reasons_of_kind,
 )
 from pipeline.steps.conversion.listing import OtherSplits, renamed_videos
-from pipeline.steps.conversion_record import ConversionRecord
+from pipeline.steps.conversion_record import CORRECTIONS, ConversionRecord
 
 NEVER_SEEN: Final = changes.Seen(None, "")
 
@@ -42,7 +42,7 @@ class Comparison(NamedTuple):
     kept: Mapping[str, RowsBefore]
     not_compared: Sequence[RawVideo]  # others with other sizes or times: contents are not read
     unreadable: set[str]  # to read again: they could not be read, or an earlier reader read them
-    reselected: set[str]  # to read again: the user leaves out other tracks
+    corrected: set[str]  # to read again: the user corrects them otherwise
     coming: Sequence[RawVideo]  # not committed under this name
     new: Sequence[RawVideo]  # those of them that are not renamed
     changed: Sequence[RawVideo]  # committed ones to read again, of which no file is missing
@@ -82,8 +82,8 @@ def compare(
         digests = {video.name: changes.video_digest(raw, video) for video in restamped}
     same = {name for name, digest in digests.items() if digest == before[name]}
     unreadable = record.names_to_retry(retry=may_go.retry) | (record.earlier_reader & usable)
-    reselected = _with_other_tracks(committed, listed) & usable
-    asked = unreadable | reselected
+    corrected = _with_other_corrections(committed, listed) & usable
+    asked = unreadable | corrected
     again = (digests.keys() - same) | asked
     coming = named(listed, stamps.keys() - before.keys())
     changed = named(listed, again)
@@ -98,7 +98,7 @@ def compare(
         kept,
         [video for video in restamped if video.name not in kept and not reads_contents],
         unreadable,
-        reselected,
+        corrected,
         coming,
         new=[video for video in coming if video.name not in renamed],
         changed=[video for video in changed if video.name not in kept],
@@ -152,16 +152,15 @@ def _keep_unread(
     return kept
 
 
-def _with_other_tracks(committed: cache.Split, videos: Iterable[RawVideo]) -> set[str]:
-    """Names of the committed videos of which other tracks were left out than the list has now."""
+def _with_other_corrections(committed: cache.Split, videos: Iterable[RawVideo]) -> set[str]:
+    """Names of the committed videos that other lines have corrected than the file has now."""
     marked = {}
     if not isinstance(videos, RawVideos):
-        marked = {video.name: {*video.left_out} for video in videos if video.left_out}
-    dropped = committed.manifest["accounting"]["tracks"]["dropped"]
-    if not marked and LEFT_OUT not in dropped:
+        marked = {video.name: {line.text for line in video.corrections} for video in videos}
+    if not any(marked.values()) and not committed.provenance.get(CORRECTIONS):
         return set()  # no look at every video, of which there may be 400,000
     return {
         video.name
         for video in committed.videos
-        if {*video.account.get("left_out", ())} != marked.get(video.name, set())
+        if {*video.account.get("corrections", ())} != marked.get(video.name, set())
     }

@@ -59,11 +59,11 @@ from pipeline.steps.conversion.keep import (
 from pipeline.steps.conversion.parts import read_on_cluster, read_part, read_spooled
 from pipeline.steps.conversion.plan import ConversionWork, Item
 from pipeline.steps.conversion.reading import DEFECTS, ReadVideo, attach_clips
-from pipeline.steps.conversion.rereading import describe_now, refuse_other_tracks
+from pipeline.steps.conversion.rereading import describe_now
 from pipeline.steps.conversion_record import (
+    CORRECTIONS,
     DROP,
     EARLIER_READER,
-    LEAVE_OUT,
     LET_GO,
     ConversionRecord,
     committed_split,
@@ -191,14 +191,14 @@ def convert(
 def _open_writer(
     work: ConversionWork, columns: Collection[str], extra: Iterable[cache.ExtraColumn]
 ) -> cache.SplitWriter:
-    """Open the split for writing. Its provenance has the absolute raw folder, the list of left-out
-    tracks, "" for none, and, if tracks depend on it, the body folder.
+    """Open the split for writing. Its provenance has the absolute raw folder, the file of
+    corrections, "" for none, and, if tracks depend on it, the body folder.
     """
     recipe = work.recipe
-    leave_out = recipe.selection.leave_out
+    corrections = recipe.selection.corrections
     folders = {
         "raw": str(recipe.raw.resolve()),
-        LEAVE_OUT: "" if leave_out is None else str(leave_out.resolve()),
+        CORRECTIONS: "" if corrections is None else str(corrections.resolve()),
     }
     if work.reader["body"] and recipe.body is not None:
         folders["body"] = str(recipe.body.resolve())
@@ -272,7 +272,6 @@ class _Run:
         self, item: Item, video: ReadVideo, committed: cache.VideoEntry, split: cache.Split
     ) -> RowsNow | RowsBefore:
         recipe = self.work.recipe
-        refuse_other_tracks(split, committed, video.account)
         before = VideoAccount.from_dict(committed.account)
         labels = labels_of(recipe.raw, item.video)
         now = describe_now(video, split, committed, before, labels, recipe.others)
@@ -397,17 +396,17 @@ def _report(
 
 
 def record_moves(work: ConversionWork) -> list[str]:
-    """Record the new places of the raw and body folders and of the list of tracks, and new file
+    """Record the new places of the raw and body folders and of the corrections, and new file
     times of videos with unchanged content, for a split that is up to date.
 
     Returns messages; none if there is nothing new, or if the cache is read-only.
     """
     assert work.committed is not None, "nothing is committed yet"
     lines = []
-    leave_out = work.recipe.selection.leave_out
-    list_now = "" if leave_out is None else str(leave_out.resolve())
+    corrections = work.recipe.selection.corrections
+    file_now = "" if corrections is None else str(corrections.resolve())
     with suppress(OSError, cache.CacheError):
-        if work.has_moved or work.committed.provenance.get(LEAVE_OUT, "") != list_now:
+        if work.has_moved or work.committed.provenance.get(CORRECTIONS, "") != file_now:
             extra = work.committed.extra.values()
             with _open_writer(work, work.committed.columns, extra) as writer:
                 writer.note_again()

@@ -12,9 +12,10 @@ conversion for the rest:
     InOtherSplit  another split of the dataset has the rows   never
     Reading       rejected for a reason of PASSING            NOT_NOW
                   no fewer rows, nor fewer with an image      never
-                  fewer                                       UNUSABLE    drop, by_detect, settled
+                  fewer                                       UNUSABLE    drop, by_user, settled
 
-    by_detect   `detect` has found people again in the committed images, by the user's settings
+    by_user     `detect` has found people again in the committed images, by the user's settings; or
+                the content is the same, and other lines correct it
     settled     another reader drops, of the same content, what the old one accepted, for a reason
                 that is not in UNSETTLED. These rows are counted (`RowsNow.n_gone`)
 
@@ -118,7 +119,9 @@ def keep(before: VideoAccount, now: Now, may_go: MayGo) -> RowsNow | RowsBefore:
         case Reading(account) if account.set_aside in PASSING:
             return RowsBefore(Kind.NOT_NOW, account.rejection, account)
         case Reading(account) if now.count_gone(before) > 0 and not may_go.drop:
-            if now.by_detect and not account.set_aside:
+            is_corrected = account.corrections.keys() != before.corrections.keys()
+            by_user = now.by_detect or (now.is_same_content and is_corrected)
+            if by_user and not account.set_aside:
                 return RowsNow()
             is_settled = now.is_same_content and account.set_aside not in UNSETTLED
             if may_go.other_reader and is_settled:

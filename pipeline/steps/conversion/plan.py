@@ -18,6 +18,7 @@ from cache import fingerprint
 from pipeline.cli.text import count
 from pipeline.datasets.shared.clips.by_clip import check_patterns
 from pipeline.files.raw import RawVideo, changes
+from pipeline.files.raw.corrections import describe
 from pipeline.grades.stored import StoredGrades
 from pipeline.processes.software import staging_plan
 from pipeline.steps.conversion.comparison import Comparison, compare, named
@@ -25,7 +26,7 @@ from pipeline.steps.conversion.identity import Difference, find_differences, rea
 from pipeline.steps.conversion.keep import Kind, RowsBefore, reasons_of_kind
 from pipeline.steps.conversion.listing import list_videos
 from pipeline.steps.conversion.refusals import refuse_loss, refuse_mixed_cache, refuse_other_folder
-from pipeline.steps.conversion_record import LEAVE_OUT, ConversionRecord, committed_split
+from pipeline.steps.conversion_record import CORRECTIONS, ConversionRecord, committed_split
 from pipeline.steps.recipe import Recipe
 
 UNFINISHED: Final = "a killed run left something to finish or to remove"
@@ -39,7 +40,7 @@ class Reason(StrEnum):
     RENAMED = "renamed"
     # rejected for a passing reason, or to be retried; or an earlier reader made its rows
     UNREADABLE = "unreadable"
-    RESELECTED = "other tracks are left out"
+    CORRECTED = "other corrections"
     OTHER_READER = "another reader"
 
 
@@ -123,7 +124,7 @@ def plan_conversion(recipe: Recipe, *, reads_contents: bool = True) -> Conversio
 
     Raises RawDataError if the raw folder is missing or another dataset's; PipelineError for
     an unknown split, other columns, and another raw folder; StandInMixed if demo data would replace
-    real data, or the reverse; ConfigError for a list of tracks that fits no video.
+    real data, or the reverse; ConfigError for corrections that fit no video.
     """
     committed = committed_split(recipe.root, recipe.name)
     recipe = recipe.with_lasting(committed)
@@ -134,10 +135,10 @@ def plan_conversion(recipe: Recipe, *, reads_contents: bool = True) -> Conversio
     recipe = replace(recipe, dataset=dataset)
     others = recipe.others
     videos = list_videos(committed, others)
-    if recipe.selection.leave_out or any(getattr(dataset, option) for option in dataset.by_clip):
+    if recipe.selection.corrections or any(getattr(dataset, option) for option in dataset.by_clip):
         names = others.names(videos)
         check_patterns(dataset, names)
-        videos = recipe.selection.mark(videos, split, names)
+        videos = recipe.selection.mark(videos, split, names, dataset)
     reader = reader_parts(dataset, split, raw, recipe.body, recipe.selection)
     work = ConversionWork(recipe, reader, _staging(recipe, reader, videos), committed, videos)
     seen = {} if committed is None else changes.read_stamps(recipe.root, committed.name)
@@ -155,11 +156,19 @@ def _staging(
     recipe: Recipe, reader: Mapping[str, Any], videos: Iterable[RawVideo]
 ) -> dict[str, Any]:
     parts: dict[str, Any] = {"reader": dict(reader)}
-    if recipe.selection.leave_out is not None:
-        left_out = [name for video in videos for name in video.left_out]
-        if left_out:
-            parts[LEAVE_OUT] = left_out
+    if recipe.selection.corrections is not None:
+        lines = _texts_of(videos)
+        if lines:
+            parts[CORRECTIONS] = lines
     return staging_plan(fingerprint(parts), recipe.dataset)
+
+
+def _texts_of(videos: Iterable[RawVideo]) -> list[str]:
+    """The corrections of videos."""
+    texts = list[str]()
+    for video in videos:
+        texts += [line.text for line in video.corrections]
+    return texts
 
 
 def _update(
@@ -231,8 +240,8 @@ def _reasons(found: Comparison) -> dict[str, Reason]:
         reasons[video.name] = Reason.CHANGED
         if video.name in found.unreadable:
             reasons[video.name] = Reason.UNREADABLE
-        elif video.name in found.reselected:
-            reasons[video.name] = Reason.RESELECTED
+        elif video.name in found.corrected:
+            reasons[video.name] = Reason.CORRECTED
     return reasons | dict.fromkeys(found.renamed, Reason.RENAMED)
 
 
@@ -266,9 +275,11 @@ def _describe(items: Iterable[Item], n_removed: int, n_not_compared: int) -> str
         "unreadable video": numbers[Reason.UNREADABLE],
     }
     parts = [count(n, noun) for noun, n in counts.items() if n]
-    if numbers[Reason.RESELECTED]:
-        n_videos = count(numbers[Reason.RESELECTED], "video")
-        parts.append(f"{n_videos} with other tracks left out")
+    if numbers[Reason.CORRECTED]:
+        n_videos = count(numbers[Reason.CORRECTED], "video")
+        corrected = [item.video for item in items if item.reason == Reason.CORRECTED]
+        lines = describe(_texts_of(corrected))
+        parts.append(f"{n_videos} with other corrections ({lines})")
     if n_not_compared:
         parts.append(f"{count(n_not_compared, 'video')} with other sizes or times")
     return ", ".join(parts)

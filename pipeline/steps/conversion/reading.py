@@ -121,7 +121,9 @@ def read_videos(
 
 
 def attach_clips(items: Iterable[Item], committed: cache.Split | None) -> list[Item]:
-    """The items, each with the record of its clip that a committed split has (`ClipRecord`)."""
+    """The items, each with what a committed split has of it: the record of its clip (`ClipRecord`),
+    and the places of corrections.
+    """
     if committed is None:
         return [*items]
     entries = VideosByName(committed.tables)
@@ -130,7 +132,12 @@ def attach_clips(items: Iterable[Item], committed: cache.Split | None) -> list[I
         entry = entries.get(item.video.name)
         if entry is not None:
             known = CommittedClip(file_part(entry.pixels), entry.account.get("clip"))
-            item = item._replace(video=replace(item.video, committed=known))
+            places = entry.account.get("corrections", {})
+            lines = tuple(
+                line._replace(places=line.places or places.get(line.text, ()))
+                for line in item.video.corrections
+            )
+            item = item._replace(video=replace(item.video, committed=known, corrections=lines))
         with_clips.append(item)
     return with_clips
 
@@ -225,7 +232,7 @@ class VideoReader:
                 # this puts errors of labels into the account
                 tracks, account = self.dataset.read_accounted(self.raw, self.split, video, model)
             extra = self.dataset.extra_columns(self.split, body=model is not None)
-            tracks = select(tracks, account, video.left_out, self.max_fps, extra)
+            tracks = select(tracks, account, video.corrections, self.max_fps, extra)
             pixels = _describe_pixels(tracks, account)
             lost: Mapping[str, int] = {}
             if known is not None and known.digest not in ("", file_part(pixels.pixels)):

@@ -16,26 +16,6 @@ from pipeline.files.pixels.sources import file_part
 from pipeline.steps.conversion.keep import InOtherSplit, Reading
 from pipeline.steps.conversion.listing import OtherSplits
 from pipeline.steps.conversion.reading import ReadVideo
-from pipeline.steps.conversion.selection import may_be_same, place_of, refuse_line
-
-
-def refuse_other_tracks(
-    split: cache.Split, committed: cache.VideoEntry, account: VideoAccount
-) -> None:
-    """Reject a committed video that was read again, if a track that the user leaves out is of
-    somebody else than the commit's track of that name.
-    """
-    places = dict(committed.account.get("left_out", {}))
-    if account.left_out.keys() - places.keys():
-        for number in np.flatnonzero(split.tracks.video == split.videos.names.index(account.name)):
-            track = split.tracks[int(number)]
-            columns = {name: split.rows(name, track.start, track.stop) for name in split.columns}
-            places[track.name] = place_of(columns)
-    for name, place in account.left_out.items():
-        before = places.get(name)
-        if place and before and not may_be_same(place, before):
-            refuse_line(account, name, "another track than at the last conversion")
-            return
 
 
 def describe_now(

@@ -70,8 +70,9 @@ def test_a_track_in_the_list_is_erased_but_for_its_place_in_the_account(penn, tm
     types(f"{CONVERT} --set convert.leave_out={tmp_path / 'left_out.txt'}")
     types("gc --erase --cache CACHE")
     assert files_with(penn.root, [row.tobytes() for row in boxes]) == []
-    (place,) = penn.split.videos.account(penn.split.videos.names.index("0003"))["left_out"].values()
-    np.testing.assert_array_equal(place, [0, 7, *boxes[0].tolist()])
+    account = penn.split.videos.account(penn.split.videos.names.index("0003"))
+    ((place,),) = account["corrections"].values()
+    np.testing.assert_array_equal(place, [4, *boxes[4, :3].tolist()])
 
 
 def test_what_is_left_is_a_problem(penn, types):

@@ -50,6 +50,7 @@ from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.cuts import cuts_of
 from pipeline.files.pixels.frames import MOST_LOST, Video
 from pipeline.files.raw import RawVideo
+from pipeline.files.raw.corrections import CUT, EXCHANGE, IDENTITIES, JOIN
 from pipeline.files.raw.files import VIDEOS, file_digest
 from pipeline.grades.same_person import find_same_people
 from pipeline.people.homography import CORNERS, LARGEST_MOVE, transfer
@@ -76,6 +77,7 @@ class ClipDataset(Dataset):
     # ends of H.264 slices
     uses = Dataset.uses | {"clips": 2}
     labels = LabelRules(keypoints_from="detected")
+    corrects_people = True
     added: ClassVar[Mapping[str, Any]] = {"people_classes": None, "identities": None}
 
     def joint_order(self, clip: str) -> StatedOrder:
@@ -132,7 +134,7 @@ def clip_tracks(
             called once, after the labels are found, so that these are counted even if there is no
             clip. By default, the clip is the video's first file.
     """
-    stated = dataset.stated(video.name)
+    stated = _correct_identities(dataset.stated(video.name), video, account)
     path = own_labels(raw, video, knows_clip=find_clip is not None)
     open_clip = functools.cache(find_clip or (lambda: Video(raw, video.files[0].as_posix())))
     labels = None
@@ -151,6 +153,8 @@ def clip_tracks(
 
     is_ours = labels.info.get("description") == MADE_BY
     rules = _complete_rules(rules, stated, is_ours=is_ours)
+    of_people = [line for line in video.corrections if line.verb in (CUT, EXCHANGE, JOIN)]
+    rules = replace(rules, corrections=of_people)
     detections = _fit_to_clip(labels, clip, account)
     detections = _drop_lost_frames(detections, record.lost, account)
     cuts = _scene_cuts(labels.info, clip, account, rules)
@@ -172,8 +176,19 @@ def clip_tracks(
         )
         if person.identity_changes:
             account.identity_changes[track.name] = person.identity_changes
+        if any(stretch[0] != person.person for stretch in person.stretches):
+            account.people[track.name] = [[*stretch] for stretch in person.stretches]
         tracks.append(track)
     return tracks
+
+
+def _correct_identities(stated: Stated, video: RawVideo, account: VideoAccount) -> Stated:
+    """What the user states about a clip's files, with the correction of its identities."""
+    for line in video.corrections:
+        if line.verb == IDENTITIES and line.names[0] == video.name:
+            account.corrections[line.text] = []
+            stated = stated._replace(identities=stated.identities._replace(value=line.value))
+    return stated
 
 
 def read_people(

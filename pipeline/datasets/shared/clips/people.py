@@ -7,6 +7,7 @@
     _identify           detections become persons, by the detector's identities or by linking
     _cut_at_switches    a person's track ends where it continues on another person
     put_sides_right     left and right are exchanged where the detector has exchanged them
+    CorrectedPeople     people are cut and joined as the user's corrections say
     _Selection.parts    a person is split into parts with smoothed boxes; bad frames are dropped
     reason_to_drop      parts that are too short, or whose grade is too bad, are dropped
 
@@ -30,12 +31,14 @@ from pipeline.cli.text import count
 from pipeline.clips.labels.detections import Detections
 from pipeline.clips.labels.label_content import NOT_STATED, StatedIdentities
 from pipeline.clips.tracks.cleaning import Cleaning, clean
+from pipeline.clips.tracks.corrections import NOBODY, CorrectedPeople
 from pipeline.clips.tracks.identities import UsedIdentities, used_identities
 from pipeline.clips.tracks.linking import SECOND, link, split_at_gaps
-from pipeline.clips.tracks.sides import Sides, put_sides_right
+from pipeline.clips.tracks.sides import put_sides_right
 from pipeline.clips.tracks.switches import find_switches
 from pipeline.datasets.shared.checks import finite_joints
 from pipeline.files.pixels.clip_record import ClipRecord
+from pipeline.files.raw.corrections import Correction
 from pipeline.grades import grade
 from pipeline.grades.words import Word
 from pipeline.people.boxes import smooth_boxes, tight_boxes
@@ -55,6 +58,7 @@ from pipeline.processes import show_done
 MIN_CONFIDENCE: Final = 0.3
 MIN_VISIBLE: Final = 6  # joints
 BOX_FACTOR: Final = 1.1
+MOST_TOO_SHORT: Final = 30  # of a clip's stretches that are too short, those that are recorded
 BOX_SCALE: Final = 1.1  # crop side / larger side of a detector's box, which has a margin already
 
 
@@ -73,6 +77,7 @@ class Rules:
     max_limb_spread: float | None = None  # %
     min_grade: Word | None = None
     identities: StatedIdentities = NOT_STATED.identities
+    corrections: Sequence[Correction] = ()  # of the clip's people
     # frames a second at which the clip was filmed, if the user states it
     filmed_fps: float = math.nan
     # put left and right right, as `sides` does; None: those of `python -m pipeline detect`
@@ -96,6 +101,8 @@ class PersonTrack(NamedTuple):
     kp_2d: Float32s  # (T, 49, 3); all 0 of people who are known by boxes alone
     crop_scale: float = CROP_SCALE
     person: str = ""  # the detector's identity, or a number by order of appearance
+    # whose rows they were before corrections: name, first and last frame of each stretch
+    stretches: Sequence[Sequence[str | int]] = ()
     identity_changes: int = 0  # frames in which the identity seems to change places with another
 
     def columns(self) -> dict[str, Array]:
@@ -122,6 +129,8 @@ def people(
         clock: `ClipRecord.clock` of a clip with uneven frame times, by which gaps are counted.
             None: gaps are counted in frames.
         fps: Ticks of the clock, or frames, a second; nan if unknown.
+
+    Raises RawDataError for a correction that does not fit the people.
     """
     ticks = detections.frame_index if clock is None else clock[detections.frame_index]
     used = confident_people(detections, ticks / fps, account, rules.identities, cuts)
@@ -129,37 +138,45 @@ def people(
     record = ClipRecord.from_dict(account.clip)
     selection = _Selection(detections.skeleton, detections.boxes_alone, rules, account, record)
     identified = _identify(detections, account, max_gap, cuts, clock, fps)
+    frames = np.repeat(detections.frame_index, np.diff(detections.keypoints.start))
+    joints = detections.keypoints.rows
     if rules.cut_at_switches and not detections.boxes_alone:
-        identified = _cut_at_switches(identified, detections, account)
-    used_names = {name for name, _ in identified}
-    seconds = ticks / (fps if math.isfinite(fps) else SECOND)
-    side_notes = _SideNotes()
+        identified = _cut_at_switches(identified, detections, frames, account)
+    rate = fps if math.isfinite(fps) else SECOND
+    if rules.put_sides_right and not detections.boxes_alone:
+        _put_sides_right(identified, detections, frames, ticks / rate, account)
+    names = np.full(len(frames), NOBODY, object)
+    for name, rows in identified:
+        names[rows] = name
+    corrected = CorrectedPeople(joints, detections.skeleton, frames, names, names.copy())
+    if rules.corrections:
+        corrected.correct(rules.corrections, account, rate)
+        identified = [*corrected.people.items()]
+    used_names = {*corrected.before, *corrected.now}
+    n_labels = sum(len(rows) for _, rows in identified)
     n_done = 0
-    n_labels = sum(len(members) for _, members in identified)
-    for name, members in identified:
+    for name, rows in identified:
         show_done(n_done, n_labels, "labels tracked")
-        n_done += len(members)
-        frame_index = detections.frame_index[members[:, 0]]
-        changed = frame_index[used.is_changed[_rows_of(detections, members)]]
-        kp_2d = _joints_of(detections, members)
-        if rules.put_sides_right and not detections.boxes_alone:
-            times = seconds[members[:, 0]]
-            order = detections.skeleton
-            sides = put_sides_right(kp_2d, frame_index, times, order, detections.camera)
-            kp_2d = sides.keypoints
-            side_notes.add(name, sides)
-        for k, track in enumerate(selection.parts(frame_index, kp_2d)):
+        n_done += len(rows)
+        n_short = len(selection.too_short)
+        frame_index = frames[rows]
+        changed = frame_index[used.is_changed[rows]]
+        for k, track in enumerate(selection.parts(frame_index, joints[rows])):
             n_frames = len(track.frame_index)
             n_changes = int(np.isin(track.frame_index[1:], changed).sum())
-            track = track._replace(identity_changes=n_changes)
+            stretches = corrected.stretches(rows[np.isin(frame_index, track.frame_index)])
+            track = track._replace(identity_changes=n_changes, stretches=stretches)
             reason = selection.reason_to_drop(track)
             if reason is not None:
                 account.drop_track(reason, n_frames)
                 continue
             account.keep_track(n_frames)
             yield track._replace(person=free_name(name, ".", k, used_names))
+        for part in selection.too_short[n_short:]:
+            account.too_short += corrected.stretches(rows[np.isin(frame_index, part)])
 
-    side_notes.note(account)
+    longest = sorted(account.too_short, key=lambda stretch: stretch[1] - stretch[2])
+    account.too_short = longest[:MOST_TOO_SHORT]
     _note_too_short(selection, detections)
 
 
@@ -177,30 +194,39 @@ def confident_people(
     return used_identities(detections, seconds, account, identities, cuts)
 
 
-@dataclass(slots=True)
-class _SideNotes:
-    """In which frames of which persons left and right were exchanged, and are undecided."""
+def _put_sides_right(
+    people: Sequence[tuple[str, Ints]],
+    detections: Detections,
+    frames: Ints,
+    seconds: Doubles,
+    account: VideoAccount,
+) -> None:
+    """Put left and right of people right, in place, and note in how many frames.
 
-    exchanged: list[str] = field(default_factory=list)  # a text for each person
-    n_undecided: int = 0  # frames
-
-    def add(self, name: str, sides: Sides) -> None:
-        self.n_undecided += int(sides.is_undecided.sum())
+    people: name and rows (n,) of each. frames: (N,) of the detections. seconds: (T,) of frames.
+    """
+    joints = detections.keypoints.rows
+    times = np.repeat(seconds, np.diff(detections.keypoints.start))
+    exchanged = []  # a text for each person
+    n_undecided = 0
+    for name, rows in people:
+        show_done(int(rows[0]), len(frames), "labels tracked")
+        order = detections.skeleton
+        sides = put_sides_right(joints[rows], frames[rows], times[rows], order, detections.camera)
+        joints[rows] = sides.keypoints
+        n_undecided += int(sides.is_undecided.sum())
         if sides.is_exchanged.any():
-            of_all = count(len(sides.is_exchanged), "frame")
-            self.exchanged.append(f"person {name} in {sides.is_exchanged.sum():,} of {of_all}")
-
-    def note(self, account: VideoAccount) -> None:
-        if self.exchanged:
-            account.note(f"left and right put right: {', '.join(self.exchanged)}")
-        if self.n_undecided:
-            frames = count(self.n_undecided, "frame")
-            account.note(f"sides undecided in {frames}, which stay as detected")
+            of_all = count(len(rows), "frame")
+            exchanged.append(f"person {name} in {sides.is_exchanged.sum():,} of {of_all}")
+    if exchanged:
+        account.note(f"left and right put right: {', '.join(exchanged)}")
+    if n_undecided:
+        account.note(f"sides undecided in {count(n_undecided, 'frame')}, which stay as detected")
 
 
 def _note_too_short(selection: _Selection, detections: Detections) -> None:
     """Note the longest of the parts that are too short, if no track is kept."""
-    longest = max(selection.too_short, default=0)
+    longest = max(map(len, selection.too_short), default=0)
     if longest and not selection.account.tracks_kept:
         note = f"the longest stretch of a person has {longest} frames < min_frames"
         setting = selection.rules.identities.setting
@@ -235,8 +261,8 @@ class _Selection:
     rules: Rules
     account: VideoAccount
     record: ClipRecord | None
-    # lengths (frames) of parts that are dropped because they are too short
-    too_short: list[int] = field(default_factory=list)
+    # frames (n,) of parts that are dropped because they are too short
+    too_short: list[Ints] = field(default_factory=list)
 
     def parts(self, frame_index: Ints, kp_2d: Doubles) -> Iterator[PersonTrack]:
         """Yield the parts of a person. `reason_to_drop` may still drop them."""
@@ -276,7 +302,8 @@ class _Selection:
         for reason, rows in dropped.items():
             self.account.drop(reason, len(rows))
         if "track_too_short" in dropped:
-            self.too_short.extend(map(len, split_at_gaps(dropped["track_too_short"], 0)))
+            rows = dropped["track_too_short"]
+            self.too_short.extend(frame_index[rows[part]] for part in split_at_gaps(rows, 0))
         if not parts:  # its frames are counted above; the track gets the reason of most of them
             commonest = max(dropped, key=lambda reason: len(dropped[reason]))
             self.account.drop_track(commonest, 0)
@@ -310,7 +337,7 @@ class _Selection:
         rules = self.rules
         n_frames = len(track.frame_index)
         if n_frames < rules.min_frames:
-            self.too_short.append(n_frames)
+            self.too_short.append(track.frame_index)
             return "track_too_short"
         if not (rules.max_jitter or rules.max_limb_spread or rules.min_grade):
             return None
@@ -399,8 +426,7 @@ def _identify(
 ) -> list[tuple[str, Ints]]:
     """Group detections into persons, by the detector's identities if it has them, else by linking.
 
-    Returns each person's name and detections: rows (t, p), shape (n, 2), for person p of
-    `detections.keypoints[t]`.
+    Returns each person's name and rows (n,) among all detections, by time.
     """
     frames = detections.frame_index
     camera = detections.camera
@@ -412,7 +438,8 @@ def _identify(
         }
     if detections.identity is None:
         linked = link(detections.keypoints, frames, max_gap, cuts=cuts, camera=camera, fps=fps)
-        return [(str(k), rows) for k, rows in enumerate(linked)]
+        start = detections.keypoints.start
+        return [(str(k), start[rows[:, 0]] + rows[:, 1]) for k, rows in enumerate(linked)]
     return _split_identities(detections, detections.identity.rows, account, frames, max_gap, cuts)
 
 
@@ -430,8 +457,7 @@ def _split_identities(
     gaps are counted. If two persons in a frame have one identity, the one with the higher
     confidence is used; the other is counted as dropped.
     """
-    members = np.column_stack(spread(np.diff(detections.keypoints.start)))  # (N, 2)
-    t = members[:, 0]
+    t, _ = spread(np.diff(detections.keypoints.start))  # (N,)
     confidence = detections.keypoints.rows[..., 2].sum(axis=1)
     order = np.lexsort((-confidence, t, identity))
     is_second = (np.diff(identity[order]) == 0) & (np.diff(t[order]) == 0)
@@ -442,41 +468,30 @@ def _split_identities(
     names = [detections.names[number] if detections.names else str(number) for number in numbers]
     used_names = {*names, *detections.names}  # also names of people who were dropped
     identified = []
-    for name, rows in zip(names, np.split(members[order], first[1:]), strict=False):
-        for k, segment in enumerate(split_at_gaps(frames[rows[:, 0]], max_gap, cuts)):
+    for name, rows in zip(names, np.split(order, first[1:]), strict=False):
+        for k, segment in enumerate(split_at_gaps(frames[t[rows]], max_gap, cuts)):
             identified.append((free_name(name, "-", k, used_names), rows[segment]))
     return identified
 
 
-def _joints_of(detections: Detections, members: Ints) -> Doubles:
-    """The joints (n, J, 3) of a person's detections `members` (n, 2)."""
-    joints: Doubles = detections.keypoints.rows[_rows_of(detections, members)]
-    return joints
-
-
-def _rows_of(detections: Detections, members: Ints) -> Ints:
-    """The rows (n,) of a person's detections `members` (n, 2) among all."""
-    t, p = members.T
-    rows: Ints = detections.keypoints.start[t] + p
-    return rows
-
-
 def _cut_at_switches(
-    identified: Sequence[tuple[str, Ints]], detections: Detections, account: VideoAccount
+    identified: Sequence[tuple[str, Ints]],
+    detections: Detections,
+    frames: Ints,
+    account: VideoAccount,
 ) -> list[tuple[str, Ints]]:
     """End persons where their track continues on another person; what follows is a new person.
 
-    Takes and returns persons as `_identify` does. Adds a note of the number of places.
+    Takes and returns names and rows (n,) of persons; frames: (N,) of the detections. Adds a note of
+    the number of places.
     """
-    tracks = [
-        (detections.frame_index[members[:, 0]], _joints_of(detections, members))
-        for _, members in identified
-    ]
+    joints = detections.keypoints.rows
+    tracks = [(frames[rows], joints[rows]) for _, rows in identified]
     switches = find_switches(tracks, detections.camera)
     used_names = {name for name, _ in identified}
     parts = []
-    for (name, members), rows in zip(identified, switches, strict=True):
-        for k, part in enumerate(np.split(members, rows)):
+    for (name, rows), first in zip(identified, switches, strict=True):
+        for k, part in enumerate(np.split(rows, first)):
             parts.append((free_name(name, "-", k, used_names), part))
     n_cuts = len(parts) - len(identified)
     if n_cuts:

@@ -44,7 +44,7 @@ from pipeline.settings.file import PATH
 from pipeline.show.clip import frames_of
 from pipeline.show.page import shows
 from pipeline.show.player import Page, Paint, write_player
-from pipeline.show.tracks import from_cache
+from pipeline.show.tracks import Choice, from_cache
 
 CLIP: Final = PackageFile(
     "sports2d",
@@ -151,7 +151,8 @@ def _write_page(
 
     digest: of what the page shows. overlays: as in bodies.json.
     """
-    shown = from_cache(folder / "cache", SPLIT, NAME)
+    choice = Choice(video=NAME, n_frames=sys.maxsize)
+    shown = from_cache(folder / "cache", SPLIT, choice)
     tracks = {track.record.name: track for track in shown.tracks}
     for person in fitted:
         track = tracks[person.name]

@@ -11,9 +11,11 @@ from numpy.testing import assert_equal
 
 import cache
 from cache.windows import windows_of
+from pipeline import datasets
 from pipeline.accounting import VideoAccount
 from pipeline.errors import ConfigError
 from pipeline.files.raw import RawVideo
+from pipeline.files.raw.corrections import Correction
 from pipeline.files.raw.video_names import VideoNames
 from pipeline.people.track import Track
 from pipeline.steps.conversion.convert import convert
@@ -28,6 +30,10 @@ from tests.pipeline.test_grades import RECORD
 def listed(tmp_path):
     """Writes the list."""
     return lambda *lines: (tmp_path / "out.txt").write_text("".join(f"{one}\n" for one in lines))
+
+
+def leave_out(*names):
+    return [Correction("", name, "", "v", "leave_out", (name,)) for name in names]
 
 
 def track(fps, frames, name="v/0"):
@@ -94,7 +100,7 @@ def clip_tracks(times, max_fps, left_out=(), filmed_fps=math.nan):
     n = len(times)
     account = VideoAccount("v", found=n, kept=n, tracks_kept=1, clip=record.as_dict())
     whole = track(record.fps_of(np.arange(n)), range(n))
-    tracks = select([whole], account, left_out, max_fps, EXTRA)
+    tracks = select([whole], account, leave_out(*left_out), max_fps, EXTRA)
     account.check()
     assert account.tracks_kept == len(tracks)
     assert account.kept == sum(len(taken.frame_index) for taken in tracks)
@@ -216,7 +222,7 @@ def test_a_clip_of_two_rates_has_windows_of_both(tmp_path, types, into):
 def test_tracks_that_are_left_out_count_with_their_people():
     account = VideoAccount("v", found=9, kept=9, tracks_kept=3, subjects=["Ann", None, "Bob"])
     tracks = [track(25, range(n), f"v/{n}") for n in (2, 3, 4)]
-    taken = select(tracks, account, ("v/2",), None, EXTRA)
+    taken = select(tracks, account, leave_out("v/2"), None, EXTRA)
     assert [t.name for t in taken] == ["v/3", "v/4"]
     assert account.subjects == [None, "Bob"]
     assert (account.kept, account.tracks_kept, account.read) == (7, 2, 9)
@@ -231,8 +237,8 @@ NAMES = VideoNames("videos", {"train": {"a.mp4", "take #2.mp4", "caf\u00e9.mp4"}
 
 def marked(file, split="train", names=NAMES):
     videos = [RawVideo(path, ()) for of_split, path in sorted(names.videos) if of_split == split]
-    found = RowSelection(leave_out=file).mark(videos, split, names)
-    return [track for video in found for track in video.left_out]
+    found = RowSelection(corrections=file).mark(videos, split, names, datasets.get(names.dataset))
+    return [line.names[0] for video in found for line in video.corrections]
 
 
 @pytest.mark.parametrize(
@@ -272,7 +278,6 @@ def test_a_name_that_is_one_clip_s_path_and_another_s_full_name_is_refused(tmp_p
     [
         ("penn_action/trian/0003/0", "line 1"),
         ("# one\n0033/0", "line 2.*did you mean '0003'"),
-        ("# nobody", "no track.*none takes all"),
         ("penn_acton/train/0003/0", "line 1"),
         ("penn_action/train/0033", "line 1.*did you mean 'penn_action/train/0003'"),
         (b"\xff\xfe\x00", "UTF-8"),
@@ -333,10 +338,10 @@ def test_a_whole_clip_is_left_out_by_its_name_and_comes_back(penn, listed, types
 def test_all_tracks_of_a_clip_that_is_left_out_count_also_those_of_a_cut_one():
     account = VideoAccount("v", found=9, kept=9, tracks_kept=3, subjects=["Ann", None, "Bob"])
     tracks = [track(25, range(n), f"v/{n}") for n in (2, 3, 4)]
-    assert select(tracks, account, ("v", "v/3"), None, EXTRA) == []
+    assert select(tracks, account, leave_out("v", "v/3"), None, EXTRA) == []
     assert (account.subjects, account.tracks_kept, account.read) == ([], 0, 9)
     assert dict(account.dropped) == {"left_out_by_hand": 9}
-    assert account.left_out.keys() == {"v", "v/3"}
+    assert account.corrections.keys() == {"v", "v/3"}
     account.check()
 
 
@@ -345,13 +350,13 @@ def test_a_track_of_one_clip_is_meant_before_another_clip(tmp_path, listed):
     names = VideoNames("kinetics", {"train": {"train/dance", "train/dance/0"}})
     listed("train/dance/0")
     assert marked(tmp_path / "out.txt", names=names) == ["train/dance/0"]
-    (video,) = (each for each in marked_videos(tmp_path / "out.txt", names) if each.left_out)
+    (video,) = (each for each in marked_videos(tmp_path / "out.txt", names) if each.corrections)
     assert video.name == "train/dance"
 
 
 def marked_videos(file, names):
     videos = [RawVideo(path, ()) for _, path in sorted(names.videos)]
-    return RowSelection(leave_out=file).mark(videos, "train", names)
+    return RowSelection(corrections=file).mark(videos, "train", names, datasets.get("kinetics"))
 
 
 def test_what_parts_have_read_with_another_list_is_read_again(penn, listed, types):
@@ -363,7 +368,7 @@ def test_what_parts_have_read_with_another_list_is_read_again(penn, listed, type
     listed(f"{penn.name}/0005/0")
     types(LEAVE_OUT)
     listed(f"{penn.name}/0003/0", f"{penn.name}/0001/0")
-    types(LEAVE_OUT, "(why: 3 videos with other tracks left out)")
+    types(LEAVE_OUT, "(why: 3 videos with other corrections (2 corrections: 2 left out))")
     listed(f"{penn.name}/0005/0")
     types(LEAVE_OUT)
     assert kept() == {"0001", "0003"}

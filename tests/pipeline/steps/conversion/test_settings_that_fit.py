@@ -64,7 +64,7 @@ def test_a_line_whose_track_is_another_one_now_is_its_video_s_error(clips, liste
     assert tracks() == before
     clips("a.mp4", "c.mp4", left=2, right=1)
     for _ in range(2):  # until it is corrected
-        types(CONVERT, "no_such_track", "a.mp4/1", "out.txt has lines that fit no track", code=1)
+        types(CONVERT, "no_such_track", "a.mp4/1", "out.txt has lines that do not fit", code=1)
         assert tracks() == {**before, "c.mp4/1": "right", "c.mp4/2": "left"}
     listed("b.mp4/1")
     types(CONVERT)
@@ -75,12 +75,12 @@ def test_a_line_whose_track_is_another_one_now_is_its_video_s_error(clips, liste
     assert "a.mp4/2" not in tracks()
 
 
-def test_keypoints_made_again_before_the_list_is_used_are_compared_with_the_rows(
+def test_keypoints_made_again_before_a_line_is_used_are_compared_with_its_place(
     clips, listed, tracks, types
 ):
     clips("a.mp4")
     types(CONVERT.partition(" --set")[0])
-    listed("a.mp4/1")
+    listed("leave_out a.mp4/1 @0:25,55,30  # from the player")
     clips("a.mp4", left=2, right=1)
     types(CONVERT, "no_such_track", code=1)
     assert tracks() == {"a.mp4/1": "left", "a.mp4/2": "right"}
@@ -125,7 +125,7 @@ def test_a_list_holds_in_the_nights_after_it_was_named_and_none_ends_it(
     listed("a.mp4/1")
     types(f"{PREPARE} --set convert.leave_out=TMP/out.txt")
     assert tracks() == {"a.mp4/2": "right"}
-    types(f"{PREPARE} --plan", "up to date", "as before: convert.leave_out =", "none ends it")
+    types(f"{PREPARE} --plan", "up to date", "as before: convert.corrections =", "none ends it")
     types(PREPARE)
     assert tracks() == {"a.mp4/2": "right"}
     # also of the split of which the list had no line

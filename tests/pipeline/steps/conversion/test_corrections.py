@@ -1,0 +1,276 @@
+"""Corrections by hand: lines that cut, join and leave out people, exchange their sides and state
+identities; undone, refused, and again.
+"""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_equal
+
+import cache
+from pipeline.people.skeletons import opposite_joints
+from tests.pipeline.datasets.by_hand import standing, write_json, write_video
+
+N = 120
+CONVERT = "convert videos/train --raw TMP/clips --cache CACHE --set videos.min_frames=10"
+CORRECT = f"{CONVERT} --set convert.corrections=TMP/c.txt"
+EXTRACT = "extract videos/train --cache CACHE --weights untrained:0"
+OPPOSITE = opposite_joints("spin49")
+
+
+def walk(x, frames=range(N)):
+    """Somebody who walks a quarter of a px a frame: joints by frame."""
+    return {t: standing("coco", x + t / 4, 60) for t in frames}
+
+
+def take(person, frames):
+    return {t: person[t] for t in frames}
+
+
+LEFT, RIGHT = walk(20), walk(90)
+TWO = {1: LEFT, 2: RIGHT}
+# from frame 38 on, each is the other one
+SWAPPED = {
+    1: take(LEFT, range(38)) | take(RIGHT, range(38, N)),
+    2: take(RIGHT, range(38)) | take(LEFT, range(38, N)),
+}
+
+
+@pytest.fixture
+def clip(tmp_path):
+    """Writes a clip, and AlphaPose's people: joints by frame of each identity."""
+
+    def write(people, name="a.mp4"):
+        write_video(tmp_path / "clips" / name, N, step=0)
+        results = []
+        for identity, joints in people.items():
+            for t, points in joints.items():
+                one = {"image_id": f"{t}.jpg", "keypoints": points.ravel().tolist(), "score": 2.5}
+                results.append(one if identity is None else one | {"idx": identity})
+        write_json(tmp_path / f"clips/keypoints/{name}.json", results)
+
+    return write
+
+
+@pytest.fixture
+def lines(tmp_path):
+    return lambda *lines: (tmp_path / "c.txt").write_text("".join(f"{one}\n" for one in lines))
+
+
+@pytest.fixture
+def tracks(tmp_path):
+    """The columns of each track."""
+
+    def read(root="cache"):
+        split = cache.open(tmp_path / root)["videos/train"]
+        return {
+            track.name: {name: split.rows(name, track.start, track.stop) for name in split.columns}
+            for track in split.tracks
+        }
+
+    return read
+
+
+def frames(tracks):
+    """First and last frame of each track."""
+    return {
+        name: (columns["frame_index"][0], columns["frame_index"][-1])
+        for name, columns in tracks.items()
+    }
+
+
+def test_two_people_who_are_exchanged_become_the_true_tracks_in_every_row(
+    clip, lines, tracks, types
+):
+    clip(TWO)
+    types(CONVERT.replace("CACHE", "TMP/true"))
+    clip(SWAPPED)
+    types(CONVERT)
+    lines(
+        "join a.mp4/1 a.mp4/2-1",
+        "cut a.mp4/2 38",
+        "join videos/train/a.mp4/2 videos/train/a.mp4/1-1  # the other one",
+        "cut a.mp4/1 38",
+    )
+    types(CORRECT, "1 video with other corrections (4 corrections: 2 joined, 2 cut)")
+    assert_equal(tracks(), tracks("true"))
+    types(CORRECT, "up to date")
+
+
+ALL = (0, N - 1)
+# lines -> first and last frame of each track
+DONE = {
+    "a.mp4/1": {"a.mp4/2": ALL},
+    "leave_out a.mp4/1 @60:35,60,55  # a comment": {"a.mp4/2": ALL},
+    "leave_out a.mp4/1 0-9": {"a.mp4/1": (10, N - 1), "a.mp4/2": ALL},
+    "a.mp4": {},
+    "cut a.mp4/1 38": {"a.mp4/1": (0, 37), "a.mp4/2": ALL, "a.mp4/1-1": (38, N - 1)},
+    # a part that is too short is no track; and cuts are by frames
+    "cut a.mp4/2 70\ncut a.mp4/2 65": {
+        "a.mp4/1": ALL,
+        "a.mp4/2": (0, 64),
+        "a.mp4/2-2": (70, N - 1),
+    },
+    # a place tells the part of a person; joins may be of joined people
+    "cut a.mp4/1 80\ncut a.mp4/1 40\njoin a.mp4/1-2 a.mp4/1-1\njoin a.mp4/1 a.mp4/1 @20:25,60,44 @90:43,60,44": {
+        "a.mp4/1": ALL,
+        "a.mp4/2": ALL,
+    },
+    "exchange_sides a.mp4/1 30-50": {"a.mp4/1": ALL, "a.mp4/2": ALL},
+    "identities a.mp4 link": {"a.mp4/0": ALL, "a.mp4/1": ALL},
+}
+
+
+@pytest.fixture
+def digests(tmp_path):
+    """Of the split and its stream."""
+
+    def read():
+        split = cache.open(tmp_path / "cache")["videos/train"]
+        return [cache.content_digest(split, stream) for stream in (None, *split.streams)]
+
+    return read
+
+
+@pytest.mark.parametrize("text", DONE)
+def test_a_correction_is_done_and_undone_to_the_bit(
+    clip, lines, tracks, types, network, digests, text
+):
+    clip(TWO)
+    clip({3: LEFT}, "b.mp4")
+    types(CONVERT)
+    types(EXTRACT)
+    before = digests()
+    whole = tracks()
+    network.batches.clear()
+    lines(*text.splitlines())
+    types(CORRECT)
+    assert frames(tracks()) == DONE[text] | {"b.mp4/3": ALL}
+    types(EXTRACT)
+    # at a cut, boxes are smoothed again: rows have other pixels
+    assert bool(network.batches) == ("cut" in text and "join" not in text)
+    network.batches.clear()
+    types(CORRECT, "up to date")
+    if text.startswith("exchange"):
+        kp_2d = whole["a.mp4/1"]["kp_2d"]
+        kp_2d[30:51] = kp_2d[30:51, OPPOSITE]
+        assert_equal(tracks(), whole)
+    types(f"{CONVERT} --set convert.corrections=none", "1 video with other corrections (0 corr")
+    types(EXTRACT)
+    assert digests() == before
+    assert network.batches == []
+
+
+FORMS = "expected a name alone, leave_out NAME [FRAMES], join PERSON PERSON, cut PERSON FRAME"
+# lines -> exit code and message; the last line is wrong
+WRONG = {
+    "copy a.mp4/1": (2, FORMS),
+    "cut": (2, FORMS),
+    "cut a.mp4/1": (2, FORMS),
+    "cut a.mp4/1 ten": (2, FORMS),
+    "cut a.mp4/1 1.5": (2, FORMS),
+    "cut a.mp4/1 -1": (2, FORMS),
+    "cut a.mp4/1 10-20": (2, FORMS),
+    "cut a.mp4/1 10 20": (2, FORMS),
+    "cut a.mp4/1 99999999999999999999": (2, FORMS),
+    "cut b.mp4/1 10": (2, "did you mean 'a.mp4'?"),
+    "join a.mp4/1": (2, FORMS),
+    "join a.mp4/1 a.mp4/2 a.mp4/3": (2, FORMS),
+    "join a.mp4/1 a.mp4/2 @10:1,2,3": (2, FORMS),
+    "exchange_sides a.mp4/1": (2, FORMS),
+    "identities a.mp4": (2, FORMS),
+    "identities a.mp4 linked": (2, FORMS),
+    "leave_out a.mp4/1 @10:1,2": (2, FORMS),
+    "cut with blank.mp4/1 10": (2, FORMS),
+    'cut "with blank.mp4/1 10': (2, FORMS),
+    'cut "with blank.mp4/1"10': (2, FORMS),
+    'cut "with \\q.mp4/1" 10': (2, FORMS),
+    "Cut a.mp4/1 10": (2, FORMS),
+    "\ufeff# of Windows\r\ncut a.mp4/1 ten\r": (2, FORMS),
+    "identities a.mp4 file\nidentities a.mp4 link": (2, "contradiction to TMP/c.txt, line 1, 'id"),
+    "join a.mp4/1 a.mp4/2\njoin a.mp4/3 a.mp4/2": (2, "contradiction to TMP/c.txt, line 1, 'jo"),
+    "cut a.mp4/7 10": (1, "expected one of the people 1, 2, found 7"),
+    "cut a.mp4 10": (1, "expected one of the people 1, 2, found a.mp4"),
+    "join a.mp4/1 with blank.mp4/1": (2, FORMS),
+    'join a.mp4/1 "with blank.mp4/1"': (1, "people 1, 2, found with blank.mp4/1"),
+    "cut a.mp4/1 0": (1, "in 0 to 119, which is cut after the first, found cut a.mp4/1 0"),
+    "cut a.mp4/1 120": (1, "in 0 to 119, which"),
+    "exchange_sides a.mp4/1 120-130": (1, "in 0 to 119, which"),
+    "exchange_sides a.mp4/1 50-40": (1, "in 0 to 119, which"),
+    "join a.mp4/1 a.mp4/2": (1, "at most 0.2 s in common, found 120 frames of both"),
+    "join a.mp4/1 a.mp4/1": (1, "at most 0.2 s in common"),
+    "leave_out a.mp4/1 120-130": (1, "which has a.mp4/1, a.mp4/2"),
+    "leave_out a.mp4/1-1": (1, "which has a.mp4/1, a.mp4/2"),
+    "identities a.mp4/1 link": (1, "which has a.mp4/1, a.mp4/2"),
+    "exchange_sides a.mp4/1 10 @10:99,60,40": (1, "[10, 99, 60, 40], found [[10, 22.5, 60"),
+    "exchange_sides a.mp4/1 10 @200:22,60,40": (1, "[200, 22, 60, 40], found nobody"),
+}
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_a_wrong_line_is_named_and_changes_nothing(clip, lines, tracks, types, tmp_path, text):
+    clip(TWO)
+    clip({1: LEFT}, "with blank.mp4")
+    types(CONVERT)
+    before = tracks()
+    (tmp_path / "c.txt").write_bytes(text.encode())
+    code, message = WRONG[text]
+    where = f"c.txt, line {text.count(chr(10)) + 1}: "
+    types(CORRECT, where, message.replace("TMP", str(tmp_path)), code=code)
+    assert_equal(tracks(), before)
+
+
+def test_lines_of_windows_with_quotes_and_comments_are_right(clip, types, tracks, tmp_path):
+    clip(TWO)
+    clip({1: LEFT}, "b #1 .mp4")
+    text = '\ufeff# of Windows\r\n\r\nleave_out "videos/train/b #1 .mp4/1"\t 9-  # why\r\n'
+    (tmp_path / "c.txt").write_bytes(text.replace("9-", "9-99").encode())
+    types(CORRECT)
+    assert sorted(tracks()["b #1 .mp4/1"]["frame_index"]) == [*range(9), *range(100, N)]
+
+
+@pytest.mark.parametrize("verb", ["join 0003/0 0003/1", "cut 0003/0 3", "identities 0003 link"])
+def test_people_of_datasets_without_a_detector_are_not_corrected(penn, lines, types, verb):
+    lines("# people", verb)
+    convert = "convert penn_action/train --raw RAW/penn_action --cache CACHE"
+    said = "hold for videos, kinetics and insta_variety alone, found"
+    types(f"{convert} --set convert.corrections=TMP/c.txt", "c.txt, line 2", said, code=2)
+    lines("leave_out 0003/0 2-3")
+    types(f"{convert} --set convert.corrections=TMP/c.txt", "2 left_out_by_hand")
+
+
+@pytest.mark.parametrize("text", ["join a.mp4/1 a.mp4/2", "exchange_sides a.mp4/3 80"])
+def test_people_who_were_detected_again_are_not_corrected_as_others_were(
+    clip, lines, tracks, types, text
+):
+    """The people of the lines are others now, or missing."""
+    early = {1: take(LEFT, range(60)), 2: take(LEFT, range(60, N)), 3: RIGHT}
+    clip(early)
+    lines(text)
+    types(CORRECT)
+    before = tracks()
+    for other in ({1: RIGHT, 2: LEFT, 3: LEFT}, {1: LEFT}, {1: RIGHT, 3: take(RIGHT, range(30))}):
+        clip(other)
+        for _ in range(2):
+            types(CORRECT, "no_such_track", "c.txt, line 1", code=1)
+            assert_equal(tracks(), before)
+    clip(early | {4: walk(50)})
+    types(CORRECT)
+    assert tracks().keys() == before.keys() | {"a.mp4/4"}
+
+
+def test_two_people_in_one_frame_are_joined_for_0_2_s(clip, lines, tracks, types):
+    """25 frames a second; of two in a frame, the one with more joints is taken."""
+    left = walk(20)
+    for t in (56, 57):
+        left[t][:9, 2] = 0
+    lines("join a.mp4/1 a.mp4/2")
+    for first, code in ((61, 1), (60, 0)):
+        clip({1: take(left, range(first)), 2: walk(21, range(55, N))})
+        types(f"{CONVERT} --set convert.corrections=none --drop-removed")
+        types(CORRECT, code=code)
+    types("status --cache CACHE", "5 duplicate_person")
+    kp_2d = tracks()["a.mp4/1"]["kp_2d"]
+    assert frames(tracks()) == {"a.mp4/1": ALL}
+    ankle = kp_2d[0, :, 2].argmax()
+    x = kp_2d[:, ankle, 0] - np.arange(N) / 4
+    assert_equal(np.flatnonzero(np.diff(x.round(2))), [55, 57, 59])
