@@ -115,7 +115,8 @@ def read_bodies(folder: Path) -> dict[str, Body]:
 
 def table_of(pairs: Sequence[Sequence[Run]], checkouts: Sequence[Path]) -> Iterator[str]:
     """A row for each checkout, with medians, and one for their ratios."""
-    old, new = (np.array([pair[number] for pair in pairs]) for number in range(len(checkouts)))
+    old = np.array([pair[0] for pair in pairs])
+    new = np.array([pair[1] for pair in pairs])
     rows = []
     for name, runs in ((commit_of(checkouts[0]), old), ("this one", new)):
         rows.append([name, *(f"{value:.1f}" for value in np.median(runs, axis=0))])

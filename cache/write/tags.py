@@ -20,11 +20,13 @@ def tag(root: Root, name: str) -> None:
     read.
     """
     store = require_cache(root)
+    if not layout.is_name(name):
+        raise CacheError(f"{name!r} is no tag's name: expected letters, digits and _ . + -")
     pin = pin_of_tag(store, name)
-    if pin.exists(TAG) or not layout.is_name(name):
+    if pin.exists(TAG):
         raise CacheError(
-            f"{pin.root}: expected a new name of letters, digits and _ . + -. Choose another one, "
-            "or delete the tag: python -m pipeline tag NAME --delete"
+            f"{pin.root}: the tag exists. Choose another name, or delete the tag: python -m "
+            f"pipeline tag {name} --delete"
         )
     while True:
         store.remove([f"{TAGS}/{name}"])

@@ -24,7 +24,7 @@ def test_a_tag_is_trained_on_and_evaluated_after_a_change_without_its_raw_folder
     trained = numbers(run)
     cached = ("--cache", str(project.folder / "cache"))
     assert main(["tag", "cvpr", *cached]) == 0
-    added = next((project.folder / "spare").iterdir())
+    added = min((project.folder / "spare").iterdir())
     shutil.copy2(added, project.folder / "raw/3dpw/sequenceFiles/train" / added.name)
     assert "convert 3dpw/train" in build(project, "Data").done
     assert main(["gc", *cached]) == 0

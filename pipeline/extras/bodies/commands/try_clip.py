@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple, Self
 
 import cache
 from cache.storage.durable import write_atomic
@@ -89,7 +89,7 @@ def _run(args: argparse.Namespace) -> int:
     root = str(folder / "cache")
     find_people = ["detect", str(raw), "--out", str(raw / KEYPOINTS), *DETECTION]
     convert = ["convert", SPLIT, "--raw", str(raw), "--cache", root]
-    prepare, fit_bodies = _commands(str(raw), root, str(bodies))
+    commands = _Commands.of(str(raw), root, str(bodies))
     code = 0
     with ThreadPoolExecutor(1) as thread:
         body = thread.submit(body_file)  # fetched meanwhile: tracks do not need it
@@ -107,7 +107,8 @@ def _run(args: argparse.Namespace) -> int:
     if missing:
         return 2
     # the whole folder is this command's, also what an earlier version wrote without a mark
-    code = code or _run_command(prepare) or _run_command([*fit_bodies, "--overwrite"])
+    code = code or _run_command(commands.prepare)
+    code = code or _run_command([*commands.fit_bodies, "--overwrite"])
     if code:
         return code
 
@@ -220,24 +221,28 @@ def _fetch(clip: Path) -> list[str]:
     return missing
 
 
-def _commands(clips: str, root: str, bodies: str) -> list[list[str]]:
-    """The words of two commands: prepare tracks with joints in metres, and fit bodies.
+class _Commands(NamedTuple):
+    """The words of two commands."""
 
-    clips: the raw folder. root: the cache. bodies: the folder of fitted bodies.
-    """
-    networks = [*DETECTION, "--stream", "blaze_joints"]
-    return [
-        ["prepare", "videos", "--raw", clips, "--cache", root, *networks],
-        ["bodies", SPLIT, "--cache", root, "--out", bodies],
-    ]
+    prepare: list[str]  # tracks with joints in metres
+    fit_bodies: list[str]
+
+    @classmethod
+    def of(cls, clips: str, root: str, bodies: str) -> Self:
+        """clips: the raw folder. root: the cache. bodies: the folder of fitted bodies."""
+        networks = [*DETECTION, "--stream", "blaze_joints"]
+        return cls(
+            ["prepare", "videos", "--raw", clips, "--cache", root, *networks],
+            ["bodies", SPLIT, "--cache", root, "--out", bodies],
+        )
 
 
 def _usage() -> list[str]:
     """The commands for the reader's own clips, as typed."""
     root = "data/mine"
-    prepare, fit_bodies = _commands("CLIPS", root, BODIES)
+    commands = _Commands.of("CLIPS", root, BODIES)
     play = ["show", SPLIT, "--cache", root, "--video", "CLIP.mp4", "--out", "CLIP.html"]
-    return [command(*words) for words in (prepare, fit_bodies, play)]
+    return [command(*words) for words in (*commands, play)]
 
 
 def _run_command(words: list[str]) -> int:
