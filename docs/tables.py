@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import pipeline.__main__
@@ -173,6 +174,14 @@ def _options(section: str) -> str:
     return _table("option | default | meaning", rows)
 
 
+def _reports() -> str:
+    rows = []
+    for report in sorted((Path(__file__).parents[1] / "benchmarks").glob("*.md")):
+        title = report.read_text().partition("\n")[0].removeprefix("# ")
+        rows.append((title, f"[{report.stem}](../benchmarks/{report.name})"))
+    return _table("question | report", rows)
+
+
 TABLES: Final[dict[str, Callable[[], str]]] = {
     "commands of pipeline": lambda: _commands_of("pipeline"),
     "commands of tasks": lambda: _commands_of("tasks"),
@@ -181,6 +190,7 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
     "joint orders": _joint_orders,
     "datasets": _datasets,
     "metrics": _metrics,
+    "reports": _reports,
     "exports": _exports,
     "streams": _streams,
     "options of rtmpose": lambda: _options("rtmpose"),
