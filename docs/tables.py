@@ -19,6 +19,7 @@ from docs.setting_keys import sections
 from pipeline import datasets, table
 from pipeline.accounting import REASONS
 from pipeline.cli.command_line import EXIT_CODES
+from pipeline.clips.labels.checks import CHECKS
 from pipeline.datasets import RELEASES
 from pipeline.extras.exchange.formats import FORMATS
 from pipeline.features import streams
@@ -143,6 +144,15 @@ def _metrics() -> str:
     return _table("metric | key | unit | better | meaning", rows)
 
 
+def _checks_of_people() -> str:
+    rows: dict[tuple[object, ...], None] = {}
+    for check in CHECKS:
+        done = "refuses" if check.key else "notes"
+        text = check.text.format(limit=check.limit)
+        rows[text, f"{check.share:.0%}", check.least, done] = None
+    return _table("what is seen | of more than | of at least | what it does", rows)
+
+
 def _exports() -> str:
     rows = []
     for name in table.OWN["vibe_pipeline.exports"]:
@@ -188,6 +198,7 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
     "exit codes": _exit_codes,
     "reasons": _reasons,
     "joint orders": _joint_orders,
+    "checks of people": _checks_of_people,
     "datasets": _datasets,
     "metrics": _metrics,
     "reports": _reports,

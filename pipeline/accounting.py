@@ -53,7 +53,7 @@ _COUNTED: Final = ("dropped", "tracks_dropped")
 # those that were added later
 _ADDED: Final = (
     *("subjects", "corrections", "people", "too_short", "identity_changes", "cuts", "clip"),
-    *("assumed", "unread"),
+    *("assumed", "unread", "doubts"),
 )
 
 
@@ -87,6 +87,7 @@ class VideoAccount:
     people: dict[str, list[list[Any]]] = field(default_factory=dict)
     # the longest such stretches that are too short for a track
     too_short: list[list[Any]] = field(default_factory=list)
+    doubts: int = 0  # notes about its people, whose tracks are at most doubtful by them
     # name of a track -> frames in which its identity seems to change places with another one
     identity_changes: dict[str, int] = field(default_factory=dict)
     # first frames of new scenes, where no one is linked across them

@@ -35,7 +35,7 @@ from pipeline.grades.joints import (
 )
 from pipeline.grades.same_person import find_same_people
 from pipeline.grades.words import MEASURES, VERSION, WORDS, Grade, Word
-from pipeline.people.boxes import extents
+from pipeline.people.boxes import extents, largest_shares
 from pipeline.people.estimates import fits_of
 from pipeline.people.skeletons import (
     BLAZE_12,
@@ -148,6 +148,7 @@ def grades_of(
         of_video = {
             "overlap_percent": 100 * share,
             "estimate_percent": 100 * max(distances, default=math.nan),
+            "doubts": account.get("doubts", math.nan),
             "identity_changes": account.get("identity_changes", {}).get(track.name, math.nan),
         }
         graded = grade(columns, track.fps, source, record, track.crop_scale)
@@ -362,44 +363,12 @@ def _overlaps(people: Sequence[Columns]) -> list[float]:
             tracks = np.full(len(corners), number)
             parts.append((tracks[is_seen], index[start:stop][is_seen], corners[is_seen]))
         track, frame, boxes = map(np.concatenate, zip(*parts, strict=True))
-        is_covered = _are_covered(boxes, frame)
+        is_covered = largest_shares(boxes, frame) > COVERED
         n_covered += np.bincount(track[is_covered], minlength=len(people))
         n_seen += np.bincount(track, minlength=len(people))
     with np.errstate(invalid="ignore"):  # nan of tracks without joints
         shares: list[float] = (n_covered / n_seen).tolist()
     return shares
-
-
-def _are_covered(corners: Doubles, frame: Ints) -> Bools:
-    """Whether another one of its frame (n,) covers much of each box: corners (n, 2, 2)."""
-    # in each frame from left to right, so that a box meets some of those right after it
-    order = np.lexsort((corners[:, 0, 0], frame))
-    frame = frame[order]
-    corners = corners[order]
-    is_covered = np.zeros(len(order), np.bool_)
-    rows = np.arange(len(order))
-    for step in range(1, len(order)):
-        rows = rows[rows < len(order) - step]
-        others = rows + step
-        begins_in_it = corners[others, 0, 0] < corners[rows, 1, 0]
-        meets = begins_in_it & (frame[rows] == frame[others])
-        rows = rows[meets]
-        others = others[meets]
-        if not len(rows):
-            break
-        is_covered[rows] |= _overlap_share(corners[rows], corners[others]) > COVERED
-        is_covered[others] |= _overlap_share(corners[others], corners[rows]) > COVERED
-    return is_covered[np.argsort(order)]
-
-
-def _overlap_share(boxes: Doubles, others: Doubles) -> Doubles:
-    """Share of each box's area inside its other box, (n,). Both are (n, 2, 2) corners."""
-    low = np.maximum(boxes[:, 0], others[:, 0])
-    high = np.minimum(boxes[:, 1], others[:, 1])
-    common = np.maximum(high - low, 0).prod(axis=-1)
-    sides = np.diff(boxes, axis=1)[:, 0]
-    area = sides.prod(axis=-1)
-    return np.asarray(common / np.maximum(area, 1))
 
 
 def _camera_of(columns: Columns, source: FrameSource | None) -> CameraMotion:

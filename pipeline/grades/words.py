@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal
 
 Word = Literal["bad", "doubtful", "good"]
-VERSION: Final = 2  # raised with each change of a number or a limit: stored words are void then
-NUMBERS_VERSION: Final = 2  # raised with each change of a number: stored numbers are void then
+VERSION: Final = 3  # raised with each change of a number or a limit: stored words are void then
+NUMBERS_VERSION: Final = 3  # raised with each change of a number: stored numbers are void then
 WORDS: Final[tuple[Word, ...]] = ("bad", "doubtful", "good")  # from the worst to the best
 LARGE: Final = 99.5
 NO_JOINTS: Final = "no joints"
@@ -87,6 +87,7 @@ class Grade:
     overlap_percent: float = _number("others cover the person's box in {:.0f} % of the frames", 50)
     jumps_percent: float = _number("joints jump in {:.0f} % of the frames", 10, 40)
     identity_changes: float = _number("its identity changes places in {:.0f} frames", 1)
+    doubts: float = _number("{:.0f} notes of its video doubt its people", 0)
     # number of the other track among those of its video, from 0
     same_person: float = _number("may be one person with {name}", -1)
     # of the seen joints; no limit was tried

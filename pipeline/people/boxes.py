@@ -16,7 +16,7 @@ import numpy as np
 
 from pipeline.errors import ConfigError
 from pipeline.files.pixels.frames import Image
-from pipeline.people.skeletons import Bools, Doubles, Float32s, Floats, corners_of
+from pipeline.people.skeletons import Bools, Doubles, Float32s, Floats, Ints, corners_of
 from pipeline.people.track import CROP_SCALE
 
 MIN_SIDE_PX: Final = 1.0  # a tight box smaller than this is degenerate
@@ -54,6 +54,40 @@ def extents(kp_2d: Floats, threshold: float = 0.0) -> tuple[Doubles, Bools]:
     corners = corners_of(points[..., :2], is_seen)
     corners[~any_seen] = 0
     return corners, any_seen
+
+
+def largest_shares(corners: Doubles, frame: Ints) -> Doubles:
+    """Largest share (n,) of each box (n, 2, 2) that another one of its frame (n,) covers."""
+    # in each frame from left to right, so that a box meets some of those right after it
+    order = np.lexsort((corners[:, 0, 0], frame))
+    frame = frame[order]
+    corners = corners[order]
+    largest = np.zeros(len(order))
+    rows = np.arange(len(order))
+    for step in range(1, len(order)):
+        rows = rows[rows < len(order) - step]
+        others = rows + step
+        begins_in_it = corners[others, 0, 0] < corners[rows, 1, 0]
+        meets = begins_in_it & (frame[rows] == frame[others])
+        rows = rows[meets]
+        others = others[meets]
+        if not len(rows):
+            break
+        for these, those in ((rows, others), (others, rows)):
+            largest[these] = np.fmax(
+                largest[these], _covered_shares(corners[these], corners[those])
+            )
+    return largest[np.argsort(order)]
+
+
+def _covered_shares(boxes: Doubles, others: Doubles) -> Doubles:
+    """Share of each box's area inside its other box, (n,). Both are (n, 2, 2) corners."""
+    low = np.maximum(boxes[:, 0], others[:, 0])
+    high = np.minimum(boxes[:, 1], others[:, 1])
+    common = np.maximum(high - low, 0).prod(axis=-1)
+    sides = np.diff(boxes, axis=1)[:, 0]
+    area = sides.prod(axis=-1)
+    return np.asarray(common / np.maximum(area, 1))
 
 
 def tight_boxes(kp_2d: Floats, factor: float = 1.0) -> tuple[Float32s, Bools, Bools]:

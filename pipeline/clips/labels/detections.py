@@ -6,13 +6,13 @@ a file     JSON of `detect` or COCO, lists of results (AlphaPose's, COCO's), MMP
 a folder   a file for each frame: OpenPose's JSON, YOLO's text; or one file as above
 
 The reader of the format (`people_formats`) returns the people in the order of the file.
-`_assemble` groups them by frame, orders their joints (`joint_orders`), and checks boxes (`box_fit`)
+`_assemble` groups them by frame, orders their joints (`joint_orders`), and checks people (`checks`)
 and scores.
 """
 
 from __future__ import annotations
 
-import math
+import contextlib
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ import numpy as np
 
 from pipeline.cli.text import count
 from pipeline.clips.labels import sam_3d_body, text_files
-from pipeline.clips.labels.box_fit import check_people
+from pipeline.clips.labels.checks import check_people
 from pipeline.clips.labels.joint_orders import KnownBy, OrderedJoints, order_joints
 from pipeline.clips.labels.label_content import (
     BOXES_ALONE,
@@ -46,7 +46,6 @@ from pipeline.clips.labels.people_table import (
     ByFrame,
     FoundPeople,
     PeopleTable,
-    blocks,
     take_in_place,
 )
 from pipeline.errors import FOLDER, RawDataError
@@ -54,6 +53,7 @@ from pipeline.files.formats.arrays import reading
 from pipeline.files.formats.large_json import read_json
 from pipeline.files.formats.other_formats import OtherProgram
 from pipeline.files.raw.files import list_names, open_regular
+from pipeline.people.checked_people import CORNERS, People
 from pipeline.people.skeletons import Bools, Doubles, Ints, Skeleton
 
 # AlphaPose's name for its results. Files of results may also have the video's name.
@@ -65,16 +65,8 @@ UNREAD: Final = frozenset({
     ".parquet", ".jsonl", ".xml", ".yaml", ".yml", ".msgpack", ".bvh", ".c3d", ".xlsx", ".xls",
     ".ods", ".tsv", ".slp",
 })  # fmt: skip
-# the "joints" of people of whom only boxes are known
-CORNERS: Final = ("upper left corner", "lower right corner")
 
-# At most this share of scores may exceed HIGHEST_SCORE. Scores of OpenPose and AlphaPose may exceed
-# 1, as they are not normalised, and a few very high ones are accepted.
-HIGHEST_SCORE: Final = 10.0
-MOST_HIGH: Final = 0.1
-MOST_PER_CENT: Final = 150.0  # larger scores are of 0 to 255; those of heatmaps exceed 100 a little
-
-MOST_FROZEN: Final = 0.5  # of people whose joints are those of the frame before, to the bit
+MOST_BAD: Final = 0.5  # share of a file's boxes that may have no extent, or no numbers
 
 IN_PX: Final = "_px"  # part of the name of a file in px; Sports2D also writes files in m
 
@@ -100,9 +92,9 @@ class Detections:
     names: Sequence[str] = ()  # names of the identities, if the file has texts
     complete: bool = False  # whether the format also lists frames without a person
     notes: Sequence[str] = ()  # messages about what was changed or not used
+    doubts: Sequence[str] = ()  # what is odd about its people
     remarks: Sequence[str] = ()  # messages about every file of its format
     order_known_by: KnownBy = KnownBy.ASSUMPTION  # that joints are in the order of `skeleton`
-    in_pixels: str = ""  # as of `LabelContent`
     # frame -> (3, 3) homography from the previous frame to it
     camera: Mapping[int, Doubles] = field(default_factory=dict)
     # reason of the accounting -> people who are left out because they have a bad box alone
@@ -307,7 +299,9 @@ def _assemble(
     if is_copy.any():
         copies = count(int(is_copy.sum()), "detection")
         notes.append(f"{copies} left out: the same joints a second time")
-    notes += check_people(place, content, people, sizes)
+    n_bad = content.bad_boxes.total()
+    if content.first_bad_box and n_bad >= MOST_BAD * (n_bad + len(people.frame)):
+        raise content.first_bad_box
 
     people = people.in_order(is_copy)
     points = people.points
@@ -315,17 +309,22 @@ def _assemble(
     are_boxes = points.shape[1] == len(CORNERS) and len(content.joints or ()) != len(CORNERS)
     ordered = OrderedJoints(CORNERS, points, known_by=KnownBy.FORMAT)
     if not are_boxes:
+        notes += _zero_joints_at_corner(points)
         ordered = order_joints(place, points, content.joints, orders, source.stated.joints)
-    notes += ordered.notes
     if len(points) and ordered.unread:
         content.unread["joints not read"].update(dict.fromkeys(ordered.unread, len(points)))
     if len(points) and are_boxes:
         content.unread[BOXES_ALONE] = Counter()
-    n_frozen = 0 if are_boxes else people.count_frozen()
-    if n_frozen > MOST_FROZEN * len(points):
-        share = f"{n_frozen / len(points):.0%}"
-        notes.append(f"{share} of the people have the joints of the frame before: written twice?")
-    _require_scores(place, ordered.points)
+    checked = People(
+        ordered.skeleton,
+        ordered.points,
+        people.frame,
+        points[..., :2] if are_boxes else people.boxes,
+        content.box_form,
+        _image_size(sizes),
+        ordered.is_assumed,
+    )
+    doubts = check_people(place, checked, ordered.order)
     start = people.find_frames()
     frames = people.frame[start[:-1]]
     identity, names = _identities(people, start)
@@ -341,11 +340,32 @@ def _assemble(
         notes=notes,
         remarks=content.remarks,
         order_known_by=ordered.known_by,
-        in_pixels=content.in_pixels,
+        doubts=doubts,
         camera=content.camera,
         bad_boxes=content.bad_boxes,
         unread={what: countable_names(names) for what, names in sorted(content.unread.items())},
     )
+
+
+def _zero_joints_at_corner(points: Doubles) -> list[str]:
+    """Give joints (N, J, 3) at (0, 0), which tools write for joints that they did not find, the
+    score 0. Returns a note of how many had one.
+    """
+    scores = points[..., 2]
+    is_zeroed = ~points[..., :2].any(axis=2) & (scores != 0)
+    scores[is_zeroed] = 0
+    n_zeroed = int(is_zeroed.sum())
+    return [f"{count(n_zeroed, 'joint')} at (0, 0) not used: no joint is there"] * bool(n_zeroed)
+
+
+def _image_size(sizes: Sizes | None) -> Doubles:
+    """(2,) px, the likeliest width and height; NaN if not known, or if the clip cannot be opened:
+    then its reader says so, and its people count.
+    """
+    if sizes is not None:
+        with contextlib.suppress(RawDataError):
+            return np.array(sizes()[0], np.float64)
+    return np.full(2, np.nan)
 
 
 def _require_one_order(source: Source, people: FoundPeople) -> None:
@@ -363,26 +383,6 @@ def _size_text(n_points: int) -> str:
     if n_points > len(CORNERS):
         return f"{3 * n_points} numbers"
     return "a box alone"
-
-
-def _require_scores(place: Path, points: Doubles) -> None:
-    """Raise RawDataError for scores in per cent or from 0 to 255: taken as confidences, nearly all
-    joints would count as certain.
-    """
-    n_scores = n_high = 0
-    lowest = math.inf
-    highest = 0.0
-    for block in blocks(len(points)):
-        scores = points[block, :, 2]
-        scores = scores[np.isfinite(scores) & (scores > 0)]
-        n_scores += len(scores)
-        n_high += int((scores > HIGHEST_SCORE).sum())
-        lowest = scores.min(initial=lowest)
-        highest = scores.max(initial=highest)
-    if n_high > MOST_HIGH * n_scores:
-        found = f"scores from {lowest:.4g} to {highest:.4g}"
-        scale = 100 if highest <= MOST_PER_CENT else 255
-        raise label_error(place, "scores", "confidences in 0..1", found, f"Divide them by {scale}.")
 
 
 def _identities(people: PeopleTable, start: Ints) -> tuple[ByFrame | None, Sequence[str]]:

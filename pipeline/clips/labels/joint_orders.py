@@ -3,8 +3,8 @@
 
 Several joint orders have the same number of joints: 25 joints are OpenPose's BODY_25 or BODY_25B,
 17 are COCO's, Human3.6M's or PoseTrack's. `order_joints` never searches for the one that fits best:
-a better fit is no proof. Whatever the order comes from, joints that cannot be in it are refused
-(`order_check`), with the orders that they fit.
+a better fit is no proof. Whatever the order comes from, `checks` refuses joints that cannot be in
+it.
 """
 
 from __future__ import annotations
@@ -14,16 +14,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import numpy as np
-
 from pipeline.cli.text import first_few
-from pipeline.clips.labels.order_check import LEAST_CONFIDENCE, find_fault
-from pipeline.errors import RawDataError, refuse
+from pipeline.errors import RawDataError
 from pipeline.files.formats.names import shown_names
 from pipeline.people.joint_spellings import (
     JOINT_OF_SPELLING,
     SPELLINGS,
-    bare_name,
     correct_spelling,
     joint_called,
 )
@@ -45,9 +41,6 @@ BODY_JOINTS: Final = {136: 26, 133: 23}
 JOINT_COUNTS: Final = (*ORDERS, *sorted(BODY_JOINTS))
 
 FEWEST: Final = 6  # least number of joints that a file must name and that are known here
-# people who show shoulders and hips; of fewer, no note says that they are upside down
-MIN_PERSONS: Final = 8
-UPSIDE_DOWN: Final = 0.9  # share of the people who are, which is noted
 
 
 class KnownBy(StrEnum):
@@ -71,7 +64,6 @@ class OrderedJoints(NamedTuple):
 
     skeleton: Skeleton
     points: Doubles  # (N, J, 3)
-    notes: Sequence[str] = ()  # what is unusual
     known_by: KnownBy = KnownBy.ASSUMPTION
     unread: Sequence[str] = ()  # names in the file that are not known here
 
@@ -79,6 +71,14 @@ class OrderedJoints(NamedTuple):
     def is_assumed(self) -> bool:
         """Whether nothing says that it is this order."""
         return self.known_by is KnownBy.ASSUMPTION
+
+    @property
+    def order(self) -> str:
+        """The order, for messages."""
+        if not isinstance(self.skeleton, str):
+            return "the order of their names"
+        usual = ", the usual one of this number" if self.is_assumed else ""
+        return f"the order {self.skeleton}{usual}"
 
 
 def order_joints(
@@ -92,8 +92,7 @@ def order_joints(
     stated, as the format fixes it (`orders`: number of joints -> order), or by the usual order of
     that number.
 
-    Raises RawDataError for unknown names, for a stated order of another number of joints, and for
-    joints that cannot be in their order.
+    Raises RawDataError for unknown names, and for a stated order of another number of joints.
     """
     if names is not None:
         ordered = _joints_by_name(place, points, names)
@@ -109,12 +108,7 @@ def order_joints(
             ordered = OrderedJoints(orders[n_joints], bodies, known_by=KnownBy.FORMAT)
     else:
         return OrderedJoints("coco", points, known_by=KnownBy.FORMAT)
-    if not len(points):
-        return ordered
-    fault = find_fault(ordered.skeleton, ordered.points, is_assumed=ordered.is_assumed)
-    if fault is not None:
-        refuse(_other_order(place, ordered, fault, points, stated))
-    return ordered._replace(notes=_note_if_upside_down(ordered.skeleton, ordered.points))
+    return ordered
 
 
 def _joints_by_name(place: Path, points: Doubles, names: Sequence[str]) -> OrderedJoints:
@@ -134,14 +128,14 @@ def _joints_by_name(place: Path, points: Doubles, names: Sequence[str]) -> Order
     if len(column_of) < FEWEST:
         expected = f"{FEWEST} or more of {', '.join(JOINT_OF_SPELLING)}"
         actual = f"{len(column_of)} among {shown_names(names)}"
-        raise _order_error(place, expected, actual, "Give the joints these names.")
+        raise order_error(place, expected, actual, "Give the joints these names.")
     missing = [spelling for spelling, joint in SPELLINGS.items() if joint not in column_of]
     corrections = {name: correct_spelling(name, missing) for name in unread}
     misspelt = [name for name, spelling in corrections.items() if spelling is not None]
     if misspelt:
         expected = first_few([corrections[name] for name in misspelt])
         do = "Correct them; joints that are others need names that differ more."
-        raise _order_error(place, expected, first_few(misspelt), do)
+        raise order_error(place, expected, first_few(misspelt), do)
     skeleton: Skeleton = tuple(column_of)
     columns = [*column_of.values()]
     if len(points) and columns != [*range(points.shape[1])]:
@@ -151,25 +145,7 @@ def _joints_by_name(place: Path, points: Doubles, names: Sequence[str]) -> Order
     return OrderedJoints(skeleton, points, known_by=KnownBy.NAMES, unread=unread)
 
 
-def _note_if_upside_down(skeleton: Skeleton, keypoints: Doubles) -> Sequence[str]:
-    """A note if nearly all people (N, J, 3) are upside down; else none."""
-    names = [bare_name(name) for name in joint_names(skeleton)]
-    ends = ("lshoulder", "rshoulder", "lhip", "rhip")
-    if not {*ends} <= {*names}:
-        return ()
-    persons = keypoints[:, [names.index(joint) for joint in ends], 1:]
-    y = np.where(persons[..., 1] >= LEAST_CONFIDENCE, persons[..., 0], np.nan)
-    shoulders = y[:, 0] + y[:, 1]
-    hips = y[:, 2] + y[:, 3]
-    n_compared = int(np.isfinite(shoulders + hips).sum())
-    n_upside_down = int((hips < shoulders).sum())
-    if n_compared < MIN_PERSONS or n_upside_down < UPSIDE_DOWN * n_compared:
-        return ()
-    people = f"{n_upside_down} of {n_compared} people have their hips above their shoulders"
-    return [f"{people}: is y counted from the bottom, or the clip upside down?"]
-
-
-def _order_error(place: Path, expected: str, found: str, do: str) -> RawDataError:
+def order_error(place: Path, expected: str, found: str, do: str) -> RawDataError:
     """An error about the order of joints."""
     return RawDataError(place, "joints", expected, found, do, reason="unknown_joint_order")
 
@@ -177,26 +153,5 @@ def _order_error(place: Path, expected: str, found: str, do: str) -> RawDataErro
 def _other_number(place: Path, n_joints: int, stated: StatedOrder) -> RawDataError:
     """The error that the stated order has another number of joints."""
     expected = f"the order {stated.name}, which {stated.setting} states"
-    do = f"Name another order in {stated.setting}: {_list_orders(ORDERS[n_joints])}."
-    return _order_error(place, expected, f"{n_joints} joints a person", do)
-
-
-def _other_order(
-    place: Path, ordered: OrderedJoints, fault: str, stored: Doubles, stated: StatedOrder
-) -> RawDataError:
-    """The error that joints cannot be in their order, with those that `stored`, (N, K, 3), fit."""
-    order = "the order of their names"
-    if isinstance(ordered.skeleton, str):
-        order = f"the order {ordered.skeleton}"
-    if ordered.is_assumed:
-        order += ", the usual one of this number"
-    bodies = stored[:, : BODY_JOINTS.get(stored.shape[1])]
-    orders = ORDERS.get(bodies.shape[1], ())
-    fitting = [name for name in orders if find_fault(name, bodies, is_assumed=True) is None]
-    actual = f"joints that cannot be in it ({fault}); they fit {_list_orders(fitting)}"
-    do = f"State the order by {stated.setting}, or name the joints in the order of their numbers."
-    return _order_error(place, order, actual, do)
-
-
-def _list_orders(orders: Sequence[str]) -> str:
-    return " or ".join(orders) or "no order that is known here"
+    do = f"Name another order in {stated.setting}: {' or '.join(ORDERS[n_joints])}."
+    return order_error(place, expected, f"{n_joints} joints a person", do)

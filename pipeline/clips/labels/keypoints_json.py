@@ -124,7 +124,7 @@ def openpose_content(
         pages = ((frame, file, load_json(file, do=DAMAGED)) for frame, file in files)
     processed = list[int]()  # frames
     keys = stated.identities.keys()
-    content = LabelContent(identity_keys=keys, in_pixels="OpenPose does, by --keypoint_scale 0.")
+    content = LabelContent(identity_keys=keys)
     n_scaled = 0
     for frame, file, stored in pages:
         page = stored if isinstance(stored, dict) else {}

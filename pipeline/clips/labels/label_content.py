@@ -96,7 +96,6 @@ class LabelContent:
     remarks: list[str] = field(default_factory=list)  # messages about every file of its format
     # what the file has and nobody reads: a kind, such as "joints not read" -> name -> how often
     unread: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    in_pixels: str = ""  # advice how its tool writes pixels instead of shares of the image
     # frame -> (3, 3) homography from the previous frame to it
     camera: dict[int, Doubles] = field(default_factory=dict)
     # keys of which people have an identity each (`FoundPeople.choose_identity`); (): of the format

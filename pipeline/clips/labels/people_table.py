@@ -81,8 +81,7 @@ class PeopleTable(NamedTuple):
     points: Doubles  # (N, J, 3), as of `FoundPerson`
     code: Ints  # (N,) places of their identities among `identities`
     identities: Sequence[Identity]
-    boxed: Ints  # (M,) the rows of people with a box beside joints
-    boxes: Doubles  # (M, 2, 2) px
+    boxes: Doubles  # (N, 2, 2) px, of people with a box beside joints; NaN: none
 
     def find_copies(self) -> Bools:
         """(N,) whether an earlier person has the same frame, identity and joints, of which some
@@ -101,11 +100,6 @@ class PeopleTable(NamedTuple):
         # without the sign of zeros
         numbers = (hash((points + 0.0).tobytes()) for points in self.points)
         return np.fromiter(numbers, np.int64, len(self.frame))
-
-    def count_frozen(self) -> int:
-        """Number of people whose points are those of somebody in the frame before, to the bit."""
-        now = 31 * self.digests() + self.frame  # may overflow, alike where they are equal
-        return int(np.isin(now - 1, now).sum())
 
     def find_repeated(self) -> Ints:
         """The rows whose frame and identity an earlier row has."""
@@ -132,13 +126,17 @@ class PeopleTable(NamedTuple):
         return np.append(np.flatnonzero(is_first), n_people)
 
     def in_order(self, is_left_out: Bools) -> PeopleTable:
-        """The people in the order of frames, without those for whom it is true; boxes as before."""
+        """The people in the order of frames, without those for whom it is true."""
         if not is_left_out.any() and (self.frame[1:] >= self.frame[:-1]).all():
             return self
         order = np.argsort(self.frame, kind="stable")
         order = order[~is_left_out[order]]
-        points = take_in_place(self.points, order)
-        return self._replace(frame=self.frame[order], points=points, code=self.code[order])
+        return self._replace(
+            frame=self.frame[order],
+            points=take_in_place(self.points, order),
+            code=self.code[order],
+            boxes=self.boxes[order],
+        )
 
 
 def _equal_neighbours(*columns: Array) -> tuple[Ints, Ints]:
@@ -227,11 +225,7 @@ class FoundPeople:
 
     def finish(self) -> PeopleTable:
         """The people. There can be no more of them."""
-        return PeopleTable(
-            np.asarray(self._frame),
-            self.points(),
-            np.asarray(self._code),
-            [*self._codes],
-            np.asarray(self._boxed),
-            np.asarray(self._boxes).reshape(-1, 2, 2),
-        )
+        boxes = np.full((len(self), 2, 2), np.nan)
+        boxes[np.asarray(self._boxed, np.int64)] = np.asarray(self._boxes).reshape(-1, 2, 2)
+        code = np.asarray(self._code)
+        return PeopleTable(np.asarray(self._frame), self.points(), code, [*self._codes], boxes)

@@ -46,7 +46,6 @@ from pipeline.clips.labels.label_content import (
     BY_MARK,
     BY_MOT16,
     CENTRE_BOX,
-    LARGEST_SHARE,
     LabelContent,
     LabelFormat,
 )
@@ -230,7 +229,6 @@ def mot_content(file: Path, classes: StatedClasses) -> LabelContent:
     """
     content = LabelContent()
     class_list = _ClassList.beside(file, classes)
-    largest = 0.0  # number of a box
     eighth = Counter[float]()  # numbers in files that should have no class there
     for key, line in lines_of(file):
         values = floats(file, key, line.split(","))
@@ -243,7 +241,6 @@ def mot_content(file: Path, classes: StatedClasses) -> LabelContent:
             do = "Write MOT's columns, or a first line that names yours."
             raise label_error(file, key, "frame,id,x,y,w,h,conf,x,y,z", actual, do)
 
-        largest = max(largest, *map(abs, values[2:6]))
         frame = MOT.frame(file, key, values[0])
         identity = whole_number(file, key, values[1])
         score = 1.0
@@ -264,10 +261,6 @@ def mot_content(file: Path, classes: StatedClasses) -> LabelContent:
     if len(eighth) > 1 and all(value >= 0 and value % 1 == 0 for value in eighth):
         numbers = {f"{value:.0f}": n for value, n in eighth.items()}
         content.unread["column 8 not read, a class in files of 9 columns,"].update(numbers)
-    if largest <= LARGEST_SHARE:
-        actual = f"numbers up to {largest:.3g}: shares of the image"
-        do = "Multiply x and w by the image's width, y and h by its height."
-        raise label_error(file, "boxes", "x y w h in px", actual, do)
     if not content.people:
         class_list.require_people(file)
     return content

@@ -13,9 +13,9 @@ from typing import Final
 import numpy as np
 
 from pipeline.accounting import VideoAccount
-from pipeline.clips.labels.detections import CORNERS
 from pipeline.files.raw.corrections import CUT, EXCHANGE, JOIN, Correction
 from pipeline.people.boxes import tight_boxes
+from pipeline.people.checked_people import CORNERS
 from pipeline.people.skeletons import Array, Doubles, Ints, Skeleton, opposite_joints
 from pipeline.people.track import free_name
 

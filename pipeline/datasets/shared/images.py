@@ -24,7 +24,6 @@ import numpy as np
 from pipeline.accounting import VideoAccount
 from pipeline.datasets.shared.in_pixels import (
     DETECTED_OUTSIDE,
-    SAME_VIDEO,
     STRAY_JOINTS,
     far_outside,
     require_pixels,
@@ -50,6 +49,10 @@ OFF_CENTRE: Final = 0.05  # of the image's size: distance of a principal point f
 RESIZED: Final = 0.05  # of a size that labels state: a smaller difference may be the release's
 
 # advice
+SAME_VIDEO: Final = (
+    "Run the detector on this very file, on every frame of it, into an empty folder, and "
+    "write pixels."
+)
 SAME_SIZE: Final = "Use the release's own frames for its labels, without resizing them."
 FROM_0: Final = "Count frames from 0: the first frame is 0."
 CUT_AGAIN: Final = "Encode the video again (ffmpeg without -c copy), and make labels of the result."

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.accounting import VideoAccount
+from pipeline.clips.labels.checks import find_cause
 from pipeline.datasets.shared.images import (
     frames_there,
     inputs,
@@ -235,22 +236,24 @@ HALF_OUTSIDE = people_in(640, 480) + np.array([300, 0, 0])
 
 
 @pytest.mark.parametrize(
-    ("keypoints", "cause"),
+    ("keypoints", "words"),
     [
         (
             people_in(640, 480) / [640, 480, 1],
-            "normalised.* Write pixels: multiply x by 640, y by 480",
+            r"up to \(0.\d+, 0.\d+\): in shares of the image. Multiply x \(and w\) by 640, y",
         ),
-        (people_in(640, 480)[:1] / [640, 480, 1], "normalised"),  # however few
-        (people_in(1920, 1440), "another resolution"),
-        (people_in(640, 480) - [700, 0, 0], "another resolution"),
-        (people_in(640, 480) * [0.02, 0.02, 1] + [300, 200, 0], "persons of"),
-        (HALF_OUTSIDE, "another resolution"),
+        (people_in(640, 480)[:1] / [640, 480, 1], r"up to \(0.1394, 0.5833\). See it"),
+        (people_in(1920, 1440), "% of them far outside. See it"),
+        (people_in(640, 480) - [700, 0, 0], "100% of them far outside. See it"),
+        (people_in(640, 480) * [0.02, 0.02, 1] + [300, 200, 0], "persons of 1.6 px. See it"),
+        (HALF_OUTSIDE, "far outside. See it"),
     ],
 )
-def test_keypoints_that_are_not_in_the_picture_are_refused_with_the_likely_cause(keypoints, cause):
-    with pytest.raises(RawDataError, match=cause) as caught:
-        require_pixels(Path("labels"), keypoints, (640, 480))
+def test_keypoints_that_are_not_in_the_picture_are_refused_with_what_is_seen(keypoints, words):
+    with pytest.raises(RawDataError, match=words) as caught:
+        require_pixels(
+            Path("labels"), keypoints, (640, 480), skeleton="body_25", find_cause=find_cause
+        )
     assert caught.value.reason == "keypoints_outside"
     assert "640 x 480" in str(caught.value)
 
@@ -276,7 +279,7 @@ def test_keypoints_in_the_picture_pass(keypoints):
 def test_a_factor_of_2_in_the_picture_s_middle_is_refused_for_detectors():
     keypoints = np.stack([standing("body_25", x, 240, scale=4) for x in np.linspace(250, 390, 30)])
     require_pixels(Path("labels"), keypoints, (640, 480), DETECTED_OUTSIDE)
-    with pytest.raises(RawDataError, match="another resolution"):
+    with pytest.raises(RawDataError, match="of them far outside"):
         require_pixels(Path("labels"), keypoints * [2, 2, 1], (640, 480), DETECTED_OUTSIDE)
 
 

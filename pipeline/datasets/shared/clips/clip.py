@@ -27,6 +27,7 @@ import numpy as np
 from pipeline.accounting import VideoAccount, describe_counts
 from pipeline.cli.text import count, first_few
 from pipeline.clips.files import KEYPOINTS, MADE_BY, read_info
+from pipeline.clips.labels.checks import find_cause
 from pipeline.clips.labels.detections import UNREAD, Detections, read_detections, read_results
 from pipeline.clips.labels.joint_orders import StatedOrder
 from pipeline.clips.labels.label_content import Stated, StatedIdentities
@@ -57,7 +58,6 @@ from pipeline.people.homography import CORNERS, LARGEST_MOVE, transfer
 from pipeline.people.skeletons import Doubles, zero_invalid_joints
 from pipeline.people.track import Track
 
-SMALL_COPY: Final = 0.55  # of the image's width and height: nearly all joints of a copy of half
 DETECTORS: Final = "`python -m pipeline detect`, OpenPose or another one"
 
 
@@ -75,7 +75,8 @@ class ClipDataset(Dataset):
 
     # 2: what files of people state is used, identities too, and what of them is not read is told;
     # ends of H.264 slices
-    uses = Dataset.uses | {"clips": 2}
+    # 3: boxes with a side under a pixel, and more boxes that are two corners, are refused
+    uses = Dataset.uses | {"clips": 3}
     labels = LabelRules(keypoints_from="detected")
     corrects_people = True
     added: ClassVar[Mapping[str, Any]] = {"people_classes": None, "identities": None}
@@ -155,7 +156,7 @@ def clip_tracks(
     rules = _complete_rules(rules, stated, is_ours=is_ours)
     of_people = [line for line in video.corrections if line.verb in (CUT, EXCHANGE, JOIN)]
     rules = replace(rules, corrections=of_people)
-    detections = _fit_to_clip(labels, clip, account)
+    detections = _fit_to_clip(labels, clip)
     detections = _drop_lost_frames(detections, record.lost, account)
     cuts = _scene_cuts(labels.info, clip, account, rules)
     account.cuts = cuts
@@ -205,7 +206,7 @@ def read_people(
     if labels is None:
         return None
     _require_clip(clip, labels)
-    return _fit_to_clip(labels, clip, account)
+    return _fit_to_clip(labels, clip)
 
 
 def _drop_same_people(
@@ -255,7 +256,8 @@ def _read_labels(
     account.found = detections.n_persons + sum(detections.bad_boxes.values())
     for reason, n in detections.bad_boxes.items():
         account.drop(reason, n)
-    account.notes.extend([*detections.remarks, *detections.notes])
+    account.notes.extend([*detections.remarks, *detections.notes, *detections.doubts])
+    account.doubts = len(detections.doubts)
     account.unread = {kind: dict(names) for kind, names in detections.unread.items()}
     if detections.is_order_assumed:
         account.assume(f"the joint order {detections.skeleton}", setting=stated.joints.setting)
@@ -359,10 +361,10 @@ def _note_unlisted(
         account.note(f"{file} has no entry for {count(n_unlisted, 'frame')} of {record.n_frames}")
 
 
-def _fit_to_clip(labels: _ClipDetections, clip: Video, account: VideoAccount) -> Detections:
+def _fit_to_clip(labels: _ClipDetections, clip: Video) -> Detections:
     """Convert the detections and the camera's motion to pixels of the clip's images.
 
-    Notes joints beyond the border. Raises RawDataError if too many people are outside the images.
+    Raises RawDataError if too many people are outside the images.
     """
     detections = labels.detections
     width, height = clip.size()
@@ -374,14 +376,14 @@ def _fit_to_clip(labels: _ClipDetections, clip: Video, account: VideoAccount) ->
         detections = replace(detections, keypoints=scaled)
     persons, _ = zero_invalid_joints(detections.keypoints.rows)
     persons[persons[..., 2] < MIN_CONFIDENCE] = 0
-    _compare_with_border(labels.place, persons, clip, account)
+    _require_turned(labels.place, persons, clip)
     require_pixels(
         labels.place,
         persons,
         (width, height),
         DETECTED_OUTSIDE,
-        boxes=detections.boxes_alone,
-        in_pixels=detections.in_pixels,
+        skeleton=detections.skeleton,
+        find_cause=find_cause,
     )
     _require_motions(labels.place, detections.camera)
     return replace(detections, camera=_pixel_camera(detections.camera, width, height))
@@ -403,36 +405,25 @@ def _require_motions(place: Path, camera: Mapping[int, Doubles]) -> None:
             )
 
 
-def _compare_with_border(
-    labels: Path, persons: Doubles, clip: Video, account: VideoAccount
-) -> None:
-    """Note if more joints (N, J, 3) than DETECTED_OUTSIDE are beyond the border of the image, or
-    nearly all are in its upper left part.
-
-    Raises RawDataError if they are within the image as it is stored, before it is turned.
+def _require_turned(labels: Path, persons: Doubles, clip: Video) -> None:
+    """Raise RawDataError if joints (N, J, 3) are beyond the border of the image, but within it as
+    it is stored, before it is turned.
     """
     points = persons[..., :2][persons[..., 2] > 0]
-    if not len(points):
+    if not len(points) or not clip.view().is_turned:
         return
 
     def share_beyond(size: tuple[int, int]) -> float:
         return float(((points < -1) | (points > size)).any(axis=1).mean())
 
     width, height = clip.size()
-    shares = points / (width, height)
-    reach = np.quantile(shares, 1 - STRAY_JOINTS, axis=0, overwrite_input=True).max()
-    del shares
-    if reach < SMALL_COPY:
-        account.note(f"nobody reaches beyond {reach:.0%} of the image: are they of a smaller copy?")
     share = share_beyond((width, height))
-    if clip.view().is_turned and share_beyond((height, width)) < STRAY_JOINTS < share:
+    if share_beyond((height, width)) < STRAY_JOINTS < share:
         expected = f"keypoints of the {width} x {height} image, as players turn it"
         found = f"{share:.0%} of the joints beyond it: those of the stored {height} x {width} image"
         do = "Run the detector on the clip as it is decoded, turned as its rotation flag says."
         error = RawDataError(labels, "keypoints", expected, found, do, reason="keypoints_outside")
         refuse(error)
-    elif share > DETECTED_OUTSIDE:
-        account.note(f"{share:.0%} of the joints are beyond the border of the image")
 
 
 def _pixel_camera(camera: Mapping[int, Doubles], width: int, height: int) -> dict[int, Doubles]:

@@ -12,8 +12,7 @@
     reason_to_drop      parts that are too short, or whose grade is too bad, are dropped
 
 `bridge_gaps` then adds the frames in which a person was missed. A detection is one person in one
-frame. Shapes: T frames of a person, J joints in the detector's order, 49 joints of spin49 in the
-result.
+frame. Shapes: T frames of a person, J joints in the detector's order, 49 joints of spin49.
 """
 
 from __future__ import annotations
@@ -343,7 +342,8 @@ class _Selection:
             return None
 
         graded = grade(track.columns(), record=self.record)
-        graded = replace(graded, identity_changes=track.identity_changes)
+        changes = track.identity_changes
+        graded = replace(graded, identity_changes=changes, doubts=self.account.doubts)
         if rules.max_jitter and graded.jitter_2d_percent > rules.max_jitter:
             return "joints_shake"
         if rules.max_limb_spread and graded.limb_spread_2d_percent > rules.max_limb_spread:

@@ -91,21 +91,6 @@ def test_without_joints_people_are_told_by_the_name_of_their_category(
     assert found.n_persons == N + (people == "player")
 
 
-@pytest.mark.parametrize(("moves_every", "said"), [(1, ""), (2, ""), (4, "75%"), (N, "88%")])
-def test_joints_that_are_written_again_for_the_next_frames_are_noted(moves_every, said, tmp_path):
-    """Also of one of two people, who change their places in the file."""
-    people = [
-        {"image_id": t, "keypoints": np.add(body(t - t % moves_every), [100 * k, 0, 0]).ravel()}
-        for t in EVERY
-        for k in ((0, 1) if t % 2 else (1, 0))
-    ]
-    text = json.dumps(people, default=np.ndarray.tolist)
-    found = read(write(tmp_path / "k.json", {"": text}))
-    notes = [note for note in found.notes if "frame before" in note]
-    expected = f"{said} of the people have the joints of the frame before: written twice?"
-    assert notes == [expected] * bool(said)
-
-
 @pytest.mark.parametrize(
     ("ending", "said"),
     [("0.9,{},0,1", True), ("0.9,{}", True), ("0.9,-1,-1,-1", False), ("0.9,{}.5,0,1", False)],
