@@ -35,13 +35,14 @@ from torchvision.models import resnet50
 
 import cache
 from pipeline.features.networks.base import IMAGENET_MEAN, IMAGENET_STD
-from pipeline.features.spec import Resources, StreamSpec
+from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import Computer, Machine, NumberStream
 from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import WeightsSpec
 from pipeline.files.pixels import sources
 from pipeline.people import boxes
 from pipeline.processes.meter import Meter
+from pipeline.processes.settings import Resources
 from pipeline.steps.extraction.extract import extract_together
 from pipeline.steps.extraction.plan import plan_extraction
 

@@ -29,10 +29,11 @@ from numpy.typing import NDArray
 
 import cache
 from pipeline.features import networks
-from pipeline.features.spec import Resources, StreamSpec
+from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.homography import Homography
 from pipeline.people.boxes import CROP_SIZE
+from pipeline.processes.settings import Resources
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, also for a script
 

@@ -25,7 +25,10 @@ from pipeline.errors import ConfigError, PipelineError, did_you_mean
 T = TypeVar("T")
 C = TypeVar("C")
 
-# group of entry points; a model's section of luigi.cfg has the entry's name
+# groups of entry points; a model's section of luigi.cfg has the entry's name
+DATASETS: Final = "vibe_pipeline.datasets"
+STREAMS: Final = "vibe_pipeline.streams"
+DETECTORS: Final = "vibe_pipeline.detectors"
 MODELS: Final = "vibe_pipeline.models"
 
 

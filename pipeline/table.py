@@ -66,24 +66,29 @@ COMMANDS: Final[Mapping[str, Mapping[str, CommandEntry]]] = {
     "pipeline": {
         "init": CommandEntry(
             "pipeline.commands.init",
+            "pipeline.commands.options.steps:init",
             "Write a luigi.cfg for the demo data, or with --real for your downloads.",
             "own",
         ),
         "config": CommandEntry(
             "pipeline.commands.config",
+            "pipeline.commands.options.steps:config",
             "Print the settings that differ from their defaults, or all.",
         ),
         "doctor": CommandEntry(
             "pipeline.commands.doctor",
+            "pipeline.commands.options.steps:doctor",
             "Check the raw folders: what is complete, what is missing, and how to get it.",
         ),
         "check": CommandEntry(
             "pipeline.show.check",
+            "pipeline.show.check:options",
             "Show what is read from a file of people in a clip, before anything is converted.",
             "output",
         ),
         "prepare": CommandEntry(
             "pipeline.commands.prepare",
+            "pipeline.commands.options.steps:prepare",
             "Prepare a dataset or your own clips: detect missing keypoints, convert all splits, "
             "extract features, draw "
             "a page of tracks. Run it again to resume, or after adding videos.",
@@ -91,84 +96,103 @@ COMMANDS: Final[Mapping[str, Mapping[str, CommandEntry]]] = {
         ),
         "plan": CommandEntry(
             "pipeline.commands.plan",
+            "pipeline.commands.options.steps:plan",
             "Show what `luigi --module tasks Data` would convert and extract, and why.",
         ),
         "convert": CommandEntry(
             "pipeline.commands.convert",
+            "pipeline.commands.options.steps:convert",
             "Convert one split of a raw dataset into the cache.",
         ),
         "extract": CommandEntry(
-            "pipeline.commands.extract", "Compute the missing rows of feature streams.", "nothing"
+            "pipeline.commands.extract",
+            "pipeline.commands.options.steps:extract",
+            "Compute the missing rows of feature streams.",
+            "nothing",
         ),
         "verify": CommandEntry(
             "pipeline.commands.verify",
+            "pipeline.commands.options.caches:verify",
             "Check every byte of a cache against its manifests.",
         ),
         "status": CommandEntry(
             "pipeline.commands.status",
+            "pipeline.commands.options.caches:status",
             "Show the contents of a cache: videos, tracks, kept and dropped frames, streams.",
         ),
         "gc": CommandEntry(
             "pipeline.commands.gc",
+            "pipeline.commands.options.caches:gc",
             "Delete files that no manifest references, such as those of killed runs and "
             "replaced data.",
         ),
         "copy": CommandEntry(
             "pipeline.commands.copy",
+            "pipeline.commands.options.caches:copy",
             "Copy splits and their streams into another cache, without rows of replaced and "
             "removed videos.",
             "own",
         ),
         "tag": CommandEntry(
             "pipeline.commands.tag",
+            "pipeline.commands.options.caches:tag",
             "Give the current state of a cache a name, by which it stays readable.",
             "own",
         ),
         "bodies": CommandEntry(
             "pipeline.extras.bodies.commands.bodies",
+            "pipeline.extras.bodies.commands.bodies:options",
             "Fit a body without SMPL to a stream of joints in metres: one NPZ file per person, "
             "and a video.",
             "output",
         ),
         "detect": CommandEntry(
             "pipeline.commands.detect",
+            "pipeline.commands.options.steps:detect",
             "Detect people and their keypoints in every frame of a folder of clips.",
             "own",
         ),
         "export": CommandEntry(
             "pipeline.extras.exchange.commands.export",
+            "pipeline.extras.exchange.commands.export:options",
             "Write a split as files for other programs.",
             "new",
         ),
         "fits": CommandEntry(
             "pipeline.extras.exchange.fits",
+            "pipeline.extras.exchange.fits:options",
             "Read SMPL fits of 4D-Humans or CameraHMR into a dataset's raw folder, for its "
             "option `fits`.",
             "own",
         ),
         "import": CommandEntry(
             "pipeline.extras.exchange.commands.import_",
+            "pipeline.extras.exchange.commands.import_:options",
             "Make a split with features from a database file of VIBE or TCMR, or a stream from "
             "any array.",
         ),
         "leaks": CommandEntry(
             "pipeline.commands.leaks",
+            "pipeline.commands.options.caches:leaks",
             "List people and recordings that training splits (named train) share with "
             "other splits.",
         ),
         "show": CommandEntry(
             "pipeline.show.command",
+            "pipeline.show.command:options",
             "Draw boxes, crops and skeletons of some tracks on an HTML page, from the cache or "
             "from raw files.",
             "output",
         ),
         "synthesize": CommandEntry(
             "pipeline.extras.demo.writing",
+            "pipeline.extras.demo.writing:options",
             "Write demo data: small synthetic datasets in the official layouts, and a demo body.",
             "own",
         ),
         "try": CommandEntry(
             "pipeline.extras.bodies.commands.try_clip",
+            "pipeline.extras.bodies.commands.try_clip:options",
             "Try everything on a real clip that it downloads: people, joints, bodies, and a "
             "page about them.",
             "own",
@@ -177,22 +201,26 @@ COMMANDS: Final[Mapping[str, Mapping[str, CommandEntry]]] = {
     "tasks": {
         "evaluate": CommandEntry(
             "tasks.commands.evaluate",
+            "tasks.commands.evaluate:options",
             "Evaluate a checkpoint on splits of the cache by all protocols, beside published "
             "figures.",
             "output",
         ),
         "train": CommandEntry(
             "tasks.commands.train",
+            "tasks.commands.train:options",
             "Train on the cache by luigi.cfg; under torchrun, several processes train as one.",
         ),
         "predict": CommandEntry(
             "tasks.commands.predict",
+            "tasks.commands.predict:options",
             "Predict bodies in a clip, a folder of clips or a split of a cache: one NPZ file "
             "per person, and a video.",
             "output",
         ),
         "report": CommandEntry(
             "tasks.report.task",
+            "tasks.report.task:options",
             "Write a page about the current data, training and results, without converting or "
             "training.",
             "output",

@@ -23,9 +23,10 @@ from pipeline import datasets, table
 from pipeline.__main__ import main
 from pipeline.datasets.penn_action import PennAction
 from pipeline.extras.demo.writing import LAYOUTS
-from pipeline.features.spec import Resources, StreamSpec
+from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.network import ResNet50
 from pipeline.files.raw import MARKER
+from pipeline.processes.settings import Resources
 from pipeline.steps.conversion import convert
 from pipeline.steps.conversion.keep import MayGo
 from pipeline.steps.conversion.plan import plan_conversion

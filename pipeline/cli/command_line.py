@@ -15,6 +15,7 @@ import contextlib
 import importlib
 import io
 import os
+import pkgutil
 import resource
 import signal
 import sys
@@ -73,7 +74,8 @@ INTERRUPTED: Final = {129: "hung up", 130: "interrupted", 143: "terminated"}
 class CommandEntry(NamedTuple):
     """A command in the table of a program."""
 
-    module: str  # has its `Command` as COMMAND
+    module: str  # has its `Command` as COMMAND, and all that it works with
+    options: str  # "module:function", which adds its arguments to its parser
     summary: str
     # The rule of the files that it writes, besides caches and runs. "output": `OutputRule`, with
     # the option --overwrite; "new": nothing is replaced; "own": a rule of its own
@@ -84,7 +86,6 @@ class CommandEntry(NamedTuple):
 class Command:
     """A command of the command line. Its module has one as the attribute `COMMAND`."""
 
-    options: Callable[[argparse.ArgumentParser], None]  # adds its arguments to its parser
     run: Callable[[argparse.Namespace], int]  # prints the results, and returns the exit code
     # Returns the sections and settings (SECTION.KEY) of luigi.cfg that the command reads besides
     # those of its options; None: it reads all except training's.
@@ -116,13 +117,16 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _CommandParser(_Parser):
-    """Parser of one command. It imports the command's module to parse arguments or print help."""
+    """Parser of one command. It imports the command's options to print help, and its module only
+    when its arguments are right.
+    """
 
     def __init__(
-        self, *, module: str, complete: Callable[[argparse.Namespace], None], **options: Any
+        self, *, entry: CommandEntry, complete: Callable[[argparse.Namespace], None], **options: Any
     ) -> None:
         super().__init__(**options)
-        self._module = module  # "" once it is loaded
+        self._entry = entry
+        self._is_loaded = False
         self._complete = complete
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
@@ -132,6 +136,8 @@ class _CommandParser(_Parser):
         if unknown:
             do = SET_A_KEY if unknown[0].startswith("-") else QUOTE
             self.error(f"unrecognized arguments: {' '.join(unknown)}. {do}")
+        loaded: Command = importlib.import_module(self._entry.module).COMMAND
+        vars(namespace).update(run=loaded.run, kept=loaded.kept, reads=loaded.reads)
         return namespace, unknown
 
     def _refuse_misspelt(self, words: Iterable[str]) -> None:
@@ -153,19 +159,15 @@ class _CommandParser(_Parser):
         return super().format_help()
 
     def _load(self) -> None:
-        """Import the command's module and add its arguments, once."""
-        module = self._module
-        self._module = ""
-        if not module:
+        """Add the command's arguments, once."""
+        if self._is_loaded:
             return
-        loaded: Command = importlib.import_module(module).COMMAND
-        self.set_defaults(
-            run=loaded.run, complete=self._complete, kept=loaded.kept, reads=loaded.reads
-        )
+        self._is_loaded = True
+        self.set_defaults(complete=self._complete)
         self.add_argument(
             "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
         )
-        loaded.options(self)
+        pkgutil.resolve_name(self._entry.options)(self)
         help_ = "Override a luigi.cfg setting for this run (repeatable)"
         self.add_argument(
             "--set",
@@ -215,11 +217,11 @@ def parser_of(
     help_ = "Show version, commit and an id of the code"
     top.add_argument("--version", action=_ShowVersion, nargs=0, const=version, help=help_)
     subparsers = top.add_subparsers(dest="command", required=True, parser_class=_CommandParser)
-    for name, (module, help_, writes) in commands.items():
+    for name, entry in commands.items():
         sub = subparsers.add_parser(
-            name, help=help_, description=help_, module=module, complete=complete
+            name, help=entry.summary, description=entry.summary, entry=entry, complete=complete
         )
-        if writes == "output":
+        if entry.writes == "output":
             text = "Replace files that this command did not write, except its inputs"
             sub.add_argument("--overwrite", action="store_true", help=text)
     return top

@@ -1,3 +1,3 @@
-"""Commands of `python -m pipeline`: one file each, with `options(parser)` and `run(args) -> exit
-code`.
+"""Commands of `python -m pipeline`: one file each, with `run(args) -> exit code`; their options are
+in a folder of their own.
 """

@@ -13,7 +13,7 @@ from typing import Any, Final
 import cache
 from pipeline import datasets
 from pipeline.cli import console
-from pipeline.cli.command_line import Command, json_option
+from pipeline.cli.command_line import Command
 from pipeline.cli.console import err, out, plain, print_json
 from pipeline.cli.system_errors import error_text
 from pipeline.cli.text import text_of
@@ -33,19 +33,6 @@ EMPTY: Final = "(empty)"
 TRAININGS: Final = (
     "vibe_model.sections:ModelSections"  # by name, since models build on the pipeline
 )
-
-
-def _options(sub: argparse.ArgumentParser) -> None:
-    add = sub.add_argument
-    add("names", nargs="*", metavar="SECTION[.KEY]", help="Sections or keys to print")
-    add("--all", action="store_true", help="Also print settings that have their default")
-    json_option(sub)
-    add(
-        "--check",
-        action="store_true",
-        help="Only check the file. Exits with 1 if training would be refused",
-    )
-    sub.set_defaults(complete=lambda _: None)  # `run` reads and checks every `--set`
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -178,4 +165,4 @@ def _values_of(section: str, record: Any) -> Iterator[SettingValue]:
         yield SettingValue(section, field.name, getattr(record, field.name), default)
 
 
-COMMAND: Final = Command(_options, _run)
+COMMAND: Final = Command(_run)

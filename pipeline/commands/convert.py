@@ -11,42 +11,19 @@ from pipeline.cli.command_line import Command
 from pipeline.cli.console import err
 from pipeline.cli.progress import bar
 from pipeline.errors import PipelineError
-from pipeline.settings.arguments import (
-    cache_option,
-    part_option,
-    part_text,
-    setting_options,
-    split_arguments,
-)
-from pipeline.settings.file import PATH
+from pipeline.settings.arguments import part_text
 from pipeline.settings.folders import BODY
+from pipeline.settings.options import (
+    DROP,
+)
 from pipeline.steps.conversion.convert import run_conversion
 from pipeline.steps.conversion.keep import MayGo
 from pipeline.steps.conversion.plan import plan_conversion
-from pipeline.steps.conversion_record import DROP, committed_split
+from pipeline.steps.conversion_record import committed_split
 from pipeline.steps.recipe import Recipe
 from pipeline.steps.uncommitted import describe_kept
 
 LIST: Final = "convert.corrections"
-
-
-def _options(sub: argparse.ArgumentParser) -> None:
-    split_arguments(sub)
-    cache_option(sub, required=True)
-    help_ = "The dataset's raw folder (default: all as recorded, but [convert] corrections)"
-    sub.add_argument("--raw", type=PATH, help=help_)
-    help_ = "Folder of SMPL's files, for datasets that need them (default: [paths] body)"
-    sub.add_argument("--body", type=PATH, help=help_)
-    setting_options(sub, "convert", "workers")
-    setting_options(sub, "dask", "scheduler", set_only="patience")
-    help_ = "Delete rows of missing and unusable videos (default: [convert] removed)"
-    sub.add_argument(DROP, action="store_true", help=help_)
-    mode = sub.add_mutually_exclusive_group()
-    setting_options(sub, "convert", "strict", group=mode)
-    mode.add_argument(
-        "--retry", action="store_true", help="Retry failed videos even if they have not changed"
-    )
-    part_option(mode, "new and changed videos")
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -103,4 +80,4 @@ def kept(args: argparse.Namespace) -> str:
     return describe_kept(args.cache, f"{args.dataset}/{args.split}")
 
 
-COMMAND: Final = Command(_options, _run, _reads, kept)
+COMMAND: Final = Command(_run, _reads, kept)

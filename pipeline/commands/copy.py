@@ -18,25 +18,12 @@ from pipeline.cli.text import count
 from pipeline.errors import PipelineError
 from pipeline.features.committed import fill_command
 from pipeline.files.raw.files import is_litter
-from pipeline.settings.arguments import (
-    cache_option,
-    choose_splits,
-    splits_argument,
-)
-from pipeline.settings.file import ROOT
+from pipeline.settings.arguments import choose_splits
 from pipeline.settings.new_cache import is_new_cache
 from pipeline.steps.conversion.refusals import refuse_mixed_cache
 from pipeline.steps.conversion_record import ConversionRecord
 from pipeline.steps.grading import copy_grades
 from pipeline.steps.uncommitted import describe_kept
-
-
-def _options(sub: argparse.ArgumentParser) -> None:
-    splits_argument(sub)
-    cache_option(sub)
-    sub.add_argument("--to", type=ROOT, required=True, help="Folder or URL of the new cache")
-    help_ = "Comma-separated streams to copy; '' for none (default: all)"
-    sub.add_argument("--streams", metavar="NAMES", help=help_)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -126,4 +113,4 @@ def _copy(split: cache.Split, to: cache.Root, streams: Sequence[str] | None) -> 
     return copied.left_out
 
 
-COMMAND: Final = Command(_options, _run, kept=lambda args: describe_kept(args.to))
+COMMAND: Final = Command(_run, kept=lambda args: describe_kept(args.to))

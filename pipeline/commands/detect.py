@@ -3,44 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields
 from typing import Final
 
-from pipeline.cli.command_line import Command, every_option, json_option
+from pipeline.cli.command_line import Command
 from pipeline.cli.console import err, out, print_json
 from pipeline.cli.progress import bar
-from pipeline.clips import detectors
-from pipeline.clips.detectors import DetectionResources
 from pipeline.settings import sections
-from pipeline.settings.arguments import from_settings, part_option, part_text, setting_options
-from pipeline.settings.file import PATH
+from pipeline.settings.arguments import part_text
 from pipeline.steps.detection.plan import plan_detection, usual_detector
 from pipeline.steps.detection.run import run_detection
-
-
-def _options(sub: argparse.ArgumentParser) -> None:
-    add = sub.add_argument
-    add("raw", type=PATH, metavar="RAW", help="a folder of clips, with subfolders, or one clip")
-    add(
-        "--out",
-        type=PATH,
-        required=True,
-        metavar="KEYPOINTS",
-        help="output folder: a JSON file per clip",
-    )
-    known = ", ".join(detectors.names())
-    add("--detector", help=f"{known} (default: from [detect], else rtmpose, or demo for demo data)")
-    add(
-        "--weights",
-        metavar="FILE|pretrained",
-        help="the network's weights (pretrained: downloaded once)",
-    )
-    every_option(sub)
-    part_option(sub, "clips")
-    setting_options(sub, "detect", *(field.name for field in fields(DetectionResources)))
-    setting_options(sub, "dask", "scheduler", set_only="patience")
-    from_settings(sub, detector="detect.detector")
-    json_option(sub)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -72,5 +43,5 @@ def _reads(args: argparse.Namespace) -> list[str]:
 
 
 COMMAND: Final = Command(
-    _options, _run, _reads, "clips with a keypoint file are done; the same command does the others"
+    _run, _reads, "clips with a keypoint file are done; the same command does the others"
 )

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from pipeline import datasets
 from pipeline.cli import console
-from pipeline.cli.command_line import Command, json_option
+from pipeline.cli.command_line import Command
 from pipeline.cli.console import DONE, DOUBT, WRONG, CommandResult, plain, print_result
 from pipeline.cli.text import command, tool
 from pipeline.clips.listing import list_clips
@@ -33,7 +33,7 @@ from pipeline.files.raw import files
 from pipeline.people.boxes import require_opencv
 from pipeline.processes.software import require_torchvision
 from pipeline.settings.arguments import warn_of_broken
-from pipeline.settings.file import PATH, settings_file
+from pipeline.settings.file import settings_file
 from pipeline.settings.sections import Settings, load
 
 _NO_SETTINGS: Final = (
@@ -52,17 +52,6 @@ class _DownloadPlace(NamedTuple):
 
     pattern: str  # below the raw folder
     content: str
-
-
-def _options(sub: argparse.ArgumentParser) -> None:
-    help_ = "Datasets to check (default: [data] datasets; with --raw: all)"
-    sub.add_argument("datasets", nargs="*", metavar="DATASET", help=help_)
-    sub.add_argument(
-        "--raw", type=PATH, help="Folder that contains <dataset>/ (default: [paths] raw)"
-    )
-    help_ = "Folder of SMPL's files (default: [paths] body; with --raw: none)"
-    sub.add_argument("--body", type=PATH, help=help_)
-    json_option(sub)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -308,4 +297,4 @@ def _reads(args: argparse.Namespace) -> Sequence[str] | None:
     return args.datasets or datasets.names()
 
 
-COMMAND: Final = Command(_options, _run, reads=_reads)
+COMMAND: Final = Command(_run, reads=_reads)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import cache
@@ -21,17 +21,9 @@ from pipeline.commands.convert import kept
 from pipeline.errors import PipelineError
 from pipeline.features import streams
 from pipeline.features.committed import advise_continuing
-from pipeline.features.spec import Resources, StreamSpec
-from pipeline.features.weights import KINDS
-from pipeline.settings.arguments import (
-    cache_option,
-    from_settings,
-    part_option,
-    part_text,
-    setting_options,
-    split_arguments,
-)
-from pipeline.settings.file import PATH, SettingsFile
+from pipeline.features.spec import StreamSpec
+from pipeline.settings.arguments import part_text
+from pipeline.settings.file import SettingsFile
 from pipeline.settings.sections import Settings, kind_of, stream_of
 from pipeline.steps.conversion_record import ConversionRecord
 from pipeline.steps.extraction.plan import Why, plan_extraction
@@ -105,30 +97,6 @@ class RequestedStreams:
             spec.refuse_random_weights(split, self.source.where(spec.name, "weights"))
 
 
-def _options(sub: argparse.ArgumentParser) -> None:
-    split_arguments(sub)
-    cache_option(sub)
-    weights = "; ".join(kind.form for kind in KINDS.values())
-    add = sub.add_argument
-    add("--stream", help="Name of the stream in the cache")
-    from_settings(sub, stream="features.streams")
-    kinds = ", ".join(streams.names())
-    add("--kind", help=f"Kind of the stream: {kinds} (default: from its section, else its name)")
-    add("--weights", help=f"Weights of the network: {weights} (default: from its section)")
-    help_ = "Arithmetic: exact is plain fp32 (default: from its section)"
-    add("--precision", choices=["exact", "fast"], help=help_)
-    setting_options(sub, "features", *(field.name for field in fields(Resources)))
-    setting_options(sub, "dask", "scheduler", set_only="patience")
-    add("--raw", type=PATH, help="The dataset's raw folder, if it has moved")
-    mode = sub.add_mutually_exclusive_group()
-    mode.add_argument(
-        "--replace",
-        action="store_true",
-        help="Delete an existing stream, then compute all its rows again",
-    )
-    part_option(mode, "missing shards")
-
-
 def _run(args: argparse.Namespace) -> int:
     """Extract the streams of one split.
 
@@ -182,4 +150,4 @@ def _parse_streams(args: argparse.Namespace) -> RequestedStreams:
     )
 
 
-COMMAND: Final = Command(_options, _run, _reads, kept)
+COMMAND: Final = Command(_run, _reads, kept)

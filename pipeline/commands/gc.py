@@ -14,27 +14,11 @@ from cache.format.manifest import Commit
 from cache.format.pins import pins_of_runs
 from cache.format.tags import tag_pins
 from pipeline.cli import pages
-from pipeline.cli.command_line import Command, json_option, whole
+from pipeline.cli.command_line import Command
 from pipeline.cli.console import DOUBT, IDLE, CommandResult, err, plain, print_result
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count, size
-from pipeline.settings.arguments import cache_option, from_settings
 from pipeline.steps.grading import copy_grades
-
-
-def _options(sub: argparse.ArgumentParser) -> None:
-    add = sub.add_argument
-    cache_option(sub)
-    from_settings(sub, runs="paths.runs")  # no option
-    add("--dry-run", action="store_true", help="List what would be deleted, and stop")
-    add("--unfinished", action="store_true", help="Also delete checkpoints of unfinished runs")
-    help_ = "Also erase rows of removed and replaced videos and tracks; implies --unfinished"
-    add("--erase", action="store_true", help=help_)
-    help_ = "Leave younger files (default: 0; in an object store, one day)"
-    add("--older-than", type=whole(0), metavar="SECONDS", help=help_)
-    help_ = "Delete only what gc with this option has found unused, without a break, for DAYS days"
-    add("--unused-for", type=whole(0), default=0, metavar="DAYS", help=help_)
-    json_option(sub)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -104,4 +88,4 @@ def _erase(args: argparse.Namespace) -> None:
             copy_grades(split, opened[name])
 
 
-COMMAND: Final = Command(_options, _run)
+COMMAND: Final = Command(_run)

@@ -16,7 +16,6 @@ from pipeline.cli.text import as_called, tool
 from pipeline.errors import PipelineError
 from pipeline.features.weights import WeightsSpec
 from pipeline.files.raw.files import is_folder_there
-from pipeline.settings.file import PATH
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 _REAL: Final = {  # values in the template for real data
@@ -24,32 +23,6 @@ _REAL: Final = {  # values in the template for real data
     "body": "data/body",
     "weights": "spin:data/model_checkpoint.pt",
 }
-
-
-def _options(sub: argparse.ArgumentParser) -> None:
-    add = sub.add_argument
-    add(
-        "folder",
-        type=PATH,
-        nargs="?",
-        default=Path(),
-        help="Working folder (default: the current one)",
-    )
-    add("--real", action="store_true", help="Write settings for real data, not for the demo data")
-    add(
-        "--raw",
-        type=PATH,
-        metavar="DIR",
-        help="Folder of the downloads, with --real (default: data/raw)",
-    )
-    add(
-        "--body",
-        type=PATH,
-        metavar="DIR",
-        help="Folder of SMPL's files, with --real (default: data/body)",
-    )
-    help_ = "Weights of the network, with --real (default: spin:data/model_checkpoint.pt)"
-    add("--weights", metavar="SPEC", help=help_)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -119,4 +92,4 @@ def _absolute(value: Path | str) -> str:
     return value
 
 
-COMMAND: Final = Command(_options, _run)
+COMMAND: Final = Command(_run)

@@ -27,25 +27,18 @@ import numpy as np
 
 import cache
 from cache.read.digest import digest_rows
-from pipeline.cli.command_line import Command, json_option
+from pipeline.cli.command_line import Command
 from pipeline.cli.console import DONE, DOUBT, WRONG, CommandResult, print_result
 from pipeline.cli.text import FEW, count, few
 from pipeline.datasets import find_installed
 from pipeline.datasets.base import Origin
 from pipeline.files.pixels.sources import file_part
-from pipeline.settings.arguments import cache_option
 
 TRAIN: Final = "train"  # name of training splits; all others are test splits
 # `Release.recording` where recordings are videos of the web, which have one name in all datasets
 PUBLISHED: Final = "video"
 EQUAL: Final = "equal content"  # in place of a name that videos share
 _NOT_COMPARABLE: Final = "names of two releases cannot be compared"
-
-
-def _options(sub: argparse.ArgumentParser) -> None:
-    cache_option(sub)
-    sub.add_argument("--all", action="store_true", help="List everything that is shared or unknown")
-    json_option(sub, ", with everything")
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -326,4 +319,4 @@ def _count_unknown(compared: Sequence[_Comparison]) -> str:
     return f"{n_unknown} of {len(compared)} comparisons by name are impossible"
 
 
-COMMAND: Final = Command(_options, _run)
+COMMAND: Final = Command(_run)

@@ -13,30 +13,17 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
-from pipeline.cli.command_line import Command, json_option
+from pipeline.cli.command_line import Command
 from pipeline.cli.console import CommandResult, print_result
 from pipeline.cli.text import FEW, count
 from pipeline.commands.status import tables
-from pipeline.settings.arguments import CACHE, warn_of_broken
-from pipeline.settings.file import ROOT, settings_file
+from pipeline.settings.arguments import warn_of_broken
+from pipeline.settings.file import settings_file
 from pipeline.settings.sections import load
 from pipeline.steps.next_run import plan_runs
 from pipeline.steps.recipe import Recipe, missing_files
 from pipeline.steps.sentences import lost_videos, next_lines
 from pipeline.steps.state import SplitState
-
-
-def _options(sub: argparse.ArgumentParser) -> None:
-    add = sub.add_argument
-    add(
-        "names",
-        nargs="*",
-        metavar="DATASET[/SPLIT]",
-        help="Datasets or splits (default: [data] datasets)",
-    )
-    add("--all", action="store_true", help="Name every video instead of the first few")
-    add("--cache", type=ROOT, help=f"{CACHE} (default: [paths] cache)")
-    json_option(sub, ", with all videos")
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -66,4 +53,4 @@ def _run(args: argparse.Namespace) -> int:
     return print_result(result, as_json=args.json)
 
 
-COMMAND: Final = Command(_options, _run, reads=lambda _: None)
+COMMAND: Final = Command(_run, reads=lambda _: None)

@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
 
 import cache
 from pipeline.clips import detectors
 from pipeline.clips.files import KEYPOINTS
+from pipeline.commands.options.steps import NO_DETECTOR
 from pipeline.errors import ConfigError, MissingAssets, PipelineError, RawDataError
 from pipeline.features import streams
 from pipeline.features.spec import StreamSpec
@@ -26,8 +26,6 @@ from pipeline.settings.sections import Settings, detector_of
 from pipeline.steps.detection.plan import unlabelled_clips, usual_detector
 from pipeline.steps.next_run import NextRun, plan_runs
 from pipeline.steps.recipe import Recipe, missing_files
-
-NO_DETECTOR: Final = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,23 +19,19 @@ from typing import Final
 
 import cache
 from pipeline import datasets
-from pipeline.cli.command_line import Command, every_option
+from pipeline.cli.command_line import Command
 from pipeline.cli.console import BUSY, STAND_IN, VERB_WIDTH, WRONG, err, out, plain, task_line
 from pipeline.cli.progress import Progress, bar
 from pipeline.cli.system_errors import error_text
 from pipeline.cli.text import FEW, command, count, few, from_here, size
-from pipeline.clips import detectors
 from pipeline.commands.extract import RequestedStreams
-from pipeline.commands.preparation import NO_DETECTOR, DetectorChoice, Preparation
+from pipeline.commands.preparation import DetectorChoice, Preparation
 from pipeline.errors import PipelineError
 from pipeline.features.committed import stream_label
 from pipeline.features.spec import StreamSpec
 from pipeline.files.outputs import OutputRule
 from pipeline.files.places import require_writable
 from pipeline.files.raw import is_stand_in
-from pipeline.processes.settings import DeviceName
-from pipeline.settings.arguments import cache_option, from_settings
-from pipeline.settings.file import PATH, option_type
 from pipeline.settings.folders import BODY
 from pipeline.settings.sections import Settings
 from pipeline.steps.conversion.convert import run_conversion
@@ -58,37 +54,6 @@ WITHOUT_WEIGHTS: Final = (
     "spin:FILE, torchvision:IMAGENET1K_V2 (downloaded once), or untrained:0 for a trial run "
     "with random weights"
 )
-
-
-def _options(sub: argparse.ArgumentParser) -> None:
-    add = sub.add_argument
-    add(
-        "dataset", metavar="DATASET", help=f"{', '.join(datasets.names())} (videos: your own clips)"
-    )
-    add(
-        "--raw",
-        type=PATH,
-        required=True,
-        help="The dataset's raw folder; for videos, the folder of the clips",
-    )
-    cache_option(sub, required=True)
-    add("--plan", action="store_true", help="Print what would be done, and stop")
-    add("--all", action="store_true", help="Name every video in the plan instead of the first few")
-    add(
-        "--weights", help="Weights of the network, as for extract (default: from luigi.cfg, if any)"
-    )
-    add("--stream", help="Name of the stream, as for extract")
-    add(
-        "--body",
-        type=PATH,
-        help="Folder of SMPL's files, for datasets that need them (default: [paths] body)",
-    )
-    detector_names = ", ".join([*detectors.names(), NO_DETECTOR])
-    add("--detector", help=f"Detector for clips without keypoints: {detector_names}")
-    every_option(sub)
-    help_ = "Device: auto, cpu, cuda, cuda:1, ... (default: [detect] device, [features] device)"
-    add("--device", type=option_type(DeviceName), help=help_)
-    from_settings(sub, detector="detect.detector", stream="features.streams")
 
 
 def _reads(args: argparse.Namespace) -> list[str]:
@@ -330,4 +295,4 @@ def _kept(args: argparse.Namespace) -> str:
     return describe_kept(args.cache, *(f"{args.dataset}/{split}" for split in splits))
 
 
-COMMAND: Final = Command(_options, _run, _reads, _kept)
+COMMAND: Final = Command(_run, _reads, _kept)

@@ -28,7 +28,7 @@ from pipeline.accounting import (
     is_error,
     unread_lines,
 )
-from pipeline.cli.command_line import Command, json_option
+from pipeline.cli.command_line import Command
 from pipeline.cli.console import (
     DOUBT,
     IDLE,
@@ -45,51 +45,12 @@ from pipeline.cli.text import FEW, command, count, few, size
 from pipeline.errors import PipelineError
 from pipeline.features.committed import IMPORTED, fill_command
 from pipeline.people.estimates import estimates_of
-from pipeline.settings.arguments import (
-    cache_option,
-    choose_splits,
-    splits_argument,
-    warn_of_broken,
-)
+from pipeline.settings.arguments import choose_splits, warn_of_broken
 from pipeline.steps.contents import StoredBytes, csv_table, list_digests
 from pipeline.steps.conversion.keep import Kind, RowsBefore, reasons_of_kind
 from pipeline.steps.grading import describe_words
 from pipeline.steps.sentences import missing_lines, next_cell
 from pipeline.steps.state import Committed, SplitState
-
-
-def _options(sub: argparse.ArgumentParser) -> None:
-    splits_argument(sub)
-    cache_option(sub)
-    sub.add_argument(
-        "--all",
-        action="store_true",
-        help="List every video that was rejected, lost frames, or has notes",
-    )
-    help_ = "Exit with 1 if more of a split's videos are rejected, for example 2%%"
-    sub.add_argument("--max-rejected", type=_percent, default=100.0, metavar="N%", help=help_)
-    instead = sub.add_mutually_exclusive_group()  # of the table
-    help_ = "Show bytes and commit times by split and stream, and what gc would free"
-    instead.add_argument("--sizes", action="store_true", help=help_)
-    help_ = "Print CSV with one line per video: its state, frames and grades"
-    instead.add_argument("--csv", action="store_true", help=help_)
-    help_ = "Print CSV with one line per track: its rows and grade"
-    instead.add_argument("--tracks", action="store_true", help=help_)
-    help_ = "Print digests of labels and streams, which are equal on any machine"
-    instead.add_argument("--digest", action="store_true", help=help_)
-    json_option(sub, ", with all videos")
-
-
-def _percent(text: str) -> float:
-    expected = f"expected a percentage such as 2%, found {text!r}"
-    try:
-        number = float(text.removesuffix("%"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(expected) from None
-    is_fraction = 0 < number < 1 and not text.endswith("%")
-    if not 0 <= number <= 100 or is_fraction:
-        raise argparse.ArgumentTypeError(expected)
-    return number
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -368,4 +329,4 @@ def _lost_lines(row: Committed) -> Iterator[str]:
         yield f"{split.name}: {lost} without features in {stream.name}: {why}"
 
 
-COMMAND: Final = Command(_options, _run)
+COMMAND: Final = Command(_run)

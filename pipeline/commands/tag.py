@@ -8,14 +8,6 @@ from typing import Final
 import cache
 from pipeline.cli.command_line import Command
 from pipeline.cli.console import DONE, out
-from pipeline.settings.arguments import cache_option
-
-
-def _options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("name", metavar="NAME", help="Name of the tag")
-    cache_option(sub)
-    help_ = "Delete the tag; `gc` then deletes the files that only it needs"
-    sub.add_argument("--delete", action="store_true", help=help_)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -26,4 +18,4 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-COMMAND: Final = Command(_options, _run)
+COMMAND: Final = Command(_run)

@@ -25,7 +25,7 @@ from cache.format import layout
 from cache.write.copy import to_track_rows, videos_by_name
 from pipeline.accounting import sums_of
 from pipeline.cli import pages
-from pipeline.cli.command_line import Command, json_option
+from pipeline.cli.command_line import Command
 from pipeline.cli.console import DONE, ERROR, IDLE, WRONG, CommandResult, err, plain, print_result
 from pipeline.cli.progress import Progress, bar
 from pipeline.cli.system_errors import error_text
@@ -35,11 +35,11 @@ from pipeline.features.committed import MissingRows, fill_command
 from pipeline.features.pixels import videos_of
 from pipeline.files.raw import changes, texts_of
 from pipeline.people.estimates import files_of, recorded_estimates
-from pipeline.settings.arguments import cache_option, choose_splits
-from pipeline.settings.file import PATH
+from pipeline.settings.arguments import choose_splits
+from pipeline.settings.options import DROP
 from pipeline.steps.conversion.convert import convert
 from pipeline.steps.conversion.plan import ConversionWork, plan_conversion
-from pipeline.steps.conversion_record import DROP, ConversionRecord
+from pipeline.steps.conversion_record import ConversionRecord
 from pipeline.steps.grading import stored_words
 from pipeline.steps.raw_images import require_videos
 from pipeline.steps.recipe import Recipe
@@ -47,23 +47,6 @@ from pipeline.steps.recipe import Recipe
 # fields of the report of a check that the JSON document has
 _REPORTED: Final = ("fast", "splits", "shards", "bytes", "problems", "notes", "damaged")
 _LINE: Final = re.compile(r"([0-9a-f]{64}) +(\S+/\S+) +(labels|features/(\S+))")
-
-
-def _options(sub: argparse.ArgumentParser) -> None:
-    add = sub.add_argument
-    add(
-        "splits", nargs="*", metavar="SPLIT", help="DATASET/SPLIT, or all of DATASET (default: all)"
-    )
-    cache_option(sub)
-    add("--fast", action="store_true", help="Check sizes, indexes and small files only (seconds)")
-    add(
-        "--repair",
-        action="store_true",
-        help="Drop damaged shards, and print the commands that fill them again",
-    )
-    help_ = "Compare with a list of digests, as status --digest prints it"
-    add("--digest", type=PATH, metavar="FILE", help=help_)
-    json_option(sub)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -375,4 +358,4 @@ def _plan_rereading(split: cache.Split, names: Set[str]) -> ConversionWork:
     return work
 
 
-COMMAND: Final = Command(_options, _run)
+COMMAND: Final = Command(_run)

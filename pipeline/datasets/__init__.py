@@ -13,10 +13,10 @@ from typing import Final
 import cache
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.shared.smpl import SMPLX_MIRRORS
-from pipeline.plug_ins import ClassRegistry, PlugInError
+from pipeline.plug_ins import DATASETS, ClassRegistry, PlugInError
 from pipeline.table import OWN
 
-ENTRY_POINTS: Final = "vibe_pipeline.datasets"
+ENTRY_POINTS: Final = DATASETS
 
 OWN_CLIPS: Final = ("videos",)  # datasets of the user's own clips, not published ones
 # dataset -> the file or folder of its reader in this folder, and of its demo layout

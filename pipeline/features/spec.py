@@ -1,7 +1,6 @@
 """A stream to extract, and the resources for it.  tracks -> [features] -> windows
 
 Commands and Luigi tasks make a `StreamSpec` from the settings (`pipeline.settings.sections`).
-`Resources` are settings.
 """
 
 from __future__ import annotations
@@ -9,39 +8,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
-
-from pydantic import Field, PositiveFloat
-from pydantic.dataclasses import dataclass as validated
 
 from cache import Split
 from pipeline.errors import ConfigError
-from pipeline.features.streams.base import MOST_CROPS, Machine, Stream
+from pipeline.features.streams.base import Stream
 from pipeline.features.streams.network import ResNet50
 from pipeline.features.weights import FORMS
-from pipeline.processes import cores
-from pipeline.processes.settings import Computing
-
-
-@validated(frozen=True, config={"extra": "forbid", "defer_build": True})
-class Resources(Computing):
-    """Resources of an extraction on this machine. They are settings of the section [features],
-    whose class inherits from this one.
-    """
-
-    batch_size: Annotated[
-        int, Field(ge=0, le=MOST_CROPS, description="Crops in a batch; 0: chosen by device")
-    ] = 0
-    timeout: Annotated[
-        PositiveFloat, Field(description="Seconds without progress until a decoder is ended")
-    ] = 60
-
-    def machine(self, process: str = "") -> Machine:
-        """The device and its options. `process`: as for `decoders`."""
-        threads = 0
-        if process == "cpu":
-            threads = max(1, cores(0) // len(self.processes))
-        return Machine(process or self.device, self.batch_size, threads)
 
 
 @dataclass(frozen=True, slots=True)

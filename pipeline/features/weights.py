@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, Self
 
 from pipeline.errors import ConfigError, MissingAssets
-from pipeline.files.packages import NOT_KNOWN
-from pipeline.files.raw.files import remembered_digest
+from pipeline.files.licences import NOT_KNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +114,8 @@ class WeightsSpec:
         """What identifies the weights, as JSON: the kind, and the file's SHA-256, a name or a seed;
         never a path. Raises MissingAssets for a missing file.
         """
+        from pipeline.files.raw.files import remembered_digest
+
         if self.names_file:
             return {"kind": self.kind, "file_sha256": remembered_digest(self.file())}
         return {"kind": self.kind, "argument": self.argument}

@@ -24,9 +24,6 @@ from cache.storage.durable import write_atomic
 from pipeline.errors import MissingAssets
 from pipeline.files.raw.files import whole_file_digest
 
-# texts about the licence of weights, which may be fetched or the user's own
-DATA_TERMS: Final = "trained on data with other terms"
-NOT_KNOWN: Final = "not known"
 LARGEST: Final = 1 << 28  # most bytes of a file in a wheel
 DELETE: Final = "Delete the file, and run it again."
 # Which wheels pip is asked for. They are only unpacked, so they need not fit this Python.

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat
@@ -13,6 +14,8 @@ from pydantic.dataclasses import dataclass as validated
 
 from pipeline.errors import ConfigError
 from pipeline.processes import TIMEOUT, cores
+
+MOST_CROPS: Final = 8192  # in a batch, 1.2 GB of pixels
 
 
 def _check_device(text: str) -> str:
@@ -31,6 +34,15 @@ DeviceName = Annotated[
 DeviceNames = Annotated[
     str | None, Field(description="GPUs (0,1,2,3), one process each; 0,0: two; none: device")
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The resources of a computation. They may change the results only by rounding."""
+
+    device: str = "auto"  # auto (cuda if there is one, else cpu), cpu, cuda, cuda:1, ...
+    batch_size: int = 0  # crops in a batch; 0: chosen by device
+    threads: int = 0  # number of batches at a time on a CPU; 0: one per core
 
 
 @validated(frozen=True, config={"extra": "forbid", "defer_build": True})
@@ -80,6 +92,42 @@ class Computing:
         if process:
             n = max(1, n // len(self.processes))
         return n
+
+
+@validated(frozen=True, config={"extra": "forbid", "defer_build": True})
+class DetectionResources(Computing):
+    """Devices, processes and limits of a detection. They do not change results.
+
+    The model of luigi.cfg's section [detect] inherits from this class.
+    """
+
+    batch_size: Annotated[
+        NonNegativeInt, Field(description="Images in a batch; 0: chosen by the detector")
+    ] = 0
+    timeout: Annotated[
+        PositiveFloat, Field(description="Seconds without progress until a clip is given up")
+    ] = TIMEOUT
+
+
+@validated(frozen=True, config={"extra": "forbid", "defer_build": True})
+class Resources(Computing):
+    """Resources of an extraction on this machine. They are settings of the section [features],
+    whose class inherits from this one.
+    """
+
+    batch_size: Annotated[
+        int, Field(ge=0, le=MOST_CROPS, description="Crops in a batch; 0: chosen by device")
+    ] = 0
+    timeout: Annotated[
+        PositiveFloat, Field(description="Seconds without progress until a decoder is ended")
+    ] = 60
+
+    def machine(self, process: str = "") -> Machine:
+        """The device and its options. `process`: as for `decoders`."""
+        threads = 0
+        if process == "cpu":
+            threads = max(1, cores(0) // len(self.processes))
+        return Machine(process or self.device, self.batch_size, threads)
 
 
 @validated(frozen=True, config={"extra": "forbid", "defer_build": True})

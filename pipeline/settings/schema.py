@@ -12,11 +12,9 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat
 from pydantic.dataclasses import dataclass
 
-from cache import Root
-from pipeline.clips.detectors import DetectionResources
-from pipeline.features.spec import Resources
-from pipeline.processes.settings import Dask
+from pipeline.processes.settings import Dask, DetectionResources, Resources
 
+Root = Path | str  # `cache.Root`, without the packages of a cache
 # an unknown key is an error; validators are built on first use: that takes a ms each
 STRICT: Final[Any] = {"extra": "forbid", "defer_build": True}
 

@@ -60,7 +60,8 @@ class _Check(NamedTuple):
     refusals: list[RawDataError]
 
 
-def _options(sub: argparse.ArgumentParser) -> None:
+def options(sub: argparse.ArgumentParser) -> None:
+    """Add the options."""
     help_ = "File of people in the clip, or folder with a file for each frame, of any tool"
     sub.add_argument("file", metavar="FILE", type=PATH, help=help_)
     sub.add_argument("clip", metavar="CLIP", type=PATH, help="Video file")
@@ -291,4 +292,4 @@ def _reads(_: argparse.Namespace) -> list[str]:
     return [OwnVideos.name]
 
 
-COMMAND: Final = Command(_options, _run, _reads)
+COMMAND: Final = Command(_run, _reads)

@@ -24,16 +24,17 @@ from pipeline.errors import PipelineError
 from pipeline.files.outputs import PAGES, OutputRule, inputs_of
 from pipeline.files.places import require_parent
 from pipeline.files.raw import is_stand_in
-from pipeline.settings.arguments import split_arguments
 from pipeline.settings.file import PATH, ROOT
 from pipeline.settings.folders import BODY, body_of, check_own_folder
+from pipeline.settings.options import split_arguments
 from pipeline.show.page import is_page, write_page
 from pipeline.show.tracks import Choice, PageContent, from_cache, from_raw, worst_video
 
 CLIP: Final = ".mp4"  # suffix of --out for a clip
 
 
-def _options(sub: argparse.ArgumentParser) -> None:
+def options(sub: argparse.ArgumentParser) -> None:
+    """Add the options."""
     add = sub.add_argument
     split_arguments(sub)
     add("--cache", type=ROOT, help="folder or URL of the cache: show converted tracks")
@@ -184,4 +185,4 @@ def _reads(args: argparse.Namespace) -> tuple[str, ...]:
     return BODY if args.cache else (args.dataset, *BODY)
 
 
-COMMAND: Final = Command(_options, _run, reads=_reads)
+COMMAND: Final = Command(_run, reads=_reads)

@@ -20,12 +20,12 @@ from pipeline.cli.text import command, count, from_here
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
 from pipeline.files.raw import changes
+from pipeline.settings.options import DROP
 
 # entry of the manifest: videos that kept their rows when another reader converted the others
 EARLIER_READER: Final = "earlier_reader"
 # in the provenance: the file of corrections
 CORRECTIONS: Final = "leave_out"
-DROP: Final = "--drop-removed"
 MOUNT: Final = "Mount its disk"
 LET_GO: Final = f"{DROP}, or [convert] removed = drop in luigi.cfg"
 

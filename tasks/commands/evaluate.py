@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 NOTE: Final = "published figures are beside their protocol; hmmr averages over videos"
 
 
-def _options(sub: argparse.ArgumentParser) -> None:
+def options(sub: argparse.ArgumentParser) -> None:
     model_options(sub)
     add = sub.add_argument_group("data").add_argument
     add("--cache", type=ROOT, help="Folder or URL of the cache (default: [paths] cache)")
@@ -248,4 +248,4 @@ def _chosen_splits(
     return splits
 
 
-COMMAND: Final = Command(_options, _run)
+COMMAND: Final = Command(_run)

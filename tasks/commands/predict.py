@@ -54,7 +54,7 @@ class _PredictedSplits(NamedTuple):
     is_incomplete: bool
 
 
-def _options(sub: argparse.ArgumentParser) -> None:
+def options(sub: argparse.ArgumentParser) -> None:
     """Add the options."""
     sub.add_argument(
         "named", metavar="CLIPS", help="A clip, a folder of clips, or DATASET/SPLIT of the cache"
@@ -354,4 +354,4 @@ def _no_tracks(request: _Request) -> PipelineError:
     return PipelineError(f"{request.named}: no clip has a track to predict (see above). {do}")
 
 
-COMMAND: Final = Command(_options, _run)
+COMMAND: Final = Command(_run)

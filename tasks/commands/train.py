@@ -26,7 +26,7 @@ from vibe_model import models, runs
 from vibe_model.settings import VideoConfig
 
 
-def _options(sub: argparse.ArgumentParser) -> None:
+def options(sub: argparse.ArgumentParser) -> None:
     names = ", ".join(models.names())
     first = models.names()[0]
     sub.add_argument(
@@ -94,4 +94,4 @@ def _kept(args: argparse.Namespace) -> str:
     return "nothing is kept yet: no checkpoint was written; the same command starts again"
 
 
-COMMAND: Final = Command(_options, _run, kept=_kept)
+COMMAND: Final = Command(_run, kept=_kept)

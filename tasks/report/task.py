@@ -155,7 +155,7 @@ def _configs(model: Model, shown: Collection[str]) -> dict[str, VideoConfig]:
     return configs
 
 
-def _options(sub: argparse.ArgumentParser) -> None:
+def options(sub: argparse.ArgumentParser) -> None:
     """Add the options."""
     sub.add_argument(
         "--out",
@@ -227,4 +227,4 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-COMMAND: Final = Command(_options, _run)
+COMMAND: Final = Command(_run)

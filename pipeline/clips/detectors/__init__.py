@@ -10,19 +10,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, NamedTuple, Self
+from typing import Any, ClassVar, Final, NamedTuple, Self
 
 import numpy as np
-from pydantic import Field, NonNegativeInt, PositiveFloat
-from pydantic.dataclasses import dataclass as validated
 
 from pipeline.cli import pages
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Image as Image
 from pipeline.people.skeletons import Float32s
-from pipeline.plug_ins import ClassRegistry, drop_neutral, raised_versions
-from pipeline.processes import TIMEOUT
-from pipeline.processes.settings import Computing
+from pipeline.plug_ins import DETECTORS, ClassRegistry, drop_neutral, raised_versions
 
 
 class People(NamedTuple):
@@ -105,22 +101,7 @@ class Detector(ABC):
         """
 
 
-@validated(frozen=True, config={"extra": "forbid", "defer_build": True})
-class DetectionResources(Computing):
-    """Devices, processes and limits of a detection. They do not change results.
-
-    The model of luigi.cfg's section [detect] inherits from this class.
-    """
-
-    batch_size: Annotated[
-        NonNegativeInt, Field(description="Images in a batch; 0: chosen by the detector")
-    ] = 0
-    timeout: Annotated[
-        PositiveFloat, Field(description="Seconds without progress until a clip is given up")
-    ] = TIMEOUT
-
-
-ENTRY_POINTS: Final = "vibe_pipeline.detectors"
+ENTRY_POINTS: Final = DETECTORS
 
 _REGISTRY: Final[ClassRegistry[Detector]] = ClassRegistry(
     "detector",

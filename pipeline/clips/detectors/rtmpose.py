@@ -30,7 +30,7 @@ from pipeline.clips.detectors import graphs
 from pipeline.clips.detectors.graphs import Graph, GraphNetwork
 from pipeline.clips.detectors.two_parts import Boxes, Networks, TwoPartDetector
 from pipeline.errors import ConfigError, MissingAssets
-from pipeline.files.packages import DATA_TERMS, NOT_KNOWN
+from pipeline.files.licences import DATA_TERMS, NOT_KNOWN
 from pipeline.files.pixels.frames import Image
 from pipeline.people.skeletons import Doubles, Float32s, Floats, Ints
 from pipeline.processes import cores

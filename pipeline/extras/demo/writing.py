@@ -75,7 +75,8 @@ _BODY_MARKER: Final[Mapping[str, Any]] = {
 }
 
 
-def _options(sub: argparse.ArgumentParser) -> None:
+def options(sub: argparse.ArgumentParser) -> None:
+    """Add the options."""
     sub.add_argument(
         "--out", type=PATH, required=True, help="output folder, for raw/<dataset>/ and body/"
     )
@@ -343,4 +344,4 @@ def _layout(name: str) -> ReleaseLayout:
     return LAYOUTS[name]
 
 
-COMMAND: Final = Command(_options, _run)
+COMMAND: Final = Command(_run)

@@ -54,7 +54,8 @@ SHAPES: Final[Mapping[str, tuple[int, ...]]] = {  # arrays of a person in a pick
 FLAGS: Final = ("has_body_pose", "has_betas")  # which must be set
 
 
-def _options(sub: argparse.ArgumentParser) -> None:
+def options(sub: argparse.ArgumentParser) -> None:
+    """Add the options."""
     sub.add_argument(
         "files",
         type=PATH,
@@ -273,4 +274,4 @@ def _read_into(
     collected.skipped += skipped
 
 
-COMMAND: Final = Command(_options, _run, kept=WORK_KEPT)
+COMMAND: Final = Command(_run, kept=WORK_KEPT)

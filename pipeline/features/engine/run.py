@@ -34,13 +34,13 @@ from pipeline.features.engine.shards import StreamRun
 from pipeline.features.engine.tasks import Job, Planner
 from pipeline.features.engine.worker import AHEAD, CropDecoding, Decoded, Output, Task
 from pipeline.features.pixels import Pixels
-from pipeline.features.spec import Resources
 from pipeline.features.streams import compute_labels
 from pipeline.features.streams.base import Machine
 from pipeline.people.boxes import require_opencv
 from pipeline.processes import Failed
 from pipeline.processes.meter import Meter
 from pipeline.processes.pool import TRIALS, Pool
+from pipeline.processes.settings import Resources
 
 LOOK_EVERY: Final = 0.02  # s between two looks at processes and threads: a batch takes longer
 CHECKPOINT_EVERY: Final = 30.0  # s between checkpoints of shards that are not complete

@@ -41,7 +41,7 @@ from pipeline.errors import (
 from pipeline.features.networks.base import IMAGENET_MEAN, IMAGENET_STD, Loaded, Normalisation
 from pipeline.features.weights import NetworkWeights, WeightsSpec
 from pipeline.files.formats.checkpoints import load_checkpoint, not_a_checkpoint
-from pipeline.files.packages import DATA_TERMS
+from pipeline.files.licences import DATA_TERMS
 from pipeline.people.boxes import CROP_SIZE
 
 # names (or their beginnings) of tensors in SPIN's checkpoint that are not of its ResNet-50

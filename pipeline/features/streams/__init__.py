@@ -23,9 +23,9 @@ from cache.arrays import Bools, Floats
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.streams.base import LabelComputer, Labels, Machine, Provenance, Stream
 from pipeline.files.pixels.frames import Image
-from pipeline.plug_ins import ClassRegistry
+from pipeline.plug_ins import STREAMS, ClassRegistry
 
-ENTRY_POINTS: Final = "vibe_pipeline.streams"
+ENTRY_POINTS: Final = STREAMS
 
 _REGISTRY: Final[ClassRegistry[Stream]] = ClassRegistry("stream", ENTRY_POINTS, Stream, "kind")
 names = _REGISTRY.names

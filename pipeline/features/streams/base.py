@@ -29,8 +29,8 @@ from pipeline.errors import MissingAssets
 from pipeline.features.weights import WeightsSpec
 from pipeline.files.pixels.frames import Image
 from pipeline.plug_ins import drop_neutral, raised_versions
+from pipeline.processes.settings import Machine as Machine
 
-MOST_CROPS: Final = 8192  # in a batch, 1.2 GB of pixels
 # A label that every row has besides the columns: its track's fps / step; NaN if fps is unknown.
 ROW_RATE: Final = "rows_per_second"
 WHOLE: Final = CropPolicy()  # the track's box times its crop scale, 224 x 224
@@ -63,15 +63,6 @@ class Reads(NamedTuple):
     def window(self) -> int:
         """Number of rows whose labels are read for one row, including the row itself."""
         return self.history + 1 + self.future
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """The resources of a computation. They may change the results only by rounding."""
-
-    device: str = "auto"  # auto (cuda if there is one, else cpu), cpu, cuda, cuda:1, ...
-    batch_size: int = 0  # crops in a batch; 0: chosen by device
-    threads: int = 0  # number of batches at a time on a CPU; 0: one per core
 
 
 class Computer(Protocol):

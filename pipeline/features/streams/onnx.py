@@ -30,7 +30,7 @@ from pipeline.clips.detectors import graphs
 from pipeline.clips.detectors.graphs import Session
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.features.streams.base import Labels, Machine, NumberStream, Provenance
-from pipeline.files.packages import NOT_KNOWN
+from pipeline.files.licences import NOT_KNOWN
 from pipeline.processes import cores
 
 if TYPE_CHECKING:

@@ -44,6 +44,7 @@ from pipeline.files.raw import changes
 from pipeline.processes.settings import NO_CLUSTER, Dask
 from pipeline.settings.arguments import MEANWHILE
 from pipeline.settings.new_cache import check_new_cache, forbid_new_cache, is_new_cache
+from pipeline.settings.options import DROP
 from pipeline.settings.sections import Settings
 from pipeline.steps import sentences
 from pipeline.steps.conversion.doubts import Doubts
@@ -62,7 +63,6 @@ from pipeline.steps.conversion.reading import DEFECTS, ReadVideo, attach_clips
 from pipeline.steps.conversion.rereading import describe_now
 from pipeline.steps.conversion_record import (
     CORRECTIONS,
-    DROP,
     EARLIER_READER,
     LET_GO,
     ConversionRecord,

@@ -29,7 +29,7 @@ from cache.write.parts import Part, refuse_running_parts
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import count
 from pipeline.clips.decoders import ClipDecoding, DecodedTask, OpenClip, Task
-from pipeline.clips.detectors import DetectFrames, DetectionResources, identity, load
+from pipeline.clips.detectors import DetectFrames, identity, load
 from pipeline.clips.files import RECORDS, ClipFiles
 from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.pixels.clip_record import ClipRecord
@@ -40,7 +40,7 @@ from pipeline.processes import Failed
 from pipeline.processes.cluster import SAME_FILES, run_parts
 from pipeline.processes.meter import Meter
 from pipeline.processes.pool import Pool
-from pipeline.processes.settings import NO_CLUSTER, Dask
+from pipeline.processes.settings import NO_CLUSTER, Dask, DetectionResources
 from pipeline.settings.sections import Settings
 from pipeline.steps import sentences
 from pipeline.steps.detection.plan import DetectionWork

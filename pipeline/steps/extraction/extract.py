@@ -29,11 +29,10 @@ from pipeline.errors import ConfigError
 from pipeline.features.engine import run
 from pipeline.features.engine.shards import Counts
 from pipeline.features.pixels import Pixels, find_lost, videos_of
-from pipeline.features.spec import Resources
 from pipeline.features.streams.base import Machine
 from pipeline.processes.cluster import run_parts
 from pipeline.processes.meter import Meter
-from pipeline.processes.settings import NO_CLUSTER, Dask
+from pipeline.processes.settings import NO_CLUSTER, Dask, Resources
 from pipeline.settings.arguments import MEANWHILE
 from pipeline.settings.sections import Settings
 from pipeline.steps import sentences

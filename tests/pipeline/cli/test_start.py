@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from pipeline import table
+
 DECODERS = {"av", "cv2", "h5py", "ijson"}
 
 
@@ -40,3 +42,11 @@ def test_help_of_the_program_imports_the_standard_library_alone():
     loaded = modules("--help")
     assert not loaded & {"rich", "numpy", "cache", "pydantic", "importlib.metadata"}
     assert len(loaded) <= 110, sorted(loaded)
+
+
+def test_help_of_a_command_imports_nothing_that_it_works_with():
+    for name, entry in table.COMMANDS["pipeline"].items():
+        if entry.options.startswith("pipeline.commands.options."):
+            loaded = modules(name, "--help")
+            assert not loaded & {"rich", "numpy", "cache", *DECODERS}, name
+            assert len(loaded) <= 250, sorted(loaded)

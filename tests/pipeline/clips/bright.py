@@ -5,7 +5,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from pipeline.clips.detectors import DetectionResources, Detector, People
+from pipeline.clips.detectors import Detector, People
+from pipeline.processes.settings import DetectionResources
 from pipeline.steps.detection.plan import plan_detection
 from pipeline.steps.detection.run import detect_planned
 from tests.pipeline.datasets.by_hand import encode

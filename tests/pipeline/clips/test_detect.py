@@ -18,7 +18,6 @@ import pytest
 from cache import CacheError
 from pipeline import datasets
 from pipeline.accounting import Accounting, VideoAccount
-from pipeline.clips.detectors import DetectionResources
 from pipeline.clips.files import MADE_BY, ClipFiles, read_info
 from pipeline.clips.labels.detections import read_results
 from pipeline.clips.listing import list_clips
@@ -26,6 +25,7 @@ from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import MARKER
 from pipeline.files.raw import files as raw_files
+from pipeline.processes.settings import DetectionResources
 from pipeline.steps.conversion import reading
 from pipeline.steps.detection.plan import plan_detection
 from pipeline.steps.detection.run import detect_planned

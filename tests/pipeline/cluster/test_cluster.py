@@ -18,15 +18,14 @@ from numpy.testing import assert_equal
 
 import cache
 from pipeline.clips import detectors
-from pipeline.clips.detectors import DetectionResources
 from pipeline.errors import PipelineError
 from pipeline.extras.demo.files import mp4_writer
 from pipeline.features import streams
-from pipeline.features.spec import Resources, StreamSpec
+from pipeline.features.spec import StreamSpec
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import MARKER
 from pipeline.processes import cluster
-from pipeline.processes.settings import Dask
+from pipeline.processes.settings import Dask, DetectionResources, Resources
 from pipeline.steps.conversion.convert import convert
 from pipeline.steps.detection.plan import plan_detection
 from pipeline.steps.detection.run import detect_planned

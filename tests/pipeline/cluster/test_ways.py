@@ -13,9 +13,9 @@ import pytest
 
 from cache.write.parts import Part
 from pipeline.errors import PipelineError
-from pipeline.features.spec import Resources, StreamSpec
+from pipeline.features.spec import StreamSpec
 from pipeline.processes import cluster
-from pipeline.processes.settings import Dask
+from pipeline.processes.settings import Dask, Resources
 from pipeline.steps.extraction.extract import extract_together
 from pipeline.steps.extraction.plan import plan_extraction
 from tests.other_code import copy_code

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 import cache
-from pipeline.features.spec import Resources
+from pipeline.processes.settings import Resources
 from pipeline.steps.extraction.extract import extract_together
 from pipeline.steps.extraction.plan import plan_extraction
 from tests.made_splits import track_of

@@ -8,8 +8,9 @@ import numpy as np
 
 import cache
 from pipeline.__main__ import main
-from pipeline.features.spec import Resources, StreamSpec
+from pipeline.features.spec import StreamSpec
 from pipeline.files.pixels.frames import Video
+from pipeline.processes.settings import Resources
 from pipeline.steps.extraction.extract import extract_together
 from pipeline.steps.extraction.plan import plan_extraction
 from tests.pipeline.files.made_clips import DAMAGED, WHOLE, N, content, write_keypoints, zero

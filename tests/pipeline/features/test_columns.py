@@ -17,9 +17,10 @@ from pipeline import table
 from pipeline.errors import ConfigError
 from pipeline.features import streams
 from pipeline.features.networks.base import Loaded, Normalisation
-from pipeline.features.spec import Resources, StreamSpec
+from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import LabelStream, Machine, Precision
 from pipeline.features.streams.network import NetworkStream
+from pipeline.processes.settings import Resources
 from pipeline.steps.extraction.extract import extract_together
 from pipeline.steps.extraction.plan import plan_extraction
 from pipeline.testing.streams import stream_problems

@@ -1,7 +1,8 @@
 """Another process commits a stream just before this one opens it."""
 
 import cache
-from pipeline.features.spec import Resources, StreamSpec
+from pipeline.features.spec import StreamSpec
+from pipeline.processes.settings import Resources
 from pipeline.steps.extraction import extract, stream_extraction
 from pipeline.steps.extraction.plan import plan_extraction
 from tests.pipeline.features.made_pictures import SPLIT, convert_noise

@@ -18,7 +18,8 @@ import cache
 from pipeline.errors import PipelineError
 from pipeline.features.engine import shards, tasks
 from pipeline.features.pixels import Pixels
-from pipeline.features.spec import Resources, StreamSpec
+from pipeline.features.spec import StreamSpec
+from pipeline.processes.settings import Resources
 from pipeline.steps.extraction import extract as features
 from pipeline.steps.extraction.plan import plan_extraction
 from tests.waiting import with_growing_limit
@@ -253,7 +254,8 @@ import made_up
 from pipeline.steps.extraction import extract
 from pipeline.features.pixels import Pixels
 from pipeline.steps.extraction.plan import plan_extraction
-from pipeline.features.spec import Resources, StreamSpec
+from pipeline.features.spec import StreamSpec
+from pipeline.processes.settings import Resources
 
 def main(folder, n_rows):
     made_up.convert(folder / "cache", n_rows // 50, 50, 64)

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.features.spec import Resources, StreamSpec
+from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import Machine
 from pipeline.processes.cluster import run_parts
-from pipeline.processes.settings import NO_CLUSTER, Computing, Dask
+from pipeline.processes.settings import NO_CLUSTER, Computing, Dask, Resources
 from pipeline.steps.extraction.extract import extract_together
 from pipeline.steps.extraction.plan import plan_extraction
 

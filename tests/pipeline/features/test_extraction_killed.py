@@ -13,7 +13,8 @@ import pytest
 
 import cache
 from pipeline.features import streams
-from pipeline.features.spec import Resources, StreamSpec
+from pipeline.features.spec import StreamSpec
+from pipeline.processes.settings import Resources
 from pipeline.steps.extraction.extract import extract_together
 from pipeline.steps.extraction.plan import plan_extraction
 from tests.pipeline.features.made_pictures import SPLIT, convert_noise
@@ -33,7 +34,8 @@ import made_up
 from pipeline.steps.extraction import extract as features
 from pipeline.features.engine import run
 from pipeline.steps.extraction.plan import plan_extraction
-from pipeline.features.spec import Resources, StreamSpec
+from pipeline.features.spec import StreamSpec
+from pipeline.processes.settings import Resources
 
 run.CHECKPOINT_EVERY, written = 0.0, []
 kind, name = {"checkpoints": (cache.StreamShards, "checkpoint"), "shards": (cache.StreamShards, "stage")}[sys.argv[2]]

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_equal
 
-from pipeline.features.spec import Resources, StreamSpec
+from pipeline.features.spec import StreamSpec
+from pipeline.processes.settings import Resources
 from pipeline.steps.extraction.extract import extract_together
 from pipeline.steps.extraction.plan import plan_extraction
 from tests.made_splits import track_of

@@ -12,7 +12,7 @@ from numpy.testing import assert_equal
 
 import cache
 from pipeline.features.engine.shards import StreamRun
-from pipeline.features.spec import Resources
+from pipeline.processes.settings import Resources
 from pipeline.steps.extraction.extract import extract_together
 from pipeline.steps.extraction.plan import plan_extraction
 from tests.pipeline.features import made_up

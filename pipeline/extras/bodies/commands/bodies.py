@@ -12,8 +12,8 @@ from pipeline.cli.console import DOUBT, STAND_IN, err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, count, few, from_here
 from pipeline.files.outputs import OutputRule, inputs_of
-from pipeline.settings.arguments import cache_option, split_arguments
 from pipeline.settings.file import PATH
+from pipeline.settings.options import cache_option, split_arguments
 
 if TYPE_CHECKING:
     from pipeline.extras.bodies.writing import TrackSummary
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ADULT: Final = 0.67
 
 
-def _options(sub: argparse.ArgumentParser) -> None:
+def options(sub: argparse.ArgumentParser) -> None:
     split_arguments(sub)
     cache_option(sub)
     sub.add_argument(
@@ -126,4 +126,4 @@ def _height_text(track: TrackSummary) -> str:
     return f"{track.height_m:.2f} m +- {spread:.2f} tall (estimated, mostly the average person)"
 
 
-COMMAND: Final = Command(_options, _run, kept=WORK_KEPT)
+COMMAND: Final = Command(_run, kept=WORK_KEPT)

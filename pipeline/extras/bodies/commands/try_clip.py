@@ -69,7 +69,7 @@ CREDITS: Final = (  # what, whose, licence, where it is from
 )
 
 
-def _options(sub: argparse.ArgumentParser) -> None:
+def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--out",
         type=PATH,
@@ -250,4 +250,4 @@ def _run_command(words: list[str]) -> int:
     return main(words)
 
 
-COMMAND: Final = Command(_options, _run, kept=WORK_KEPT)
+COMMAND: Final = Command(_run, kept=WORK_KEPT)

@@ -22,12 +22,12 @@ from pipeline.datasets import find_installed
 from pipeline.errors import ConfigError
 from pipeline.extras.exchange.formats import FORMATS
 from pipeline.people.estimates import estimates_of
-from pipeline.settings.arguments import cache_option, split_arguments
 from pipeline.settings.file import PATH, Section
 from pipeline.settings.folders import BODY, body_of
+from pipeline.settings.options import cache_option, split_arguments
 
 
-def _options(sub: argparse.ArgumentParser) -> None:
+def options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     split_arguments(sub)
     cache_option(sub)
@@ -158,4 +158,4 @@ def _default_body(args: argparse.Namespace) -> dict[str, str]:
     return {"body": str(body)}
 
 
-COMMAND: Final = Command(_options, _run, reads=lambda _: BODY)  # the settings of `_default_body`
+COMMAND: Final = Command(_run, reads=lambda _: BODY)  # the settings of `_default_body`

@@ -14,15 +14,15 @@ from pipeline.cli.progress import bar
 from pipeline.cli.text import count, first_few
 from pipeline.errors import ConfigError
 from pipeline.people.skeletons import JOINTS
-from pipeline.settings.arguments import cache_option, split_arguments
 from pipeline.settings.file import PATH, ROOT
+from pipeline.settings.options import cache_option, split_arguments
 from pipeline.steps.sentences import accounting_lines
 from pipeline.steps.uncommitted import describe_kept
 
 _RANDOM_WEIGHTS: Final = f"{UNTRAINED} features of random weights: use only to try the pipeline"
 
 
-def _options(sub: argparse.ArgumentParser) -> None:
+def options(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     add(
         "file",
@@ -199,4 +199,4 @@ def _kept(args: argparse.Namespace) -> str:
     return describe_kept(args.cache, f"{args.dataset}/{args.split}")
 
 
-COMMAND: Final = Command(_options, _run, kept=_kept)
+COMMAND: Final = Command(_run, kept=_kept)

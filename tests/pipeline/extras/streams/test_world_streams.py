@@ -14,9 +14,10 @@ from pipeline.errors import ConfigError, MissingAssets
 from pipeline.extras.demo.writing import write_body
 from pipeline.extras.streams.world import POINTS
 from pipeline.features import streams
-from pipeline.features.spec import Resources, StreamSpec
+from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import ROW_RATE, Machine
 from pipeline.people import cameras
+from pipeline.processes.settings import Resources
 from pipeline.steps.extraction.extract import extract_together
 from pipeline.steps.extraction.plan import plan_extraction
 from pipeline.testing.streams import stream_problems

@@ -13,10 +13,10 @@ import cache
 from pipeline.cli.progress import silent
 from pipeline.datasets.penn_action import PennAction
 from pipeline.errors import RawDataError
+from pipeline.settings.options import DROP
 from pipeline.settings.sections import load
 from pipeline.steps.conversion import convert
 from pipeline.steps.conversion.plan import Reason
-from pipeline.steps.conversion_record import DROP
 from pipeline.steps.sentences import problems_of
 
 CONVERT = "convert penn_action/train --raw RAW/penn_action --cache CACHE"
