@@ -31,6 +31,7 @@ from pipeline.cli.text import as_called, count
 from pipeline.files.outputs import mark_of
 from pipeline.files.pixels.frames import Frame, Image
 from pipeline.files.places import is_whole_page, write_aside
+from pipeline.files.raw.corrections import quoted
 from pipeline.files.raw.files import open_regular
 from pipeline.people.boxes import CROP_SIZE, crop_person, normalise_keypoints
 from pipeline.people.skeletons import Array
@@ -39,7 +40,7 @@ from pipeline.show.drawing import SIDE_COLOURS, Skeleton, SkeletonView, flat, jo
 from pipeline.show.tracks import PageContent, Present, ShownTrack, read_frames
 from pipeline.show.video_file import encode_jpeg
 
-VERSION: Final = 5  # of a page's content: `prepare` and `try` replace pages of others
+VERSION: Final = 6  # of a page's content: `prepare` and `try` replace pages of others
 LONGEST_PX: Final = 480  # longer side of a full frame on the page
 QUALITY: Final = 80  # of the page's JPEGs
 REPORTED: Final = 100  # frames of a video from one report of progress to the next
@@ -360,6 +361,7 @@ def templates(by: str, *folders: Path) -> Environment:
     environment.globals["generator"] = mark_of(by)
     environment.globals["grid"] = _grid
     environment.globals["isnan"] = math.isnan
+    environment.filters["quoted"] = quoted
     colours = [f"--{side}: {colour};" for side, colour in SIDE_COLOURS.items()]
     environment.globals["on_photo"] = " ".join(colours)
     return environment

@@ -30,7 +30,7 @@ from pipeline.show.bodies import LabelledBodies
 from pipeline.show.clip import Person, only_video, paint_bodies, people_by_frame
 from pipeline.show.drawing import SkeletonView, joints_3d, views
 from pipeline.show.page import VERSION, ViewBox, templates, view_box, write
-from pipeline.show.player_data import hex_colour, player_data
+from pipeline.show.player_data import hex_colour, place_in, player_data
 from pipeline.show.player_pictures import Paint as Paint
 from pipeline.show.player_pictures import PictureRecorder, Recorded
 from pipeline.show.player_tracks import Part, PlayedTrack, WholeClip, choose_people
@@ -126,6 +126,7 @@ class _Row(NamedTuple):
     portraits: _Strip
     portrait_frames: list[int]
     what_3d: str  # description of the 3D joints, or why there are none
+    place: str  # of the first row, in lines of corrections
     views: list[tuple[int, tuple[SkeletonView, ...]]]  # of those frames
     view_box: ViewBox | None  # of all views
 
@@ -149,7 +150,7 @@ def _write_page(shown: PageContent, out: Path, page: Page, scene: _Scene) -> Non
         f"default-src 'none'; img-src data:; media-src data:; script-src {_hash_source(script)}; "
         f"style-src {_hash_source(style)}; base-uri 'none'; form-action 'none'"
     )
-    data = player_data(scene.part, scene.tracks, has_bodies=scene.pictures.has_bodies)
+    data = player_data(scene.part, scene.tracks, shown.name, has_bodies=scene.pictures.has_bodies)
     encoded = base64.b64encode(scene.recorded.video).decode()
     if len(data) + len(encoded) > LARGEST:
         raise PipelineError(
@@ -231,6 +232,7 @@ def _describe_row(track: PlayedTrack, strip: Image, part: Part, body: Path | Non
         portraits=_strip_uri(strip),
         portrait_frames=numbers,
         what_3d=what_3d,
+        place=place_in(columns["frame_index"][0], columns["bbox"][0]),
         views=[*zip(numbers, solid, strict=False)],
         view_box=view_box([*itertools.chain(*solid)]),
     )

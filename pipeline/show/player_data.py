@@ -9,6 +9,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from pipeline.files.raw.corrections import quoted
+from pipeline.people.boxes import tight_boxes
 from pipeline.people.skeletons import Array, Doubles, Ints, bones
 from pipeline.show.clip import Person
 from pipeline.show.drawing import NAMES, SIDE_COLOURS, SIDES, side_of_bone
@@ -20,7 +22,7 @@ FURTHEST: Final = 8000  # px from the picture's corner
 UNSEEN: Final = -32768  # as a coordinate
 
 
-def player_data(part: Part, tracks: Sequence[PlayedTrack], *, has_bodies: bool) -> str:
+def player_data(part: Part, tracks: Sequence[PlayedTrack], split: str, *, has_bodies: bool) -> str:
     """JSON of all that is drawn, without "<". Arrays are little-endian, in base64:
 
     ticks (n,) int32, times of the frames; of each track with N rows and J seen joints: frames (N,)
@@ -49,13 +51,15 @@ def player_data(part: Part, tracks: Sequence[PlayedTrack], *, has_bodies: bool) 
         "sides": [SIDES[joint] for joint in joints],
         "bones": drawn,
         "colours": SIDE_COLOURS,
-        "tracks": [_track_data(track, joints, part) for track in tracks],
+        "tracks": [_track_data(track, joints, part, split) for track in tracks],
     }
     text = json.dumps(data)
     return text.replace("<", "\\u003c")
 
 
-def _track_data(track: PlayedTrack, joints: Sequence[int], part: Part) -> dict[str, Any]:
+def _track_data(
+    track: PlayedTrack, joints: Sequence[int], part: Part, split: str
+) -> dict[str, Any]:
     person = track.person
     columns = person.track.rows
     bbox = columns["bbox"][track.rows].astype(np.float64)
@@ -84,7 +88,33 @@ def _track_data(track: PlayedTrack, joints: Sequence[int], part: Part) -> dict[s
         "confidence": _pack(in_255ths, "u1"),
         "odd": track.odd_frames,
         "portraits": track.portrait_frames.tolist(),
+        "stretches": _stretches(person, split),
     }
+
+
+def _stretches(person: Person, split: str) -> list[dict[str, Any]]:
+    """Whose the track's rows were before corrections, as their lines need it: of each stretch the
+    name, the first frame, and the place there.
+    """
+    record = person.track.record
+    rows = person.track.rows
+    frames = rows["frame_index"].tolist()
+    boxes = rows["bbox"]
+    if "kp_2d" in rows and rows["kp_2d"].any():
+        boxes = tight_boxes(rows["kp_2d"])[0]
+    whole = [[person.name, frames[0]]]
+    stretches = []
+    for name, first, *_ in person.track.account.get("people", {}).get(record.name, whole):
+        full_name = quoted(f"{split}/{record.video}/{name}")
+        place = place_in(first, boxes[frames.index(first)])
+        stretches.append({"name": full_name, "first": first, "place": place})
+    return stretches
+
+
+def place_in(frame: int, box: Array) -> str:
+    """A place at the end of a line of corrections. box: (4,) cxcywh px."""
+    x, y, side = np.rint(box[:3]).astype(int)
+    return f"@{frame}:{x},{y},{side}"
 
 
 def _quarters(lengths: Doubles) -> Ints:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice, pairwise
+from itertools import chain, groupby, islice, pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
@@ -73,7 +74,8 @@ class ShownTrack:
     grade: Grade
     fits: tuple[BodyFit, ...]  # of estimated bodies
     rows: Mapping[str, Array]  # column -> (n, ...) at the n frames to draw
-    clip: ClipRecord | None = None  # of its video, if known
+    clip: ClipRecord | None  # of its video, if known
+    account: Mapping[str, Any]  # of its video
 
     @classmethod
     def sample(
@@ -86,12 +88,11 @@ class ShownTrack:
         n_frames: int,
         grade: Grade,
         fits: tuple[BodyFit, ...] = (),
-        clip: ClipRecord | None = None,
+        account: Mapping[str, Any] = MappingProxyType({}),
     ) -> ShownTrack:
         """Make the record of a track to show.
 
-        columns: of all its frames (n, ...), with `frame_index`, and those of FLAGS that it has.
-        n_frames: how many of them to draw.
+        columns: of all frames (n, ...), with `frame_index` and FLAGS. n_frames: how many to draw.
         """
         frame_index = columns["frame_index"]
         before = np.flatnonzero(np.diff(frame_index) != track.step)
@@ -107,7 +108,8 @@ class ShownTrack:
             grade=grade,
             fits=fits,
             rows={name: column[chosen] for name, column in columns.items()},
-            clip=clip,
+            clip=ClipRecord.from_dict(account.get("clip")),
+            account=account,
         )
 
     @property
@@ -319,6 +321,8 @@ def _cached_tracks(
         if raw is not None and entry.source:
             source = sources.parse(raw, entry.source)
         notes = [str(note) for note in entry.account.get("notes", ())]
+        for person, first, last in entry.account.get("too_short", ()):
+            notes.append(f"too few frames for a track: {person} in {first} to {last}")
         if source is not None and entry.pixels and source.place.exists():
             if source.digest() != sources.file_part(entry.pixels):
                 notes.append("the images in the raw folder have changed since conversion")
@@ -334,7 +338,7 @@ def _cached_tracks(
                 n_frames=n_frames,
                 grade=graded[record.name],
                 fits=fits_of(entry.account, record.name),
-                clip=ClipRecord.from_dict(entry.account.get("clip")),
+                account=entry.account,
             )
 
 
@@ -398,7 +402,7 @@ class _RawTracks:
                     notes=account.notes,
                     n_frames=self._choice.n_frames,
                     grade=grade,
-                    clip=ClipRecord.from_dict(account.as_dict().get("clip")),
+                    account=account.as_dict(),
                 )
             )
         return shown
@@ -493,7 +497,4 @@ def _corrections(split: cache.Split) -> list[str]:
     """The lines by which the user has corrected tracks."""
     if not split.provenance.get(CORRECTIONS):  # no look at all videos, which may be 400,000
         return []
-    lines: list[str] = []
-    for video in split.videos:
-        lines += video.account.get("corrections", ())
-    return lines
+    return [*chain(*(video.account.get("corrections", ()) for video in split.videos))]

@@ -115,6 +115,11 @@ class Correction(NamedTuple):
             raise self.misfit(expected, f"{found or 'nobody'}")
 
 
+def quoted(name: str) -> str:
+    """A name as it stands behind a verb."""
+    return json.dumps(name, ensure_ascii=False) if re.search(r'[\s"#]', name) else name
+
+
 def count_verbs(texts: Iterable[str]) -> Counter[str]:
     """How many of recorded lines have each verb."""
     return Counter(text.split()[0] for text in texts)

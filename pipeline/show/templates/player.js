@@ -290,7 +290,7 @@
     o: () => flip("bodies"),
   };
   addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.tagName === "SELECT") return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("select, textarea")) return;
     const isPlain = !event.target.closest("button, summary, a, [type=checkbox]");
     const action = event.key === " " && isPlain ? toggle : keys[event.key];
     if (!action) return;
@@ -335,6 +335,28 @@
     const portraits = row.querySelector(".portraits");
     follow(portraits, (share) => track.portraits[Math.floor(share * track.portraits.length)]);
   });
+
+  // --- lines of corrections, which name people before corrections, and the clip's own frames
+
+  let mark = null;
+  const lines = {
+    mark: (at) => {
+      mark = at;
+      return `# mark: ${at.name}, frame ${at.frame}`;
+    },
+    cut: (at) => `cut ${at.name} ${at.frame} ${at.place}`,
+    join: (at) => `join ${mark.name} ${at.name} ${mark.place} ${at.place}`,
+    exchange: (at) => `exchange_sides ${at.name} ${Math.min(mark.frame, at.frame)}-${Math.max(mark.frame, at.frame)} ${at.place}`,
+  };
+  for (const button of document.querySelectorAll("#correct button")) {
+    button.onclick = () => {
+      const frame = data.first + data.step * target();
+      const { stretches } = tracks[chosen];
+      const person = stretches.findLast(({ first }) => first <= frame) ?? stretches[0];
+      mark ??= { ...person, frame };
+      byId("lines").value += `${lines[button.id]({ ...person, frame })}\n`;
+    };
+  }
 
   // --- names of joints, by pointing
 

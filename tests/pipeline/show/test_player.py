@@ -229,7 +229,7 @@ def test_the_worst_video_of_a_cache_is_played_or_the_one_that_is_named(types, tm
     told = types(f"{shows} --video c_good.mp4", "1 track of c_good.mp4")
     assert "Another video" not in told
     line = Page((tmp_path / "page.html").read_text()).main.of_class("leave-out")[0].text
-    assert line.startswith("videos/train/c_good.mp4/0 # doubtful: ")
+    assert line.startswith("leave_out videos/train/c_good.mp4/0 @0:36,60,55 # doubtful: ")
 
 
 def test_tracks_without_images_are_refused_with_what_to_do(tmp_path):

@@ -1,5 +1,6 @@
 """The player in a real browser: which frame is seen, what reaches it, and what its keys do."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ from tests.pipeline.show.numbered_video import BITS, N_FRAMES, VIDEOS, image_of,
 
 pytestmark = NEEDED
 WATCH = Path(__file__).with_name("watch.js").read_text()
+PLACE = "@{}:75,49,15"
 TOUCH = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 
 
-def numbered_page(folder, name, **options):
+def numbered_page(folder, name, account=None, **options):
     """A player of a numbered video with a person in all frames but 40 to 59."""
     write_numbered(folder / "f.mp4", name)
     rows = np.setdiff1d(np.arange(N_FRAMES), np.arange(40, 60))
@@ -25,7 +27,7 @@ def numbered_page(folder, name, **options):
     track.kp_2d[..., :2] /= 4
     track.bbox[:] = (75, 50, 40, 40)
     page = folder / "page.html"
-    shown_track = shown(track, frames=N_FRAMES)
+    shown_track = replace(shown(track, frames=N_FRAMES), account=account or {})
     write_player(shown_split(folder, shown_track, rejected=(), n_rejected=0), page, **options)
     return page
 
@@ -176,3 +178,26 @@ def test_the_page_asks_for_nothing_and_hostile_names_are_text(opened, tmp_path):
         "document.body.append(Object.assign(document.createElement('script'), {text: 'stolen = 1'}))"
     )
     assert tab.evaluate("typeof stolen") == "undefined"
+
+
+def test_buttons_write_lines_of_corrections_about_people_before_corrections(tmp_path, opened):
+    """Of a track whose rows from frame 100 on were another person's."""
+    account = {"people": {"f/0": [["a b", 0, 99], ["2", 100, N_FRAMES - 1]]}}
+    tab = opened(numbered_page(tmp_path, "ntsc", account=account), "#frame=30")
+    tab.wait_for_selector("#picture[data-frame='30']")
+    for frame, buttons in ((30, ["cut", "mark"]), (110, ["join", "exchange"])):
+        tab.evaluate(f"location.hash = 'frame={frame}'")
+        tab.wait_for_selector(f"#picture[data-frame='{frame}']")
+        for button in buttons:
+            tab.click(f"#{button}")
+    first, second = '"penn_action/train/f/a b"', "penn_action/train/f/2"
+    assert tab.input_value("#lines").splitlines() == [
+        f"cut {first} 30 {PLACE.format(0)}",
+        f"# mark: {first}, frame 30",
+        f"join {first} {second} {PLACE.format(0)} {PLACE.format(100)}",
+        f"exchange_sides {second} 30-110 {PLACE.format(100)}",
+    ]
+    tab.focus("#lines")
+    tab.keyboard.press("n")  # no key of the player there
+    assert tab.input_value("#lines").endswith("\nn")
+    assert tab.said == []

@@ -2,12 +2,23 @@
 identities; undone, refused, and again.
 """
 
+import html
+import json
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
-from numpy.testing import assert_equal
+from numpy.testing import assert_allclose, assert_equal
 
 import cache
-from pipeline.people.skeletons import opposite_joints
+from pipeline import table
+from pipeline.features import streams
+from pipeline.features.streams.base import LabelStream
+from pipeline.people.skeletons import joint_names, opposite_joints
 from tests.pipeline.datasets.by_hand import standing, write_json, write_video
 
 N = 120
@@ -15,6 +26,7 @@ CONVERT = "convert videos/train --raw TMP/clips --cache CACHE --set videos.min_f
 CORRECT = f"{CONVERT} --set convert.corrections=TMP/c.txt"
 EXTRACT = "extract videos/train --cache CACHE --weights untrained:0"
 OPPOSITE = opposite_joints("spin49")
+WRISTS = [joint_names("spin49").index(name) for name in ("rwrist", "lwrist")]
 
 
 def walk(x, frames=range(N)):
@@ -39,8 +51,8 @@ SWAPPED = {
 def clip(tmp_path):
     """Writes a clip, and AlphaPose's people: joints by frame of each identity."""
 
-    def write(people, name="a.mp4"):
-        write_video(tmp_path / "clips" / name, N, step=0)
+    def write(people, name="a.mp4", n=N):
+        write_video(tmp_path / "clips" / name, n, step=0)
         results = []
         for identity, joints in people.items():
             for t, points in joints.items():
@@ -274,3 +286,148 @@ def test_two_people_in_one_frame_are_joined_for_0_2_s(clip, lines, tracks, types
     ankle = kp_2d[0, :, 2].argmax()
     x = kp_2d[:, ankle, 0] - np.arange(N) / 4
     assert_equal(np.flatnonzero(np.diff(x.round(2))), [55, 57, 59])
+
+
+def page_of(tmp_path, types, name="a.mp4"):
+    """The lines of a player: each track's that leaves it out, and whose its stretches were."""
+    types(f"show videos/train --cache CACHE --video {name} --out TMP/page.html")
+    page = html.unescape((tmp_path / "page.html").read_text())
+    (data,) = re.findall('<script type="application/json" id="data">(.*?)</script>', page)
+    return page, {track["name"]: track["stretches"] for track in json.loads(data)["tracks"]}
+
+
+def x_of(stretch):
+    return int(re.search(":([0-9]+)", stretch["place"])[1])
+
+
+def test_lines_of_the_player_correct_corrected_tracks_again(clip, lines, tracks, types, tmp_path):
+    """Two are exchanged from 38 on, and again from 80 on, which is seen in a second round."""
+    clip(TWO)
+    types(CONVERT.replace("CACHE", "TMP/true"))
+    again = {
+        1: SWAPPED[1] | take(LEFT, range(80, N)),
+        2: SWAPPED[2] | take(RIGHT, range(80, N)),
+    }
+    clip(again)
+    types(CONVERT)
+    written = []
+    for frame in (38, 80):
+        page, people = page_of(tmp_path, types)
+        for stretches in people.values():
+            at = [one for one in stretches if one["first"] <= frame][-1]
+            written.append(f"cut {at['name']} {frame} {at['place']}")
+        lines(*written)
+        types(CORRECT)
+        page, people = page_of(tmp_path, types)
+        first_ones = sorted([one for one, *_ in people.values()], key=x_of)
+        left, right = [one for one in first_ones if not one["first"]]
+        of_left, of_right = [one for one in first_ones if one["first"]]
+        for one, part in ((left, of_left), (right, of_right)):
+            written.append(f"join {one['name']} {part['name']} {one['place']} {part['place']}")
+        lines(*written)
+        types(CORRECT)
+    page, people = page_of(tmp_path, types)
+    assert [len(stretches) for stretches in people.values()] == [3, 3]
+    assert "<summary>Corrected by hand: 8</summary>" in page
+    assert_equal(tracks(), tracks("true"))
+
+
+def test_a_man_who_is_away_for_two_seconds_is_one_by_a_line_of_the_player(
+    clip, lines, tracks, types, tmp_path
+):
+    """Of 1,200 frames, which are tracks of up to 500; a stretch that is too short counts, too."""
+    n = 1200
+    man = {t: standing("coco", 20 + t / 16, 60) for t in range(n)}
+    gone = {*range(500, 550), *range(556, 600)}
+    clip({None: take(man, [t for t in range(n) if t not in gone])}, n=n)
+    types(CONVERT)
+    two = {"a.mp4/2": (600, 899), "a.mp4/2.1": (900, n - 1)}
+    assert frames(tracks()) == {"a.mp4/0": (0, 499)} | two
+    page, people = page_of(tmp_path, types)
+    assert "too few frames for a track: 1 in 550 to 555" in page
+    (first,), (last,) = people["0"], people["2.1"]
+    assert last["name"] == "videos/train/a.mp4/2"
+    join = f"join {first['name']} {last['name']} {first['place']} {last['place']}"
+    lines(join, "join a.mp4/0 a.mp4/1")
+    types(CORRECT)
+    joined = np.concatenate([columns["frame_index"] for columns in tracks().values()])
+    assert joined.tolist() == sorted({*range(n)} - gone)
+    assert tracks().keys() == {"a.mp4/0", "a.mp4/0.1", "a.mp4/0.2"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wrists(LabelStream):
+    """x of the right and the left wrist."""
+
+    kind = "wrists"
+    dim = 2
+    columns = ("kp_2d",)
+
+    def __call__(self, labels):
+        return labels["kp_2d"][:, WRISTS, 0], np.ones(len(labels["kp_2d"]), bool)
+
+
+def test_streams_that_read_joints_follow_exchanged_sides_and_those_of_pixels_are_kept(
+    clip, lines, tracks, types, network, monkeypatch, tmp_path
+):
+    monkeypatch.setitem(table.OWN[streams.ENTRY_POINTS], Wrists.kind, f"{__name__}:Wrists")
+    both = [EXTRACT, "extract videos/train --cache CACHE --stream wrists"]
+    clip(TWO)
+    types(CONVERT)
+    for command in both:
+        types(command)
+    network.batches.clear()
+    lines("exchange_sides a.mp4/1 30-50")
+    types(CORRECT)
+    types(both[0], "0 rows computed")
+    types(both[1], "21 rows computed")
+    assert network.batches == []
+    split = cache.open(tmp_path / "cache")["videos/train"]
+    for track in split.tracks:
+        features = split.rows("features/wrists", track.start, track.stop)
+        kp_2d = split.rows("kp_2d", track.start, track.stop)
+        assert_allclose(features, kp_2d[:, WRISTS, 0], rtol=1e-3)
+
+
+KILLED = """
+import os, signal, sys
+from pipeline.__main__ import main
+left = int(sys.argv[1])
+def fsync(fd):
+    global left
+    left -= 1
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+os.fsync = fsync
+main(sys.argv[2:])
+"""
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("kill_at", [1, 9, 20])
+def test_a_correction_that_was_killed_is_continued(clip, lines, tracks, types, tmp_path, kill_at):
+    clip(TWO)
+    types(CONVERT)
+    before = tracks()
+    lines("cut a.mp4/1 60", "leave_out a.mp4/1 0-9")
+    command = CORRECT.replace("CACHE", "TMP/cache").replace("TMP", str(tmp_path))
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(kill_at), *command.split()])
+    assert killed.returncode == -signal.SIGKILL
+    assert_equal(tracks(), before)
+    types(CORRECT)
+    assert frames(tracks()) == {"a.mp4/1": (10, 59), "a.mp4/2": ALL, "a.mp4/1-1": (60, N - 1)}
+
+
+def test_leave_out_is_another_name_of_the_key_and_both_are_refused(
+    clip, lines, types, types_json, luigi_cfg
+):
+    clip(TWO)
+    lines("a.mp4/1", "cut a.mp4/2 60")
+    both = "[convert]\nleave_out = c.txt\ncorrections = c.txt"
+    file = luigi_cfg("videos", both)
+    types(CONVERT, f"{file}, line", "leave_out: is another name of corrections", code=2)
+    luigi_cfg("videos", both.partition("\ncorr")[0])
+    types(CONVERT, "left_out_by_hand")
+    (status,) = types_json("status --cache CACHE")
+    assert status["corrections"] == {"leave_out": 1, "cut": 1}
+    types(f"{CONVERT} --set convert.corrections=none", "(0 corrections: none)")
