@@ -7,9 +7,13 @@ changed, `pytest --rewrite-golden tests/docs/test_tables.py` writes the page aga
 from __future__ import annotations
 
 import argparse
+import ast
 import dataclasses
+import functools
 import inspect
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +30,7 @@ from pipeline.features import streams
 from pipeline.people.skeletons import JOINTS
 from vibe_model.metrics import METRICS
 
+ROOT: Final = Path(__file__).parents[1]
 PROGRAMS: Final[dict[str, Callable[[], argparse.ArgumentParser]]] = {
     "pipeline": pipeline.__main__.parser,
     "tasks": tasks.__main__.parser,
@@ -186,10 +191,43 @@ def _options(section: str) -> str:
 
 def _reports() -> str:
     rows = []
-    for report in sorted((Path(__file__).parents[1] / "benchmarks").glob("*.md")):
+    for report in sorted((ROOT / "benchmarks").glob("*.md")):
         title = report.read_text().partition("\n")[0].removeprefix("# ")
         rows.append((title, f"[{report.stem}](../benchmarks/{report.name})"))
     return _table("question | report", rows)
+
+
+@functools.cache
+def _promises() -> dict[str, list[tuple[str, str]]]:
+    """Promise -> the tests that are marked with it: (file, name), in alphabetical order; the name
+    is "" for all tests of a file.
+    """
+    found: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for file in sorted((ROOT / "tests").rglob("*.py")):
+        text = file.read_text()
+        if "pytest.mark.promise" not in text:
+            continue
+        place = file.relative_to(ROOT).as_posix()
+        for node in ast.walk(ast.parse(text)):
+            marks: list[ast.expr] = []
+            if isinstance(node, ast.FunctionDef):
+                marks = node.decorator_list
+            elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytestmark":
+                marks = [node.value]
+            for mark in marks:
+                if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.promise":
+                    promise = ast.literal_eval(mark.args[0])
+                    found[promise].append((place, getattr(node, "name", "")))
+    return found
+
+
+def _tests_of(promise: str) -> str:
+    """The tests of a promise, folded."""
+    lines = [f"<details><summary>Tests ({len(_promises()[promise])})</summary>", ""]
+    for place, name in _promises()[promise]:
+        sentence = name.removeprefix("test_").replace("_", " ") or "all tests of the file"
+        lines.append(f"- {sentence} (`{place}`)")
+    return "\n".join([*lines, "", "</details>"])
 
 
 TABLES: Final[dict[str, Callable[[], str]]] = {
@@ -206,4 +244,5 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
     "streams": _streams,
     "options of rtmpose": lambda: _options("rtmpose"),
     "options of blaze_pose": lambda: _options("blaze_pose"),
+    **{f"tests of {promise}": partial(_tests_of, promise) for promise in _promises()},
 }

@@ -149,6 +149,7 @@ def place(module):
     return package, rest.partition(".")[0] or "__init__"
 
 
+@pytest.mark.promise("imports")
 @pytest.mark.parametrize("package", ORDER)
 def test_folders_are_imported_from_above_alone(package):
     order = ORDER[package].split()
@@ -175,6 +176,7 @@ def test_no_modules_import_one_another_in_a_circle():
     assert graph == {}, "each of these is in a circle, or imports one that is"
 
 
+@pytest.mark.promise("imports")
 def test_the_models_know_only_the_body_and_the_skeletons_of_the_pipeline():
     for module, found in imports().items():
         if place(module)[0] == "vibe_model" and not module.startswith(OF_CACHES):
@@ -204,6 +206,7 @@ def test_what_is_imported_is_what_pyproject_names():
     assert {DISTRIBUTIONS.get(name, name) for name in used} == named
 
 
+@pytest.mark.promise("imports")
 def test_importing_what_has_nothing_to_compute_imports_no_torch():
     """One after the other in one process: the first that does is printed."""
     done = subprocess.run(

@@ -179,6 +179,7 @@ def test_every_command_is_in_the_table():
     assert having == listed
 
 
+@pytest.mark.promise("inputs")
 @pytest.mark.parametrize(
     ("program", "name"), [(main, name) for main, names in table.COMMANDS.items() for name in names]
 )

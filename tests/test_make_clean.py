@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.promise("outputs")
 @pytest.mark.parametrize("is_marked", [True, False])
 def test_a_marked_folder_of_demo_data_goes_and_any_other_stays(is_marked, tmp_path, demo_data):
     shutil.copy(ROOT / "Makefile", tmp_path)

@@ -71,6 +71,7 @@ def history(top, rng):
     return root
 
 
+@pytest.mark.promise("equal bytes")
 @pytest.mark.parametrize("seed", range(3))
 def test_digests_are_equal_after_any_history_of_twenty_steps_that_ends_alike(
     seed, tmp_path, monkeypatch

@@ -124,6 +124,7 @@ def test_a_killed_writer_goes_on(tmp_path):
     assert toy.tree(tmp_path / "killed") == toy.tree(tmp_path / "whole")
 
 
+@pytest.mark.promise("plain Zarr")
 def test_readers_that_know_no_extra_columns_read_the_rest_as_ever(root, tmp_path):
     write(tmp_path / "plain", [toy.video("a", [10, 40]), toy.video("b", [7])], ())
     plain, own = (toy.tree(folder) for folder in (tmp_path / "plain", root))

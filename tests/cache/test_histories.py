@@ -480,6 +480,7 @@ class Histories(RuleBasedStateMachine):
 NOT_WRITTEN_YET = "expected the zarr.json that follows from the manifest, found no file"
 
 
+@pytest.mark.promise("never mixed")
 @pytest.mark.filterwarnings("ignore:.*no windows of")
 def test_any_history_of_a_cache_leaves_what_a_model_expects():
     quick = {"max_examples": 8, "stateful_step_count": 12, "phases": [hypothesis.Phase.generate]}

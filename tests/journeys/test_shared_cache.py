@@ -37,6 +37,7 @@ def lab(terminal):
     return terminal
 
 
+@pytest.mark.promise("verified")
 @pytest.mark.parametrize("folder", ["amass", FEATURES, f"{FEATURES}/homography"])
 def test_a_disk_that_is_not_mounted_is_a_problem_of_every_command_whatever_its_mount_point_holds(
     folder, lab

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 
 import numpy as np
+import pytest
 
 from tests.journeys.conftest import KIT, changed
 from tests.trees import contents
@@ -48,6 +49,7 @@ def numbers(folder):
     return metrics["best"], metrics["3dpw/test"]
 
 
+@pytest.mark.promise("snapshot")
 def test_a_snapshot_is_trained_on_again_after_everything_has_changed(terminal):
     types, folder = terminal.types, terminal.folder
     terminal.install(KIT)

@@ -11,6 +11,7 @@ from pipeline.accounting import (
 )
 
 
+@pytest.mark.promise("counted")
 def test_found_equals_kept_plus_dropped_or_the_check_fails():
     account = VideoAccount("0001", found=34)
     account.keep_track(7)

@@ -4,7 +4,11 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
+
 from pipeline.accounting import REASONS, UNKNOWN, is_error, reason
+
+pytestmark = pytest.mark.promise("counted")
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

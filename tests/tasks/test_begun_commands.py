@@ -41,6 +41,7 @@ def grow(project):
         labels.rename(project.folder / "raw/3dpw/sequenceFiles/train" / labels.name)
 
 
+@pytest.mark.promise("resumable")
 def test_a_command_killed_between_training_and_evaluation_evaluates_that_run(
     killed_before_evaluation, build
 ):
@@ -62,6 +63,7 @@ def test_a_command_killed_between_training_and_evaluation_evaluates_that_run(
     assert len(project.runs) == 2
 
 
+@pytest.mark.promise("resumable")
 def test_gc_keeps_what_an_unfinished_run_reads_for_thirty_days_and_then_it_cannot_be_resumed(
     project, within, tasks_command, capsys
 ):
@@ -155,6 +157,7 @@ def job_script():
     return page.partition("## SLURM: one node")[2].partition("```bash\n")[2].partition("```")[0]
 
 
+@pytest.mark.promise("resumable")
 @pytest.mark.slow
 def test_the_job_of_the_page_ends_with_the_bits_of_a_quiet_one_while_the_cache_is_replaced(
     project, build

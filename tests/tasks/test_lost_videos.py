@@ -72,6 +72,7 @@ def mend(lab, aside):
             shutil.move(kept, at)
 
 
+@pytest.mark.promise("lost video")
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [

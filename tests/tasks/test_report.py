@@ -4,6 +4,8 @@ there is.
 
 from pathlib import Path
 
+import pytest
+
 import cache
 from tasks.report.task import PAGE
 from tests.results import read_file
@@ -27,6 +29,7 @@ def test_the_tasks_page_shows_data_training_and_results(made):
     assert f'<td class="number">{metrics["3dpw/test"]["pa_mpjpe"]:.1f}</td>' in html
 
 
+@pytest.mark.promise("power cut")
 def test_no_file_of_a_whole_run_gets_its_name_before_it_is_synced(made):
     """Nor a checkpoint before the points of its curves."""
     assert {PAGE, "last.pt", "metrics.json", "manifest.json"} <= {*made.renames.names}

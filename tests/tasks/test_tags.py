@@ -10,6 +10,8 @@ from pipeline.__main__ import main
 from tasks import Ablation, EvaluateHMMR, EvaluatePartDynamics, TrainVIBE
 from tests.results import read_file
 
+pytestmark = pytest.mark.promise("tags")
+
 
 def numbers(folder):
     """What a training measured, without when and how fast."""

@@ -20,6 +20,7 @@ def add_video(project):
     return added
 
 
+@pytest.mark.promise("incremental")
 def test_of_a_new_dataset_alone_everything_runs(project, build):
     motion_of(project).touch()
     project.configure({"data": {"datasets": "3dpw amass penn_action"}})
@@ -73,6 +74,7 @@ def test_without_streams_data_are_tracks_alone_and_a_training_says_that_it_reads
     assert "[features] streams: is empty, and models read the first stream" in failure
 
 
+@pytest.mark.promise("one recipe")
 def test_completeness_follows_the_raw_files_and_is_asked_again(project, within):
     within(project)
     assert EvaluateVIBE().complete()
@@ -90,6 +92,7 @@ def test_completeness_follows_the_raw_files_and_is_asked_again(project, within):
     assert not EvaluateVIBE().complete()
 
 
+@pytest.mark.promise("one recipe")
 def test_plan_lists_what_runs_and_why(project, build, within, capsys):
     within(project)
     project.configure({"amass": {"resampling": "decimate"}})
@@ -108,6 +111,7 @@ def test_plan_lists_what_runs_and_why(project, build, within, capsys):
     assert "4 splits" in capsys.readouterr().out.splitlines()[-1]
 
 
+@pytest.mark.promise("one recipe")
 def test_commands_by_hand_and_tasks_find_each_others_work_up_to_date(
     project, build, capsys, monkeypatch
 ):

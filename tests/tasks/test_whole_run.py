@@ -188,6 +188,7 @@ pathlib.Path.replace = replace
 """
 
 
+@pytest.mark.promise("resumable")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code", "word"),

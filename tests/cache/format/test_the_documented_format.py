@@ -86,6 +86,7 @@ def test_every_column_reads_as_documented(root, split):
             )
 
 
+@pytest.mark.promise("plain Zarr")
 def test_a_stream_reads_as_documented(root):
     base = root / "toy/train/features"
     manifest, _ = open_manifest(base / "resnet50")

@@ -45,6 +45,7 @@ def five_days(root, toy):
         yield day
 
 
+@pytest.mark.promise("never mixed")
 @pytest.mark.parametrize("where", ["disk", "bucket"])
 def test_after_five_days_of_changes_and_gc_each_night_a_pin_reads_as_on_its_day(
     where, request, tmp_path, toy

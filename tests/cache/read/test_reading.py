@@ -171,6 +171,7 @@ def test_a_reader_that_stays_open_reads_on_after_a_commit_that_only_adds(tmp_pat
         assert stays_open.column(name)[:40].tobytes() == stays_open.rows(name, 0, 40).tobytes()
 
 
+@pytest.mark.promise("never mixed")
 @pytest.mark.parametrize("where", ["disk", "bucket"])
 def test_open_splits_and_their_pickles_read_on_after_any_commit_until_gc(where, request, toy):
     """As workers of a training that start later, or a copy of the split."""
@@ -283,6 +284,7 @@ def test_a_reader_whose_split_is_replaced_is_told_to_open_it_again(tmp_path, toy
             reading(split)
 
 
+@pytest.mark.promise("verified")
 @pytest.mark.parametrize(
     "name", ["bbox/c/1/0", "features/resnet50/c/1/0", "features/resnet50_ok/c/1"]
 )

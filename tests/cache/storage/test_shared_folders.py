@@ -90,6 +90,7 @@ PLACES = {  # in place of which there is a link -> commands that would write or 
 }
 
 
+@pytest.mark.promise("outputs")
 @pytest.mark.parametrize(
     ("place", "run"),
     [(place, run) for place, commands in PLACES.items() for run in commands],

@@ -169,6 +169,7 @@ def test_a_copy_has_the_commit_of_its_small_files_and_all_that_it_names(root, to
         assert cache.verify(backup).ok
 
 
+@pytest.mark.promise("snapshot")
 @pytest.mark.parametrize("changed", ["cache", "snapshot"])
 def test_a_snapshot_by_hard_links_and_its_cache_keep_their_bytes_whatever_is_done_to_the_other(
     changed, root, toy, tmp_path

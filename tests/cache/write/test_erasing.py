@@ -17,6 +17,8 @@ from tests.cache import toy
 from tests.cache.disk import Interruption, Killed, Model, Watched, on_disk, watching
 from tests.trees import contents
 
+pytestmark = pytest.mark.promise("erase")
+
 SPLIT = "toy/train"
 SMALL = {"rows_per_shard": 8, "rows_per_chunk": 4}
 PRESSURE = ExtraColumn("pressure", about="made up", shape=(2,), dtype="float64", gaps=True)

@@ -47,6 +47,7 @@ def test_what_no_manifest_names_goes_and_the_rest_stays(root, toy):
     assert cache.verify(root).notes == []
 
 
+@pytest.mark.promise("outputs")
 def test_the_users_own_files_stay_and_one_beside_the_streams_is_no_stream(root, toy):
     own = ["README.txt", "toy/notes.md", ".git/config"]
     own += [f"{HOME}/{name}" for name in ("mine/file", "bbox/plot.png", "features/seen.csv")]

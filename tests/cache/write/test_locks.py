@@ -155,6 +155,7 @@ def leave_lock(lock, process, mode):
 ENDED = 2**22 + 1  # no process has this number
 
 
+@pytest.mark.promise("users")
 @pytest.mark.parametrize("mode", [0o444, 0o644])
 def test_the_lock_of_another_user_s_killed_run_stops_nobody(mode, shared, toy):
     root = shared / "cache"

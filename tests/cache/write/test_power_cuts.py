@@ -21,6 +21,8 @@ from tests.cache.disk import (
 )
 from tests.cache.made_up import SPLIT
 
+pytestmark = pytest.mark.promise("power cut")
+
 Command = Callable[[Path], None]
 STREAM = "resnet50"
 FIRST = {"a": ("a", (8,), 0, 0), "b": ("b", (3, 5), 0, 0)}

@@ -157,6 +157,7 @@ def test_features_of_other_rows_under_the_same_numbers_are_never_taken_for_these
     assert cache.open(restored)["toy/train"].windows(4, 4, "resnet50")[:, 1].max() <= 96
 
 
+@pytest.mark.promise("other rows")
 def test_a_stream_of_another_cache_is_a_problem_of_every_use_and_is_not_changed(tmp_path, toy):
     root, other = tmp_path / "cache", tmp_path / "other"
     toy.write(root, toy.videos())

@@ -9,6 +9,8 @@ import cache
 from cache.write import tags
 from tests.cache.contents import SPLIT, STREAM, assert_same, content
 
+pytestmark = pytest.mark.promise("tags")
+
 
 def content_at(root, tag=None):
     return content(cache.open(root, tag)[SPLIT])

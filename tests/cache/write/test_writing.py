@@ -19,6 +19,7 @@ def column_of(videos, name):
     return np.concatenate([track.columns[name] for _, tracks in videos for track in tracks])
 
 
+@pytest.mark.promise("plain Zarr")
 def test_plain_zarr_reads_every_column_and_padding_without_a_warning(tmp_path, toy):
     videos = toy.videos()
     toy.write(tmp_path, videos)
@@ -63,6 +64,7 @@ def test_the_tables_give_back_tracks_and_videos(tmp_path, toy):
         split.tracks[2]
 
 
+@pytest.mark.promise("incremental")
 def test_a_second_commit_starts_on_a_shard_boundary_and_rewrites_no_shard(tmp_path, toy):
     toy.write(tmp_path, [toy.video("a", [10])])
     before = toy.tree(tmp_path / "toy/train/kp_2d/c")

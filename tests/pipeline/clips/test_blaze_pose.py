@@ -327,6 +327,7 @@ class TestBlazeJoints(Planted, StreamContract):
         assert (nobody[:, 3] == 0).all() and np.isfinite(nobody).all()
 
 
+@pytest.mark.promise("detected sides")
 def test_joints_in_metres_have_the_sides_of_the_row_and_their_own_where_it_tells_nothing(
     monkeypatch,
 ):

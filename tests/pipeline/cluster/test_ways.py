@@ -43,6 +43,7 @@ sys.exit(main(sys.argv[1:]))
 # ------------------------------------------------------------------------------- killed at random
 
 
+@pytest.mark.promise("equal bytes")
 @pytest.mark.parametrize(
     "seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 13))]
 )

@@ -10,6 +10,8 @@ from cache.format.pins import find_missing, pinned_commits, write_pin
 from pipeline.grades.stored import StoredGrades
 from tests.trees import contents
 
+pytestmark = pytest.mark.promise("erase")
+
 NAME = "penn_action/train"
 CONVERT = f"convert {NAME} --raw RAW/penn_action --cache CACHE"
 EXTRACT = f"extract {NAME} --raw RAW/penn_action --cache CACHE --precision exact"

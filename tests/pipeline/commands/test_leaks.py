@@ -75,6 +75,7 @@ def names(one):
     return [common.name for common in one.common]
 
 
+@pytest.mark.promise("leaks")
 def test_of_the_papers_mixture_the_known_overlaps_are_found_and_no_others(tmp_path):
     paper = TrainConfig.paper()
     trained = (*paper.datasets_2d, *paper.datasets_3d)
@@ -247,6 +248,7 @@ def append_byte(file):
     file.write_bytes(file.read_bytes() + b"\0")
 
 
+@pytest.mark.promise("leaks")
 def test_a_clip_that_is_in_train_and_test_under_two_names_is_a_leak(embedded, tmp_path, types):
     raw = tmp_path / "raw"
     for path in ("train/a.mp4", "test/b.mp4"):

@@ -20,6 +20,7 @@ def as_json(penn, types_json, luigi_cfg):
     return lambda code=0: types_json("plan penn_action/train", code)[0]
 
 
+@pytest.mark.promise("incremental")
 def test_with_nothing_to_do_no_content_is_read_and_no_file_is_changed(
     penn, network, as_json, monkeypatch
 ):

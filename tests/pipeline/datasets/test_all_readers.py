@@ -30,6 +30,8 @@ from pipeline.people.skeletons import JOINTS, convert, opposite_joints
 from pipeline.people.track import Track
 from pipeline.testing import DatasetContract
 
+pytestmark = pytest.mark.promise("plug-ins")
+
 SPIN49 = JOINTS["spin49"]
 SPLITS = [(name, split) for name in RELEASES for split in datasets.get(name).splits]
 WITH_KEYPOINTS = [
@@ -269,6 +271,7 @@ def forearms():
             yield SPIN49.index(elbow.format(side)), SPIN49.index(wrist.format(side)), sign
 
 
+@pytest.mark.promise("label sides")
 @pytest.mark.parametrize("name", dict(WITH_KEYPOINTS))
 def test_what_is_called_left_is_on_the_left_of_the_body_in_the_pixels(name, embedded):
     """Left sleeves are blue and right ones red: pixels know no order of joints, and cannot make the

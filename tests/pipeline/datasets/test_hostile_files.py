@@ -247,6 +247,7 @@ def assert_harmless(request, tmp_path, monkeypatch):
     return check
 
 
+@pytest.mark.promise("contained")
 @pytest.mark.parametrize("name", RELEASES)
 def test_damaged_files_cost_their_own_video_and_nothing_else(
     name, embedded, tmp_path, assert_harmless
@@ -365,6 +366,7 @@ def reasons_of(name, raw):
     return {dataset.read_accounted(raw, split, video)[1].set_aside for split, video in videos}
 
 
+@pytest.mark.promise("contained")
 def test_a_pickle_that_would_run_code_runs_none(embedded, tmp_path):
     raw, mark = embedded.copy("3dpw", tmp_path / "raw"), tmp_path / "mark"
     for file in raw.glob("sequenceFiles/*/*.pkl"):
@@ -393,6 +395,7 @@ def test_a_package_s_reader_that_loads_an_unsafe_pickle_has_no_defect(tmp_path):
     assert "asks for pathlib" in account.message
 
 
+@pytest.mark.promise("contained")
 @pytest.mark.parametrize(
     "path", ["../../outside/{}", "/etc/{}", "images/../../outside/{}", "images\\..\\{}", ""]
 )

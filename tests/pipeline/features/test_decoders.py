@@ -271,6 +271,7 @@ main(Path(sys.argv[1]), int(sys.argv[2]))
 """
 
 
+@pytest.mark.promise("flat memory")
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_frames(tmp_path):
     peaks = []

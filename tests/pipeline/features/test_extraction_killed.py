@@ -76,6 +76,7 @@ def colours(made_up, into, tmp_path):
     return lambda name: into.extract(tmp_path / name, workers=1, batch_size=4, **stream)
 
 
+@pytest.mark.promise("resumable")
 @pytest.mark.parametrize(
     ("written", "fixture"), [("checkpoints", "small"), ("shards", "converted")]
 )

@@ -66,6 +66,7 @@ def put_back(penn, video, at):
     shutil.move(at / f"label-{video}", penn.label(video))
 
 
+@pytest.mark.promise("lost video")
 def test_a_lost_clip_costs_itself_and_after_it_is_back_the_bytes_are_those_of_an_undisturbed_cache(
     penn, types, into, extract, tmp_path
 ):

@@ -51,6 +51,7 @@ def drawn(layout):
     return change
 
 
+@pytest.mark.promise("verified")
 @pytest.mark.parametrize("layout", range(1, 4))
 def test_in_any_layout_every_row_has_the_numbers_of_its_own_frame_which_is_decoded_once(
     tmp_path, layout, specs

@@ -6,6 +6,8 @@ import shutil
 
 import pytest
 
+pytestmark = pytest.mark.promise("other rows")
+
 EXTRACT = "extract penn_action/train --cache CACHE --weights untrained:0"
 
 

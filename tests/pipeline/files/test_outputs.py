@@ -51,6 +51,7 @@ def as_at_8b52af4a(page):
 # places
 
 
+@pytest.mark.promise("inputs")
 @pytest.mark.parametrize("overwrite", ["", " --overwrite"])
 @pytest.mark.parametrize(
     "place",
@@ -103,6 +104,7 @@ def test_pages_of_prepare_within_a_raw_folder_are_no_clips_when_it_runs_again(
     assert (clips / "cache-videos-train.html").is_file()
 
 
+@pytest.mark.promise("inputs")
 def test_files_that_a_command_wrote_into_a_folder_are_not_read_where_that_is_a_raw_folder(
     clips, types, capsys
 ):
@@ -145,6 +147,7 @@ def test_an_about_json_of_others_hides_no_clip(clips, content):
 # pages and clips
 
 
+@pytest.mark.promise("outputs")
 @pytest.mark.parametrize("name", ["notes.html", "notes.mp4"])
 def test_a_file_of_others_is_replaced_by_overwrite_alone_and_an_own_one_always(
     clips, types, tmp_path, name
@@ -230,6 +233,7 @@ def names_below(folder):
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.promise("outputs")
 def test_of_a_folder_only_files_that_the_command_wrote_are_replaced_or_removed(tmp_path):
     out = tmp_path / "out"
     for names in (["a.json", "bodies/1.npz"], ["b.json", "bodies/2.npz"], ["a.json"]):
@@ -263,6 +267,7 @@ def test_what_a_killed_run_left_is_the_command_s_own(tmp_path):
     assert names_below(out) == {"a.json", "bodies/1.npz", ABOUT}
 
 
+@pytest.mark.promise("inputs")
 def test_an_input_is_neither_replaced_nor_removed_whatever_lists_it(tmp_path):
     out = tmp_path / "out"
     RULE.begin_folder(out, NAMES)
@@ -277,6 +282,7 @@ def test_an_input_is_neither_replaced_nor_removed_whatever_lists_it(tmp_path):
     assert names_below(out) == {"bodies/a.npz", ABOUT}
 
 
+@pytest.mark.promise("outputs")
 @pytest.mark.parametrize(
     "name",
     [

@@ -6,6 +6,8 @@ import pytest
 
 from tests.synced import watch_renames
 
+pytestmark = pytest.mark.promise("power cut")
+
 PREPARE = "prepare penn_action --raw RAW/penn_action --cache CACHE --weights untrained:0"
 
 

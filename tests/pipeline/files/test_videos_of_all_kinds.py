@@ -79,6 +79,7 @@ def test_each_frame_has_the_number_that_is_painted_into_it_and_opencvs_pixels(tm
     assert [number_in(image) for image in shown if image is not None] == few
 
 
+@pytest.mark.promise("pixels")
 @pytest.mark.parametrize("packet", [0, 17, N - 1])
 @pytest.mark.parametrize("name", DAMAGED)
 def test_a_damaged_packet_shifts_no_frame(tmp_path, name, packet):

@@ -357,6 +357,7 @@ def test_a_file_that_is_opened_and_not_named_is_reported(raw):
     assert contract.reader_problems(Opening(), raw, "train") == [], "of a folder that is named"
 
 
+@pytest.mark.promise("plug-ins")
 @pytest.mark.parametrize("promise", [*BROKEN, *READERS])
 def test_a_broken_promise_is_named(promise, raw):
     reader = READERS[promise] if promise in READERS else Dances(spoil=BROKEN[promise])

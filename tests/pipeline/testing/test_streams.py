@@ -116,6 +116,7 @@ FAULTS = [  # words of the problem, and a stream that has it
 ]
 
 
+@pytest.mark.promise("plug-ins")
 @pytest.mark.parametrize(("words", "stream"), FAULTS, ids=[words for words, _ in FAULTS])
 def test_a_broken_promise_is_named(words, stream):
     problems = stream_problems(stream, another_process=False)

@@ -94,6 +94,7 @@ def age(folder, days):
         os.utime(file, (then, then))
 
 
+@pytest.mark.promise("resumable")
 def test_killed_three_times_while_the_cache_changes_it_ends_with_the_bits_of_a_quiet_one(
     config, quiet
 ):

@@ -48,6 +48,7 @@ def put_right(keypoints, fps=25.0):
     return put_sides_right(keypoints.copy(), frames, frames / fps, "coco", {})
 
 
+@pytest.mark.promise("detected sides")
 @pytest.mark.parametrize("frames", STRETCHES, ids=lambda frames: f"{len(frames)} frames")
 @pytest.mark.parametrize("joints", [range(17), ARMS, LEGS], ids=["all", "arms", "legs"])
 def test_exchanged_sides_are_put_right_and_no_other_frame_changes(frames, joints):
@@ -67,6 +68,7 @@ def test_a_walk_that_is_seen_from_the_side_stays_as_detected():
 SPIN = "spin, 2 turns/s"
 
 
+@pytest.mark.promise("detected sides")
 @pytest.mark.parametrize(
     ("motion", "fps"),
     [

@@ -41,6 +41,7 @@ def find(*people, hidden=(), camera=None):
     return [index[rows].tolist() for index, rows in zip(frames, switches, strict=True)]
 
 
+@pytest.mark.promise("switches")
 @pytest.mark.parametrize("frame", [MIDDLE - 6, MIDDLE, MIDDLE + 4])
 @pytest.mark.parametrize("speed", [-1.5, 0.0, 2.5])
 def test_two_people_who_are_exchanged_where_they_cross_are_cut_there(frame, speed):
@@ -62,6 +63,7 @@ def test_a_track_that_continues_on_somebody_else_far_away_is_cut():
     assert find(jumping) == [[MIDDLE]]
 
 
+@pytest.mark.promise("switches")
 @pytest.mark.parametrize("speed", [-3.0, -1.5, 0.0, 1.4])
 def test_people_who_cross_jump_turn_or_are_detected_badly_once_are_not_cut(speed):
     one, other = walk(1.5), walk(speed, 258, seed=1)

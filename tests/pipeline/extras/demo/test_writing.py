@@ -102,6 +102,7 @@ def _own_keypoints(folder):
     (folder / "keypoints/clip.mp4.json").write_text('{"info": {"description": "mine"}}')
 
 
+@pytest.mark.promise("outputs")
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_mark_alone_lets_nothing_be_replaced_and_the_foreign_file_is_named(
     change, tmp_path, capsys

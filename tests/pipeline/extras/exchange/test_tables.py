@@ -161,6 +161,7 @@ def test_features_are_nan_where_the_picture_could_not_be_decoded(tmp_path):
     assert "features" not in read(tmp_path / "none")["rows"].column_names
 
 
+@pytest.mark.promise("flat memory")
 def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "ROWS", 200)
 

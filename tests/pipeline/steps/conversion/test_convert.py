@@ -33,6 +33,7 @@ from tests.waiting import await_that
 SPLITS = "penn_action/train kinetics/train 3dpw/train 3dpw/validation emdb/emdb1 rich/val bedlam/train amass/train"
 
 
+@pytest.mark.promise("counted")
 @pytest.mark.parametrize("split_name", SPLITS.split())
 def test_the_cache_has_the_tracks_of_the_reader_and_every_frame_is_kept_or_dropped_for_a_reason(
     split_name, embedded, into, tmp_path
@@ -70,6 +71,7 @@ def test_the_cache_has_the_tracks_of_the_reader_and_every_frame_is_kept_or_dropp
     assert videos["found"] == videos["kept"] + videos["without_tracks"] > 0
 
 
+@pytest.mark.promise("incremental")
 def test_only_new_and_changed_videos_are_read_and_rows_of_removed_ones_go(penn, reads):
     penn.converted()
     before = penn.rows("kp_2d")

@@ -88,6 +88,7 @@ def permits(may_go, reading):
     return may_go.drop or by_reader or (reading.by_detect and not reason)
 
 
+@pytest.mark.promise("rows kept")
 @given(ACCOUNTS, readings(), st.sampled_from(MAY_GO))
 def test_rows_of_a_video_that_was_read_go_by_permission_alone_and_no_better_one_is_refused(
     before, now, may_go

@@ -245,6 +245,7 @@ def check(lab, now, *, drop, retry, other, elsewhere):
     assert {name: video.kind for name, video in shown.items()} == (kept if lasting else {})
 
 
+@pytest.mark.promise("rows kept")
 @settings(max_examples=30)
 @given(st.lists(STEPS, min_size=2, max_size=6))
 def test_any_history_of_a_video_keeps_the_rows_that_the_rule_names(tmp_path_factory, history):

@@ -107,6 +107,7 @@ def numbers(penn, root, into):
     ]
 
 
+@pytest.mark.promise("equal bytes")
 @pytest.mark.parametrize(
     ("updated", "workers", "kills"),
     [
@@ -166,6 +167,7 @@ def convert_again(penn, reads):
     return reported[0]
 
 
+@pytest.mark.promise("resumable")
 def test_videos_that_a_killed_conversion_had_finished_are_not_read_again(
     penn, step, tmp_path, into, reads
 ):

@@ -39,6 +39,7 @@ def status(types_json):
 # gone
 
 
+@pytest.mark.promise("rows kept")
 def test_rows_of_a_video_that_is_gone_stay_until_they_are_dropped(penn, types, status):
     penn.converted()
     rows, before = penn.rows("kp_2d"), penn.everything()
@@ -113,6 +114,7 @@ def test_other_columns_are_refused_while_a_video_is_gone(penn, types, monkeypatc
 # turned bad
 
 
+@pytest.mark.promise("rows kept")
 def test_rows_of_a_video_that_turned_bad_stay_until_they_are_dropped(
     penn, reads, types, status, luigi_cfg
 ):
@@ -169,6 +171,7 @@ LOSSES = {
 }
 
 
+@pytest.mark.promise("rows kept")
 @pytest.mark.parametrize("loss", LOSSES)
 def test_rows_that_a_video_would_lose_stay_until_they_are_dropped(loss, penn, reads, types, status):
     penn.converted("exact")
@@ -320,6 +323,7 @@ def rename(penn, *pairs):
         penn.frames(old).rename(penn.frames(new))
 
 
+@pytest.mark.promise("moved")
 def test_a_renamed_video_takes_the_new_name_and_is_no_removal(penn, types):
     penn.add(*(f"002{number}" for number in range(6)))
     penn.convert()
@@ -357,6 +361,7 @@ def test_copies_are_paired_in_order_of_names_and_a_name_that_was_taken_is_no_obs
 # another raw folder
 
 
+@pytest.mark.promise("moved")
 def test_the_same_videos_elsewhere_are_taken_as_moved(penn, reads, into, network, types, tmp_path):
     penn.converted()
     reads.clear()
@@ -380,6 +385,7 @@ def other(penn, tmp_path):
 OTHER = "convert penn_action/train --raw TMP/other/penn_action --cache CACHE"
 
 
+@pytest.mark.promise("moved")
 @pytest.mark.parametrize("same_names", [False, True])
 def test_a_folder_of_other_videos_is_refused(same_names, penn, other, types):
     before = penn.everything()
@@ -410,6 +416,7 @@ def test_a_part_of_the_videos_elsewhere_leaves_the_others_and_the_recorded_folde
     assert penn.everything() == before
 
 
+@pytest.mark.promise("never mixed")
 @pytest.mark.parametrize("is_demo", [True, False])
 def test_no_split_of_demo_data_is_written_beside_real_data_nor_the_reverse(
     is_demo, penn, other, types
@@ -441,6 +448,7 @@ EMPTY = {
 }
 
 
+@pytest.mark.promise("verified")
 @pytest.mark.parametrize("why", EMPTY)
 @pytest.mark.parametrize("had_rows", [False, True])
 def test_a_split_without_a_row_is_a_failure_everywhere(why, had_rows, penn, types):

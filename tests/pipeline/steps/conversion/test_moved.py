@@ -175,6 +175,7 @@ def n_rows(place):
     return [sum(rows.elements()) for rows in place.rows()]
 
 
+@pytest.mark.promise("moved")
 @pytest.mark.parametrize("first", ["old", "new"])
 def test_a_video_that_moves_is_in_the_new_split_before_it_leaves_the_old_one(first, place, types):
     old, new = place.both

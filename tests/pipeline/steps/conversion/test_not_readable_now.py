@@ -49,6 +49,7 @@ def test_what_a_reader_meets_now_is_no_lasting_rejection(error, told, penn, read
     assert penn.plan().up_to_date
 
 
+@pytest.mark.promise("contained")
 def test_a_committed_video_that_cannot_be_read_now_keeps_its_rows(penn, types, monkeypatch):
     penn.converted()
     rows = penn.rows("kp_2d")

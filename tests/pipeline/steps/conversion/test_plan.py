@@ -140,6 +140,7 @@ EDITS = {  # of a raw folder of Kinetics with a clip, whose label folder has one
 }
 
 
+@pytest.mark.promise("one recipe")
 @pytest.mark.parametrize("edit", EDITS)
 def test_stamps_hide_no_change(edit, embedded, into, content, tmp_path):
     root, raw = tmp_path / "cache", embedded.copy("kinetics", tmp_path / "kinetics")
