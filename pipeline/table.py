@@ -82,7 +82,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, CommandEntry]]] = {
         ),
         "check": CommandEntry(
             "pipeline.show.check",
-            "pipeline.show.check:options",
+            "pipeline.commands.options.pages:check",
             "Show what is read from a file of people in a clip, before anything is converted.",
             "output",
         ),
@@ -141,7 +141,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, CommandEntry]]] = {
         ),
         "bodies": CommandEntry(
             "pipeline.extras.bodies.commands.bodies",
-            "pipeline.extras.bodies.commands.bodies:options",
+            "pipeline.extras.bodies.commands.options:bodies",
             "Fit a body without SMPL to a stream of joints in metres: one NPZ file per person, "
             "and a video.",
             "output",
@@ -154,13 +154,13 @@ COMMANDS: Final[Mapping[str, Mapping[str, CommandEntry]]] = {
         ),
         "export": CommandEntry(
             "pipeline.extras.exchange.commands.export",
-            "pipeline.extras.exchange.commands.export:options",
+            "pipeline.extras.exchange.commands.options:export",
             "Write a split as files for other programs.",
             "new",
         ),
         "fits": CommandEntry(
             "pipeline.extras.exchange.fits",
-            "pipeline.extras.exchange.fits:options",
+            "pipeline.extras.exchange.commands.options:fits",
             "Read SMPL fits of 4D-Humans or CameraHMR into a dataset's raw folder, for its "
             "option `fits`.",
             "own",
@@ -179,20 +179,20 @@ COMMANDS: Final[Mapping[str, Mapping[str, CommandEntry]]] = {
         ),
         "show": CommandEntry(
             "pipeline.show.command",
-            "pipeline.show.command:options",
+            "pipeline.commands.options.pages:show",
             "Draw boxes, crops and skeletons of some tracks on an HTML page, from the cache or "
             "from raw files.",
             "output",
         ),
         "synthesize": CommandEntry(
             "pipeline.extras.demo.writing",
-            "pipeline.extras.demo.writing:options",
+            "pipeline.extras.demo.options:synthesize",
             "Write demo data: small synthetic datasets in the official layouts, and a demo body.",
             "own",
         ),
         "try": CommandEntry(
             "pipeline.extras.bodies.commands.try_clip",
-            "pipeline.extras.bodies.commands.try_clip:options",
+            "pipeline.extras.bodies.commands.options:try_clip",
             "Try everything on a real clip that it downloads: people, joints, bodies, and a "
             "page about them.",
             "own",

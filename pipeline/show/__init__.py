@@ -5,3 +5,7 @@ pixels, crops] -> features -> windows
 decodes and crops as training does, and writes the HTML; `clip` writes all frames of a video;
 `bodies` poses and draws bodies.
 """
+
+from typing import Final
+
+CLIP: Final = ".mp4"  # suffix of --out for a clip

@@ -37,7 +37,6 @@ from pipeline.files.pixels.frames import Image, Video
 from pipeline.files.raw.files import caching
 from pipeline.people.boxes import crop_person, extents
 from pipeline.people.skeletons import Doubles, joint_names
-from pipeline.settings.file import PATH
 
 # of the joints of the person who shows most; the person in the last line shows at least as many
 MOST_SHOWN: Final = 0.9
@@ -58,15 +57,6 @@ class _Check(NamedTuple):
     uses_identities: bool
     account: VideoAccount  # with notes, and what is assumed and not read
     refusals: list[RawDataError]
-
-
-def options(sub: argparse.ArgumentParser) -> None:
-    """Add the options."""
-    help_ = "File of people in the clip, or folder with a file for each frame, of any tool"
-    sub.add_argument("file", metavar="FILE", type=PATH, help=help_)
-    sub.add_argument("clip", metavar="CLIP", type=PATH, help="Video file")
-    help_ = "Also decode the clip, and write a page (.html) with the people drawn over it"
-    sub.add_argument("--out", type=PATH, help=help_)
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ from typing import Final
 
 import cache
 from pipeline import datasets
-from pipeline.cli.command_line import Command, whole
+from pipeline.cli.command_line import Command
 from pipeline.cli.console import STAND_IN, err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, count, few, size
@@ -24,50 +24,10 @@ from pipeline.errors import PipelineError
 from pipeline.files.outputs import PAGES, OutputRule, inputs_of
 from pipeline.files.places import require_parent
 from pipeline.files.raw import is_stand_in
-from pipeline.settings.file import PATH, ROOT
 from pipeline.settings.folders import BODY, body_of, check_own_folder
-from pipeline.settings.options import split_arguments
+from pipeline.show import CLIP
 from pipeline.show.page import is_page, write_page
 from pipeline.show.tracks import Choice, PageContent, from_cache, from_raw, worst_video
-
-CLIP: Final = ".mp4"  # suffix of --out for a clip
-
-
-def options(sub: argparse.ArgumentParser) -> None:
-    """Add the options."""
-    add = sub.add_argument
-    split_arguments(sub)
-    add("--cache", type=ROOT, help="folder or URL of the cache: show converted tracks")
-    add(
-        "--raw",
-        type=PATH,
-        help="the dataset's raw folder: without --cache, show the tracks that conversion would "
-        "read; with --cache, the current folder of the images",
-    )
-    add(
-        "--out",
-        type=PATH,
-        required=True,
-        help=f"output page, one HTML file; with the suffix {CLIP}, a clip of one video",
-    )
-    add(
-        "--body",
-        type=PATH,
-        help="folder of SMPL's files, to draw SMPL poses (default: [paths] body)",
-    )
-    add(
-        "--video",
-        metavar="NAME",
-        default="",
-        help="the video to show (default: the worst one; of raw files, the first one)",
-    )
-    add(
-        "--start",
-        type=whole(0),
-        metavar="SECONDS",
-        default=0,
-        help="start of the shown part of a video that is too long for a page (default: 0)",
-    )
 
 
 def _run(args: argparse.Namespace) -> int:

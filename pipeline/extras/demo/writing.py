@@ -33,7 +33,7 @@ from scipy import sparse
 from cache import GENDERS
 from cache.storage.durable import sync_folder, sync_tree
 from cache.storage.writer_lock import WriterLock
-from pipeline.cli.command_line import Command, whole
+from pipeline.cli.command_line import Command
 from pipeline.cli.console import err, out, plain
 from pipeline.cli.progress import Progress, bar
 from pipeline.clips import files as clips
@@ -50,7 +50,6 @@ from pipeline.people.smpl_files import MEAN_PARAMS, REGRESSOR_EXTRA, REGRESSOR_H
 from pipeline.plug_ins import load
 from pipeline.processes import Failed, cores
 from pipeline.processes.ordered import ordered_map
-from pipeline.settings.file import PATH
 
 # in the order in which they are written
 LAYOUTS: Final[Mapping[str, ReleaseLayout]] = {
@@ -73,18 +72,6 @@ _BODY_MARKER: Final[Mapping[str, Any]] = {
     "models": ["smpl", "smplx"],
     **_VERSIONS,
 }
-
-
-def options(sub: argparse.ArgumentParser) -> None:
-    """Add the options."""
-    sub.add_argument(
-        "--out", type=PATH, required=True, help="output folder, for raw/<dataset>/ and body/"
-    )
-    sub.add_argument("--seed", type=whole(0), default=0, help="random seed (default: 0)")
-    sub.add_argument("--size", default="default", help="amount of data: tiny, default or large")
-    sub.add_argument(
-        "--workers", type=whole(0), default=0, help="Number of processes (default: one per core)"
-    )
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -38,7 +38,6 @@ from pipeline.files.formats.pickles import ARRAYS, ArrayUnpickler
 from pipeline.files.raw.files import open_regular
 from pipeline.people.skeletons import are_usable_numbers
 from pipeline.people.smpl_files import N_BETAS, N_POSE
-from pipeline.settings.file import PATH
 
 ENDING: Final = ".data.pyd"
 _PICKLE: Final = "a list of fits: NumPy arrays in dicts and lists"
@@ -52,22 +51,6 @@ SHAPES: Final[Mapping[str, tuple[int, ...]]] = {  # arrays of a person in a pick
     "keypoints_2d": (_N_STORED, 3),
 }
 FLAGS: Final = ("has_body_pose", "has_betas")  # which must be set
-
-
-def options(sub: argparse.ArgumentParser) -> None:
-    """Add the options."""
-    sub.add_argument(
-        "files",
-        type=PATH,
-        nargs="+",
-        metavar="FILE",
-        help="4D-Humans' 000000.tar, ..., or CameraHMR's .npz files",
-    )
-    sub.add_argument(
-        "--raw", type=PATH, required=True, help="the dataset's raw folder, for fits.sqlite"
-    )
-    text = "regular expression whose first group extracts the image's name from its key"
-    sub.add_argument("--key", default="", metavar="REGEX", help=f"{text} (default: the whole key)")
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -1,5 +1,7 @@
 """Formats of `export`, imported on use; an export appears when it is complete.  tracks, features ->
 [other files]
+
+--help reads the formats, so what writes files is imported by the functions that write.
 """
 
 from __future__ import annotations
@@ -14,10 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from cache.storage.durable import publish, sync_tree, write_atomic
 from pipeline.errors import PipelineError, missing_package
-from pipeline.files.places import require_parent, write_aside
-from pipeline.files.raw.files import whole_file_digest
 from pipeline.plug_ins import Registry, load
 
 PROVENANCE: Final = "provenance.json"
@@ -111,6 +110,8 @@ def provenance_path(file: Path) -> Path:
 
 def require_new_file(file: Path) -> None:
     """Raise PipelineError if the folder of `file` is missing, or if `file` exists."""
+    from pipeline.files.places import require_parent
+
     require_parent(file)
     if file.exists() or file.is_symlink():  # also a dangling link
         raise PipelineError(f"--out {file}: already exists. Choose another file, or delete it.")
@@ -122,6 +123,9 @@ def publish_with_provenance(
     """Write a file by `write(path)`, and its provenance; the file gets its name when it is
     complete.
     """
+    from pipeline.files.places import write_aside
+    from pipeline.files.raw.files import whole_file_digest
+
     with write_aside(file) as part:
         write(part)
         content = {**provenance, "file": file.name, "sha256": whole_file_digest(part)}
@@ -136,6 +140,10 @@ def new_folder(out: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     PROVENANCE also gets the time (`written`) and each file's SHA-256 (`files`). After an error or a
     kill there is no `out`. Raises PipelineError unless `out` is new or empty.
     """
+    from cache.storage.durable import publish, sync_tree
+    from pipeline.files.places import require_parent
+    from pipeline.files.raw.files import whole_file_digest
+
     out = out.resolve()
     require_parent(out)
     if out.exists() and not out.is_dir():
@@ -164,5 +172,7 @@ def new_folder(out: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 def _write_provenance(file: Path, content: Mapping[str, Any]) -> None:
     """Write the content and the time atomically."""
+    from cache.storage.durable import write_atomic
+
     whole = {**content, "written": datetime.now(UTC).isoformat(timespec="seconds")}
     write_atomic(file, (json.dumps(whole, indent=1, sort_keys=True) + "\n").encode())

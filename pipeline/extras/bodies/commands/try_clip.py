@@ -40,7 +40,6 @@ from pipeline.extras.bodies.writing import SUMMARY, TrackSummary, read_summary
 from pipeline.files.packages import PackageFile, cache_folder, fetch_files
 from pipeline.files.pixels.frames import Frame, Image, Video
 from pipeline.files.raw.files import whole_file_digest
-from pipeline.settings.file import PATH
 from pipeline.show.clip import frames_of
 from pipeline.show.page import shows
 from pipeline.show.player import Page, Paint, write_player
@@ -67,16 +66,6 @@ CREDITS: Final = (  # what, whose, licence, where it is from
     ),
     ("Body", "NAVER; data: MakeHuman and MPFB2", "Apache-2.0; data: CC0", " ".join(PACKAGE)),
 )
-
-
-def options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "--out",
-        type=PATH,
-        metavar="DIR",
-        default=Path("data/try"),
-        help="Folder (default: data/try)",
-    )
 
 
 def _run(args: argparse.Namespace) -> int:

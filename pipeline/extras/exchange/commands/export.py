@@ -22,44 +22,8 @@ from pipeline.datasets import find_installed
 from pipeline.errors import ConfigError
 from pipeline.extras.exchange.formats import FORMATS
 from pipeline.people.estimates import estimates_of
-from pipeline.settings.file import PATH, Section
+from pipeline.settings.file import Section
 from pipeline.settings.folders import BODY, body_of
-from pipeline.settings.options import cache_option, split_arguments
-
-
-def options(sub: argparse.ArgumentParser) -> None:
-    add = sub.add_argument
-    split_arguments(sub)
-    cache_option(sub)
-    about = "; ".join(f"{form.name}: {form.about}" for form in FORMATS.every())
-    add("--format", required=True, choices=FORMATS.names(), help=about)
-    add(
-        "--out",
-        type=PATH,
-        required=True,
-        help="output file, or a folder for a file with its usual name",
-    )
-    add(
-        "--stream",
-        help="stream, for formats with features (default: resnet50; parquet: none)",
-    )
-    add(
-        "--option",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="option of the format (repeatable)",
-    )
-    add(
-        "--raw",
-        type=PATH,
-        help="the dataset's raw folder, if it has moved; for formats with images",
-    )
-    add(
-        "--body",
-        type=PATH,
-        help="folder of SMPL's files, for formats with bodies (default: [paths] body)",
-    )
 
 
 def _run(args: argparse.Namespace) -> int:
