@@ -53,7 +53,7 @@ _COUNTED: Final = ("dropped", "tracks_dropped")
 # those that were added later
 _ADDED: Final = (
     *("subjects", "corrections", "people", "too_short", "identity_changes", "cuts", "clip"),
-    *("assumed", "unread", "doubts"),
+    *("assumed", "unread", "contradictions", "doubts"),
 )
 
 
@@ -98,6 +98,8 @@ class VideoAccount:
     assumed: dict[str, str] = field(default_factory=dict)
     # what its labels have and nobody reads: a kind, such as "joints not read" -> name -> how often
     unread: dict[str, dict[str, int]] = field(default_factory=dict)
+    # what its labels state twice, differently -> in how many frames
+    contradictions: Counter[str] = field(default_factory=Counter)
 
     def assume(self, what: str, *, setting: str = "") -> None:
         """Count on something that no file states, such as "joints in COCO's order". A line for the

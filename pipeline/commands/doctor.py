@@ -7,12 +7,15 @@ folder by the parts of its release.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from rich.table import Table
 
+import cache
+from cache import CacheError
 from pipeline import datasets
 from pipeline.cli import console
 from pipeline.cli.command_line import Command
@@ -28,6 +31,7 @@ from pipeline.datasets.releases.examination import (
     PartState,
     examine,
 )
+from pipeline.datasets.shared.contradictions import contradiction_lines
 from pipeline.errors import PipelineError
 from pipeline.files.raw import files
 from pipeline.people.boxes import require_opencv
@@ -35,6 +39,7 @@ from pipeline.processes.software import require_torchvision
 from pipeline.settings.arguments import warn_of_broken
 from pipeline.settings.file import settings_file
 from pipeline.settings.sections import Settings, load
+from pipeline.steps.state import Committed
 
 _NO_SETTINGS: Final = (
     "Run from the project's folder, set LUIGI_CONFIG_PATH, or name the folder of the data: "
@@ -83,6 +88,8 @@ def _run(args: argparse.Namespace) -> int:
     result = CommandResult({"examined": examined}, [_table(examined)])
     for examination in examined:
         result.text += _problems(examination)
+    if settings is not None:
+        result.add_lines(_contradictions(settings.paths.cache, names), DOUBT)
     is_missing = any(examination.missing or examination.is_in_part for examination in examined)
     result.exit_code = int(bool(is_missing or broken))
     if is_missing:
@@ -205,6 +212,16 @@ def _problems(examination: Examination) -> Iterator[str]:
         yield f"  from    {plain(examination.page)}"
     if examination.missing:
         yield from _layout(examination)
+
+
+def _contradictions(root: cache.Root, names: Collection[str]) -> Iterator[str]:
+    """Lines on labels of these datasets in the cache that contradict each other."""
+    with suppress(CacheError, OSError):  # no cache yet, or a damaged one: `status` says so
+        opened = cache.open(root)
+        for split in opened.splits:
+            if split.partition("/")[0] in names:
+                lines = contradiction_lines(Committed.from_split(opened[split]).accounts)
+                yield from (f"{split}: {line}" for line in lines)
 
 
 def _sources(examination: Examination) -> list[str]:

@@ -42,6 +42,7 @@ from pipeline.cli.console import (
 )
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, command, count, few, size
+from pipeline.datasets.shared.contradictions import contradiction_lines
 from pipeline.errors import PipelineError
 from pipeline.features.committed import IMPORTED, fill_command
 from pipeline.people.estimates import estimates_of
@@ -234,7 +235,7 @@ def _add_notes(
         result.add_lines(_incomplete_download(row), DOUBT)
     for row in rows.values():
         result.add_lines(_lost_lines(row), DOUBT)
-        lines = assumption_lines(row.accounts)
+        lines = [*assumption_lines(row.accounts), *contradiction_lines(row.accounts)]
         name = row.record.split.name
         result.add_lines((f"{name}: {line}" for line in lines), DOUBT)
         result.add_lines((f"{name}: {line}" for line in unread_lines(row.accounts)), IDLE)
@@ -281,7 +282,7 @@ def _video_lists(
 def _noted_lines(row: Committed) -> Iterator[str]:
     """A line about each video with tracks that has dropped frames or notes."""
     for account in row.accounts:
-        notes = [*account.notes]
+        notes = [*account.notes, *account.contradictions]
         if account.dropped and not is_error(account.set_aside):
             notes.insert(0, describe_dropped(account.dropped))
         if notes and account.name not in row.without_track:

@@ -35,6 +35,7 @@ from pipeline.cli.text import count
 from pipeline.datasets.base import Dataset, Mistake, Origin, Release, ReleasePart
 from pipeline.datasets.labels.motions import ENDINGS, SMPL_JOINTS, Motion
 from pipeline.datasets.shared.checks import LabelRules, other_unit
+from pipeline.datasets.shared.contradictions import note_contradictions
 from pipeline.datasets.shared.smpl import (
     BODIES,
     SMPLX_NAMES,
@@ -49,7 +50,7 @@ from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import list_files
 from pipeline.people.cameras import compose, frame_positions, resample_linear, resample_rotations
 from pipeline.people.skeletons import Array, Doubles
-from pipeline.people.smpl_files import N_BETAS, SMPLX_N_POSE, gender_of
+from pipeline.people.smpl_files import N_BETAS, PELVIS_M, SMPLX_N_POSE, gender_of
 from pipeline.people.track import FARTHEST_M, Track
 
 if TYPE_CHECKING:
@@ -107,9 +108,6 @@ MAX_RISE_M: Final = 1.0  # range of a person's heights
 CLEARLY: Final = 0.5  # largest range along the axis of least movement, of that along another one
 LIES: Final = "the torso points along y, as of a person who lies: z is taken for up"
 Z_UP: Final = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # rotation from y up to z up
-# Number of joints (24: SMPL, 55: SMPL-X) -> position of the pelvis in the rest pose, in m. It
-# varies by some cm with the body's shape.
-PELVIS_M: Final = {24: (0.0, -0.23, 0.03), 55: (0.0, -0.35, 0.01)}
 
 
 @dataclass(frozen=True)
@@ -283,6 +281,7 @@ class Amass(Dataset):
             gender=gender or "neutral",
             extra=extra,
         )
+        note_contradictions(track, account)
         return [track]
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -107,7 +108,7 @@ class PennAction(Dataset):
         file = raw / video.files[0]
         require_labels(file, UNPACK)
         keys = ("x", "y", "visibility", "train")
-        label = StoredArrays(file, load_mat(file, keys, optional=("nframes", "dimensions")))
+        label = StoredArrays(file, load_mat(file, keys, optional=("nframes", "dimensions", "bbox")))
         train = label.scalar("train")
         if train not in SPLIT_OF:
             raise RawDataError(file, "train", "1 or -1", str(train), UNPACK)
@@ -136,6 +137,7 @@ class PennAction(Dataset):
             reasons={"no_picture": ~frames_there(pictures, len(kp_2d), account)},
             skeleton="penn_action",
             kp_2d=kp_2d,
+            boxes=_read_boxes(label, len(kp_2d)),
             fps=math.nan,
         )
 
@@ -149,6 +151,14 @@ def _keypoints(label: StoredArrays) -> Doubles:
     y = label.take("y", len(x), N_JOINTS)
     visible = label.take("visibility", len(x), N_JOINTS) > 0
     return np.stack([x, y, visible], axis=-1)
+
+
+def _read_boxes(label: StoredArrays, n_frames: int) -> Doubles | None:
+    """Read the boxes drawn by hand, (frames, 4) cx cy w h px; None without one for each frame."""
+    with suppress(RawDataError):
+        low, high = np.split(label.take("bbox", n_frames, 4), 2, axis=1)
+        return np.concatenate([(low + high) / 2, high - low], axis=1)
+    return None
 
 
 def _note_contradictions(

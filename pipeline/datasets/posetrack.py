@@ -36,6 +36,7 @@ from pipeline.datasets.labels.posetrack import (
     AnnotatedPeople,
     StoredLabels,
 )
+from pipeline.datasets.shared.contradictions import note_contradictions
 from pipeline.datasets.shared.images import RESIZED, no_pictures, require_size, require_visible
 from pipeline.datasets.shared.numbering import require_numbers, require_rate
 from pipeline.errors import RawDataError
@@ -200,6 +201,7 @@ class PoseTrack(Dataset):
                 kp_2d=convert(people.kp_2d[person_rows], source=people.joints, target="spin49"),
                 frames=images.pictures,
             )
+            note_contradictions(track, account)
             tracks.append(track)
             if labels.names_people:
                 names = [people.person_id[row] for row in person_rows.tolist()]

@@ -18,10 +18,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pipeline.people.skeletons import Bools, Doubles, Floats, are_usable_numbers
+from pipeline.people.skeletons import Array, Bools, Doubles, Floats, are_usable_numbers
 
 CONVENTIONS: Final = ("gvhmr", "wham")  # ways to write a camera's rotation (`angular_velocity`)
 _WHAM_FPS: Final = 30.0
+FEWEST: Final = 4  # visible joints needed to estimate a weak perspective camera
 _IDENTITY_6D: Final = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)  # the first two rows of a matrix
 _MIRROR: Final = np.array([-1.0, 1.0, 1.0, 1.0])  # the diagonal of S, which flips x
 _LAST_ROW: Final = (0, 0, 0, 1)  # of extrinsics
@@ -76,6 +77,31 @@ def project(points: ArrayLike, intrinsics: ArrayLike) -> Doubles:
     matrices = np.asarray(intrinsics, np.float64)
     pixels = _apply(matrices, points / depth)
     return pixels[..., :2]
+
+
+def fit_weak_perspective(points: Floats, pixels: Floats, weights: Array) -> Doubles:
+    """Weak perspective cameras (N, 3), scale px per m and shift px, that bring points (N, J, 2) m
+    closest to pixels (N, J, 2), by weighted least squares: pixels = scale * points + shift.
+
+    weights: (N, J), 0 of invisible joints. With points x and pixels y, both from their weighted
+    centres, the scale is sum(x y) / sum(x x), and the shift maps centre to centre. NaN for rows
+    with fewer than FEWEST visible joints, or without a positive scale.
+    """
+    n_seen = (weights > 0).sum(axis=1)
+    weights = weights[..., None]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        weights = weights / weights.sum(axis=1, keepdims=True)
+        middle = (weights * points).sum(axis=1, keepdims=True)
+        centre = (weights * pixels).sum(axis=1, keepdims=True)
+        spread = points - middle
+        covariance = (weights * spread * (pixels - centre)).sum((1, 2))
+        variance = (weights * spread**2).sum((1, 2))
+        scale = covariance / variance
+        shift = centre[:, 0] - scale[:, None] * middle[:, 0]
+    cameras = np.column_stack([scale, shift])
+    has_camera = (n_seen >= FEWEST) & (scale > 0)
+    cameras[~has_camera] = np.nan
+    return cameras
 
 
 def angular_velocity(extrinsics: ArrayLike, convention: str = "gvhmr") -> Doubles:

@@ -46,6 +46,9 @@ SMPLX_N_JOINTS: Final = 55
 SMPLX_N_POSE: Final = 165
 SMPLX_N_EXPRESSION: Final = 10
 SMPLX_N_BETAS: Final = 16  # further ones are left out
+# Number of joints (24: SMPL, 55: SMPL-X) -> position of the pelvis in the rest pose, in m. It
+# varies by some cm with the body's shape.
+PELVIS_M: Final = {24: (0.0, -0.23, 0.03), 55: (0.0, -0.35, 0.01)}
 
 REGRESSOR_EXTRA: Final = "J_regressor_extra.npy"
 REGRESSOR_H36M: Final = "J_regressor_h36m.npy"

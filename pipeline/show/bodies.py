@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from pipeline.files.pixels.frames import Image
-from pipeline.people.cameras import project
+from pipeline.people.cameras import fit_weak_perspective, project
 from pipeline.people.skeletons import Array, Floats, Ints
 from pipeline.show.drawing import load_body
 from pipeline.show.rasterising import SmoothNormals, rasterise
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 Colour = tuple[float, float, float]  # RGB, 0 .. 1
 
-FEWEST: Final = 4  # visible joints needed to estimate a weak perspective camera
 DISTANCE_M: Final = 10.0  # arbitrary for a weak perspective camera
 RASTER_PX: Final = 360  # most samples across a body
 FINEST: Final = 2.0  # most samples per pixel, for smooth edges of small bodies
@@ -223,26 +222,3 @@ def _weak_perspective(body: _PosedBody, kp_2d: Array) -> Array | None:
     scale, *shift = camera
     pixels: Array = scale * body.verts[:, :2] + shift
     return pixels
-
-
-def fit_weak_perspective(points: Array, pixels: Array, weights: Array) -> Array:
-    """Weak perspective cameras (N, 3), scale px per m and shift px, that bring points (N, J, 2) m
-    closest to pixels (N, J, 2), by weighted least squares: pixels = scale * points + shift.
-
-    weights: (N, J), 0 of invisible joints. With points x and pixels y, both from their weighted
-    centres, the scale is sum(x y) / sum(x x), and the shift maps centre to centre. NaN for rows
-    with fewer than FEWEST visible joints, or without a positive scale.
-    """
-    is_seen = (weights > 0).sum(axis=1) >= FEWEST
-    weights = weights[..., None]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        weights = weights / weights.sum(axis=1, keepdims=True)
-        middle = (weights * points).sum(axis=1, keepdims=True)
-        centre = (weights * pixels).sum(axis=1, keepdims=True)
-        spread = points - middle
-        covariance = (weights * spread * (pixels - centre)).sum((1, 2))
-        scale = covariance / (weights * spread**2).sum((1, 2))
-        shift = centre[:, 0] - scale[:, None] * middle[:, 0]
-    cameras = np.column_stack([scale, shift])
-    cameras[~(is_seen & (scale > 0))] = np.nan
-    return cameras

@@ -124,6 +124,7 @@ def conversion_report(
         flaws=few(document["damaged"], FEW, every),
         notes=[
             *document["assumed"],
+            *document["contradictions"],
             *document["unread"],
             *notes_on_videos(work, totals),
             *check_line(work, document["rejected"]),

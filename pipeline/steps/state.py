@@ -31,8 +31,12 @@ from pipeline.steps.recipe import Recipe
 from pipeline.steps.sentences import lost_videos, problems_of
 
 # keys of accounts
-_SHOWN: Final = ("dropped", "set_aside", "notes", "assumed", "unread", "corrections")
-_VIDEO_KEYS: Final = ("name", "found", "kept", "dropped", "set_aside", "message", "notes", "unread")
+_SHOWN: Final = (
+    "dropped", "set_aside", "notes", "assumed", "contradictions", "unread", "corrections"
+)  # fmt: skip
+_VIDEO_KEYS: Final = (
+    "name", "found", "kept", "dropped", "set_aside", "message", "notes", "contradictions", "unread"
+)  # fmt: skip
 
 
 class _StreamStatus(NamedTuple):

@@ -5,10 +5,10 @@ uses another unit or order of coordinates, box corners as centres, or missing jo
 ones. So `pipeline.testing.datasets` shows each track of a split to a `LabelMistakes`, which checks
 its frames and counts those with each mistake:
 
-    2D joints against the box          ORIGIN, OUTSIDE_BOX
-    3D joints against 2D joints        MISPROJECTED
+    what is stated twice               `pipeline.datasets.shared.contradictions`
+    2D joints                          ORIGIN
     camera against `up`                INVERTED
-    posed body against joints          MISPLACED, MISPOSED, TURNED, MISPROJECTED
+    posed body against joints          MISPOSED, TURNED
 
 At the end it reports the mistakes of too many frames.
 """
@@ -23,9 +23,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from pipeline.datasets.base import Dataset
+from pipeline.datasets.shared.contradictions import (
+    MIN_JOINTS,
+    are_known,
+    joints_about_root,
+    measure,
+)
 from pipeline.datasets.shared.smpl import EXTRINSICS, UP
-from pipeline.people.cameras import project
-from pipeline.people.skeletons import Array, add_confidence, convert
+from pipeline.people.skeletons import HIP, Array, add_confidence
 from pipeline.people.track import Track, column_problems, other_units
 
 if TYPE_CHECKING:
@@ -34,11 +39,7 @@ if TYPE_CHECKING:
 
 
 # Mistakes, as messages name them.
-OUTSIDE_BOX: Final = "most visible joints are outside the box"
 ORIGIN: Final = "a joint at exactly (0, 0) is visible: give missing joints confidence 0"
-MISPROJECTED: Final = (
-    "3D joints project far from the 2D joints with the same names, with any translation"
-)
 TURNED: Final = (
     "`pose` is rotated relative to the 3D joints: is its global orientation in camera axes "
     "in every frame?"
@@ -49,9 +50,6 @@ INVERTED: Final = (
 )
 MISPOSED: Final = (
     "the joints of `pose` and `betas` differ from the 3D joints, even after the best rotation"
-)
-MISPLACED: Final = (
-    "the body of `pose` and `betas`, moved by `trans`, projects far from the 2D joints"
 )
 
 # Limits of a split.
@@ -65,11 +63,6 @@ MAX_CROP_SCALE: Final = 10.0
 N_POSED: Final = 32  # frames to pose, which takes ms each
 
 # Limits of a frame.
-MIN_JOINTS: Final = 6  # to compare, of spin49, which has most joints of a release twice
-ROUNDING_PX: Final = 1.0  # tight boxes end at a joint, and releases round
-# between projected and 2D joints, of the box's side, median over the joints; correct readers of
-# demo data stay below 0.005
-MAX_DISTANCE: Final = 0.15
 MAX_ANGLE_DEG: Final = 25.0  # allows for skeletons with other joint positions; demo data has 0
 # mean over the joints, allows for the same; another pose of the person is >= 0.2 away
 MAX_RESIDUAL_M: Final = 0.1
@@ -81,8 +74,8 @@ class _CheckedFrames(NamedTuple):
     """The frames of a track that show a mistake, among those that could be checked for it."""
 
     mistake: str
-    wrong: Array  # (T,) bool; of no meaning where not checked
-    checked: Array  # (T,) bool
+    wrong: Any  # (T,) bool; of no meaning where not checked
+    checked: Any  # (T,) bool
 
 
 class LabelMistakes:
@@ -96,8 +89,8 @@ class LabelMistakes:
     def check(self, track: Track, dataset: Dataset, body: Body | SmplxBody | None) -> None:
         """Check a track of the split. body: SMPL's, neutral; another: `pose` is not checked."""
         if track.kp_2d is not None:
-            self._add(track, _check_keypoints(track.kp_2d, track.bbox))
-            self._add(track, _check_labelled_joints(track))
+            self._add(track, _check_origin(track.kp_2d))
+        self._add(track, _check_twice(track))
         self._add(track, _check_extrinsics(track))
         if body is None:
             return
@@ -151,24 +144,17 @@ def track_problems(track: Track) -> list[str]:
     return [f"{track.name}: {problem}" for problem in (*problems, *column_problems(columns))]
 
 
-def _check_keypoints(kp_2d: Array, bbox: Array | None) -> Iterator[_CheckedFrames]:
-    """Check 2D keypoints (T, 49, 3), px and confidence, against the box (T, 4) px. Joints that are
-    not finite count as invisible.
-    """
-    points = kp_2d[..., :2].astype(np.float64)
-    is_visible = (kp_2d[..., 2] > 0) & np.isfinite(points).all(axis=-1)
-    points[~is_visible] = 0
-    n_visible = is_visible.sum(axis=1)
-    has_any = n_visible > 0
-    is_origin = is_visible & (points == 0).all(axis=-1)
-    yield _CheckedFrames(ORIGIN, is_origin.any(axis=1), has_any)
-    if bbox is None or not np.isfinite(bbox).all():
-        return
+def _check_twice(track: Track) -> Iterator[_CheckedFrames]:
+    """Compare what is stated twice."""
+    for check, values in measure(track).items():
+        yield _CheckedFrames(check.text, values > check.limit, np.isfinite(values))
 
-    from_centre = points - bbox[:, None, :2]
-    reach = bbox[:, None, 2:] / 2 + ROUNDING_PX
-    is_outside = is_visible & (np.abs(from_centre) > reach).any(axis=-1)
-    yield _CheckedFrames(OUTSIDE_BOX, is_outside.sum(axis=1) > MOST * n_visible, has_any)
+
+def _check_origin(kp_2d: Array) -> Iterator[_CheckedFrames]:
+    """Check 2D keypoints (T, 49, 3), px and confidence."""
+    is_visible = are_known(kp_2d)
+    is_origin = is_visible & ~kp_2d[..., :2].any(axis=-1)
+    yield _CheckedFrames(ORIGIN, is_origin.any(axis=1), is_visible.any(axis=1))
 
 
 def _camera_problem(intrinsics: Array) -> bool:
@@ -178,114 +164,24 @@ def _camera_problem(intrinsics: Array) -> bool:
     return bool(np.linalg.matrix_rank(intrinsics) < 3)
 
 
-def _check_labelled_joints(track: Track) -> Iterator[_CheckedFrames]:
-    """Check whether the track's 3D joints, moved by any translation, project near its 2D joints."""
-    joints = track.kp_3d
-    if joints is None and track.kp_3d_eval is not None:
-        joints = convert(add_confidence(track.kp_3d_eval), source="common14", target="spin49")
-    if joints is not None:
-        yield from _check_projection(track, joints, None, MISPROJECTED)
-
-
-def _check_projection(
-    track: Track, joints: Array, trans: Array | None, mistake: str
-) -> Iterator[_CheckedFrames]:
-    """Check whether 3D joints project near the 2D joints. Finds mixed-up or mirrored joints, wrong
-    axes or intrinsics. Checks nothing without 2D joints or intrinsics.
-
-    Args:
-        joints: (T, 49, 4) m and confidence.
-        trans: (T, 3) m. None: the best translation of each frame, by least squares on the camera
-            rays.
-        mistake: What the result is called.
-    """
-    camera = track.intrinsics
-    if camera is None or _camera_problem(camera):
-        return
-    if track.kp_2d is None or track.bbox is None:
-        return
-    keypoints = track.kp_2d.astype(np.float64)
-    is_used = _are_known(joints) & _are_known(keypoints)
-    checked = _have_enough_joints(track, is_used)
-    is_used = is_used[checked]
-    points = joints[checked, :, :3].astype(np.float64)
-    keypoints = keypoints[checked]
-    points[~is_used] = 0
-    keypoints[~is_used] = 0
-    keypoints[..., 2] = 1
-    if trans is None:
-        rays = keypoints @ np.linalg.inv(camera).T
-        points += _fit_translation(points, rays, is_used)
-    else:
-        points = points + trans[checked, None]
-
-    distance = np.linalg.norm(project(points, camera) - keypoints[..., :2], axis=-1)
-    distance[np.isnan(distance)] = np.inf  # behind the camera
-    distance[~is_used] = np.nan
-    wrong = np.zeros(len(checked), np.bool_)
-    wrong[checked] = np.nanmedian(distance, axis=1) > MAX_DISTANCE * track.bbox[checked, 2]
-    yield _CheckedFrames(mistake, wrong, checked)
-
-
-def _are_known(joints: Array) -> Array:
-    """(T, J) whether joints (T, J, C), the last number a confidence, are known and finite."""
-    return np.asarray((joints[..., -1] > 0) & np.isfinite(joints).all(axis=-1))
-
-
-def _have_enough_joints(track: Track, is_used: Array) -> Array:
-    """(T,) whether frames have 3D labels and enough joints to compare, of (T, J)."""
-    has_enough = is_used.sum(axis=1) >= MIN_JOINTS
-    if track.has_3d is not None:
-        has_enough &= track.has_3d.astype(np.bool_)
-    return np.asarray(has_enough)
-
-
-def _fit_translation(points: Array, rays: Array, is_used: Array) -> Array:
-    """Translation (n, 1, 3) m that moves points (n, 49, 3) m nearest to camera rays (n, 49, 3), by
-    least squares.
-
-    A point p, moved by t, is on the ray (x, y, 1) if p_x + t_x = x (p_z + t_z), and so for y: two
-    linear equations for t from each used point, such as t_x - x t_z = x p_z - p_x.
-    """
-    point_x, point_y, point_z = np.moveaxis(points, -1, 0)
-    ray_x, ray_y, _ = np.moveaxis(rays, -1, 0)
-    ones = np.ones_like(ray_x)
-    zero = np.zeros_like(ray_x)
-    factors_x = np.stack([ones, zero, -ray_x], -1)
-    factors_y = np.stack([zero, ones, -ray_y], -1)
-    factors = np.concatenate([factors_x, factors_y], axis=1)  # (n, 2 * 49, 3)
-    values = np.concatenate([ray_x * point_z - point_x, ray_y * point_z - point_y], axis=1)
-    weight = np.tile(is_used, 2)[..., None]
-    solution = np.linalg.pinv(factors * weight) @ (values[..., None] * weight)
-    return np.asarray(solution.transpose(0, 2, 1))
-
-
 def _check_pose(track: Track, body: Body) -> Iterator[_CheckedFrames]:
     """Check the posed body of a track whose `pose` and `betas` are known in every frame.
 
-    Compares its joints with the 3D joints after the best rotation about their mean. Compares its
-    projection, moved by `trans` (or the best translation if the track has no 3D joints), with the
-    2D joints.
+    Compares its joints with the 3D joints after the best rotation about their mean, or in place of
+    3D joints with what else is stated.
     """
     if track.pose is None or track.betas is None:
         return
-    spin49, common14 = body.posed_joints(track.pose, track.betas)
-    posed = add_confidence(spin49)
-    all_3d = replace(track, has_3d=None)  # the posed body is known in every frame
-    if track.trans is not None:
-        yield from _check_projection(all_3d, posed, track.trans, MISPLACED)
-    if track.kp_3d is not None:
-        labelled = track.kp_3d
-        compared = spin49
-    elif track.kp_3d_eval is not None:
-        labelled = add_confidence(track.kp_3d_eval)
-        compared = common14
-    else:
-        yield from _check_projection(all_3d, posed, None, MISPROJECTED)
+    posed, _ = body.posed_joints(track.pose, track.betas)
+    labelled = joints_about_root(track)
+    if labelled is None:
+        about_hip = add_confidence(posed - posed[:, HIP : HIP + 1])
+        is_posed = np.ones(len(posed), np.bool_)
+        yield from _check_twice(replace(track, kp_3d=about_hip, has_3d=is_posed))
         return
-    is_used = _are_known(labelled)
-    checked = _have_enough_joints(track, is_used)
-    angle, residual = _fit_rotation(compared, labelled[..., :3], is_used)
+    is_used = are_known(labelled)
+    checked = (is_used.sum(axis=1) >= MIN_JOINTS) & (track.has_3d == 1)
+    angle, residual = _fit_rotation(posed, labelled[..., :3], is_used)
     is_misposed = residual > MAX_RESIDUAL_M
     yield _CheckedFrames(MISPOSED, is_misposed, checked)
     yield _CheckedFrames(TURNED, (angle > MAX_ANGLE_DEG) & ~is_misposed, checked)

@@ -14,6 +14,7 @@ from cache import COLUMNS, ExtraColumn
 from cache.read.labels import COMMON_JOINTS
 from pipeline.accounting import DEGENERATE_BOX, VideoAccount
 from pipeline.datasets.base import Dataset
+from pipeline.datasets.shared.contradictions import note_contradictions
 from pipeline.files.pixels.frames import FrameSource
 from pipeline.files.raw import RawVideo
 from pipeline.people.boxes import tight_boxes
@@ -46,6 +47,7 @@ def labelled_track(
     frame_index: Ints | None = None,
     bbox: Floats | None = None,
     box_factor: float = 1.0,
+    boxes: Floats | None = None,
     extrinsics: Floats | None = None,
     labels_of: Callable[[Ints], dict[str, Any]] = lambda _: {},
     **fields: Any,
@@ -60,13 +62,14 @@ def labelled_track(
             count. Name `no_picture` (`frames_there`) and `label_not_finite` (`finite_rows`).
         skeleton: Order of the J joints.
         kp_2d: (F, J, 3) px px confidence.
-        kp_3d: (F, J, 3) m in the camera's axes. Frames with a joint that is not finite stay without
-            3D joints; a note counts them.
+        kp_3d: (F, J, 3) m in the camera's axes, with the root at its place in the camera, or at 0.
+            Frames with a joint that is not finite stay without 3D joints; a note counts them.
         root: Joint of `kp_3d` that is put at 0.
         evaluation: Also make `kp_3d_eval` of `kp_3d`.
         frame_index: (F,) numbers of the frames; None: 0 to F - 1.
         bbox: (F, 4) px, boxes of the frames. None: the visible joints' extent, times `box_factor`;
             then frames without one are dropped, too (`no_visible_joint`, `degenerate_box`).
+        boxes: (F, 4) px, boxes that the labels state beside `bbox`: compared with the joints alone.
         extrinsics: World to camera, (4, 4) or (F, 4, 4), m; None: there is no such extra column.
         labels_of: Given the indices (T,) of the frames that stay, returns further fields of `Track`
             for them: those that cannot be computed for the others, such as bodies.
@@ -86,11 +89,16 @@ def labelled_track(
     fields["frame_index"] = rows if frame_index is None else frame_index[rows]
     fields["bbox"] = bbox[rows]
     fields["kp_2d"] = convert(kp_2d[rows], source=skeleton, target="spin49")
+    place = None
     if kp_3d is not None:
-        fields |= _joints_3d(kp_3d[rows], skeleton, root, account, evaluation=evaluation)
+        place = kp_3d[rows, joint_names(skeleton).index(root)]
+        about_root = kp_3d[rows] - place[:, None]
+        fields |= _joints_3d(about_root, skeleton, account, evaluation=evaluation)
     fields |= labels_of(rows)
     extra |= fields.pop("extra", {})
-    return [dataset.track(split, video, person, frames=frames, extra=extra, **fields)]
+    track = dataset.track(split, video, person, frames=frames, extra=extra, **fields)
+    note_contradictions(track, account, place, None if boxes is None else boxes[rows])
+    return [track]
 
 
 def _select_rows(
@@ -108,13 +116,11 @@ def _select_rows(
 
 
 def _joints_3d(
-    kp_3d: Doubles, skeleton: Skeleton, root: str, account: VideoAccount, *, evaluation: bool
+    about_root: Doubles, skeleton: Skeleton, account: VideoAccount, *, evaluation: bool
 ) -> dict[str, Any]:
     """The fields `kp_3d` and `has_3d`, for an evaluation `kp_3d_eval` as well, of joints
     (T, J, 3) m, of which some may not be finite.
     """
-    hip = joint_names(skeleton).index(root)
-    about_root = kp_3d - kp_3d[:, hip : hip + 1]
     joints = convert(add_confidence(about_root), source=skeleton, target="spin49")
     has_3d = np.isfinite(joints).all(axis=(1, 2))
     joints[~has_3d] = np.nan

@@ -35,8 +35,9 @@ from pipeline.files.pixels import sources
 from pipeline.files.places import file_name
 from pipeline.grades import video_grades
 from pipeline.grades.words import Grade
+from pipeline.people.cameras import fit_weak_perspective
 from pipeline.people.skeletons import BLAZE, KEYPOINTS_13, KEYPOINTS_13_OF_SPIN49, Array, coco_name
-from pipeline.show.bodies import BodyPainter, SeenBody, fit_weak_perspective
+from pipeline.show.bodies import BodyPainter, SeenBody
 from pipeline.show.canvas import Canvas
 from pipeline.show.clip import DEMO_MARK, PEOPLE, frames_of, rate_of
 from pipeline.show.video_file import FOR_PAGES, SUFFIX, video_writer

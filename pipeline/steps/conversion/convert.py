@@ -39,6 +39,7 @@ from pipeline.cli.console import IDLE, out, plain
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import FEW, command, count, few, from_here
 from pipeline.clips.labels.label_files import labels_of
+from pipeline.datasets.shared.contradictions import contradiction_lines
 from pipeline.errors import PipelineError
 from pipeline.files.raw import changes
 from pipeline.processes.settings import NO_CLUSTER, Dask
@@ -388,6 +389,7 @@ def _report(
         "kept": {kind: reasons_of_kind(stays, kind) for kind in Kind},
         "rejected": {account.name: account.rejection for account in rejected},
         "assumed": assumption_lines(accounts),
+        "contradictions": contradiction_lines(accounts),
         "unread": unread_lines(accounts),
         "damaged": [*sentences.damage_lines(appended)],
         "notes": notes,

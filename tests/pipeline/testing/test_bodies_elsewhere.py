@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from pipeline.datasets.shared import contradictions
 from pipeline.datasets.threedpw import ThreeDPW
 from pipeline.people.body import Body
 from pipeline.people.track import Track
@@ -50,7 +51,7 @@ PLANTED = [
     ("in the world", labels.TURNED, stuck),
     ("upside down", labels.TURNED, flipped),
     ("trans zero", "trans is 0 in every frame", lambda t: replace(t, trans=np.zeros_like(t.trans))),
-    ("trans in mm", labels.MISPLACED, lambda t: replace(t, trans=t.trans * IN_MM)),
+    ("trans in mm", contradictions.MISPLACED.text, lambda t: replace(t, trans=t.trans * IN_MM)),
     (
         "against no parents",
         labels.MISPOSED,
@@ -58,7 +59,7 @@ PLANTED = [
     ),
     (
         "no 3D joints",
-        labels.MISPROJECTED,
+        contradictions.ELSEWHERE.text,
         lambda t: replace(flipped(t), kp_3d_eval=None, has_3d=None),
     ),
 ]

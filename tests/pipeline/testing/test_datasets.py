@@ -106,7 +106,7 @@ def boxed(t, x, y, side):
 
 
 BROKEN |= {  # what no person looks like
-    "outside the box: in 3 of 3": lambda t: boxed(t, 140, 40, 50),
+    "outside the bounding box: in 3 of 3": lambda t: boxed(t, 140, 40, 50),
     # absent joints, taken for seen ones
     "exactly (0, 0) is visible": lambda t: replace(t, kp_2d=changed(t.kp_2d, (1, 0, 2), 1)),
 }

@@ -44,6 +44,7 @@ from pipeline.datasets.shared.clips.people import (
     bridge_gaps,
     people,
 )
+from pipeline.datasets.shared.contradictions import note_contradictions
 from pipeline.datasets.shared.images import require_frames
 from pipeline.datasets.shared.in_pixels import DETECTED_OUTSIDE, STRAY_JOINTS, require_pixels
 from pipeline.errors import RawDataError, refuse
@@ -179,6 +180,7 @@ def clip_tracks(
             account.identity_changes[track.name] = person.identity_changes
         if any(stretch[0] != person.person for stretch in person.stretches):
             account.people[track.name] = [[*stretch] for stretch in person.stretches]
+        note_contradictions(track, account)
         tracks.append(track)
     return tracks
 
