@@ -325,7 +325,7 @@ def find_cause(people: People, key: str = POINTS) -> tuple[str, str]:
         (
             "y from the bottom of the image",
             f"Write {height:.0f} - y: y counts from the top of the image.",
-            np.abs([0, height] - xy),
+            xy * [1, -1] + [0, height],
         ),
         (
             "in pixels from the corner of the box",
