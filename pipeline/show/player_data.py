@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -106,7 +107,8 @@ def _stretches(person: Person, split: str) -> list[dict[str, Any]]:
     stretches = []
     for name, first, *_ in person.track.account.get("people", {}).get(record.name, whole):
         full_name = quoted(f"{split}/{record.video}/{name}")
-        place = place_in(first, boxes[frames.index(first)])
+        row = min(bisect_left(frames, first), len(frames) - 1)  # its first rows may be left out
+        place = place_in(frames[row], boxes[row])
         stretches.append({"name": full_name, "first": first, "place": place})
     return stretches
 

@@ -116,8 +116,10 @@ def select(
             n_above -= n_rows
             name = free_name(track.name, "-", k, used_names)
             names.append(name)
-            if track.name in account.people:
-                account.people[name] = account.people[track.name]
+            if k:
+                person = track.name.removeprefix(f"{account.name}/")
+                whole = [person, *track.frame_index[[0, -1]].tolist()]
+                account.people[name] = account.people.get(track.name, [whole])
             rows = _rows_to_take(name, part, account, corrections)
             if not len(rows):
                 account.take_back_track(LEFT_OUT, n_rows)

@@ -326,6 +326,7 @@ def test_lines_of_the_player_correct_corrected_tracks_again(clip, lines, tracks,
             written.append(f"join {one['name']} {part['name']} {one['place']} {part['place']}")
         lines(*written)
         types(CORRECT)
+    types(CORRECT)
     page, people = page_of(tmp_path, types)
     assert [len(stretches) for stretches in people.values()] == [3, 3]
     assert "<summary>Corrected by hand: 8</summary>" in page

@@ -126,6 +126,7 @@ def test_rows_of_uneven_frames_are_apart_in_time_and_each_rate_has_its_track():
     assert fast.kp_2d[:, 3, 1].tolist() == [*range(150, 301, 2)]
     assert dict(account.dropped) == {"above_max_fps": 75}
     assert account.notes == ["cut where the frame rate changes: v/0, v/0-1"]
+    assert account.people == {"v/0-1": [["0", 0, 300]]}
 
 
 def test_rows_of_slow_motion_with_a_pause_are_apart_as_it_was_filmed():
