@@ -83,7 +83,7 @@ def test_the_wheel_of_a_clone_with_a_users_data_holds_the_licence_and_the_commit
     wheel,
 ):
     files = committed_files()
-    pages = {"pipeline/show/templates/page.html", "tasks/report/templates/report.html"}
+    pages = {"pipeline/show/templates/split.html", "tasks/report/templates/report.html"}
     assert {"pipeline/py.typed", "pipeline/commands/templates/luigi.cfg", *pages} <= files
     inside = zipfile.ZipFile(wheel)
     assert {name for name in inside.namelist() if ".dist-info/" not in name} == files

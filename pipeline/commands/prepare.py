@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 import cache
 from pipeline import datasets
@@ -23,13 +24,13 @@ from pipeline.cli.command_line import Command
 from pipeline.cli.console import BUSY, STAND_IN, VERB_WIDTH, WRONG, err, out, plain, task_line
 from pipeline.cli.progress import Progress, bar
 from pipeline.cli.system_errors import error_text
-from pipeline.cli.text import FEW, command, count, few, from_here, size
+from pipeline.cli.text import FEW, command, count, few, from_here
 from pipeline.commands.extract import RequestedStreams
 from pipeline.commands.preparation import DetectorChoice, Preparation
 from pipeline.errors import PipelineError
 from pipeline.features.committed import stream_label
 from pipeline.features.spec import StreamSpec
-from pipeline.files.outputs import OutputRule
+from pipeline.files.outputs import OutputRule, mark_in, mark_of
 from pipeline.files.places import require_writable
 from pipeline.files.raw import is_stand_in
 from pipeline.settings.folders import BODY
@@ -150,7 +151,7 @@ def run(
     for planned in runnable:
         split = _split_now(planned)
         if split is not None:
-            n_flaws += _print_split(split, _page_file(planned.recipe), status)
+            n_flaws += _print_split(split, _page_folder(planned.recipe), status)
     out.print(f"{'videos':<{VERB_WIDTH}} {plain(status)}")
     return int(n_flaws > 0)
 
@@ -218,41 +219,48 @@ def _extract(run: NextRun, settings: Settings) -> Report:
 
 def _show(run: NextRun, _: Settings) -> Report:
     """Write the page of a split with tracks, unless it shows them."""
-    from pipeline.show.page import shows, write_page
-    from pipeline.show.tracks import Choice, from_cache
+    from pipeline.show.page import shows
+    from pipeline.show.split.page import INDEX, SplitPage
+    from pipeline.show.tracks import from_cache
 
     recipe = run.recipe
     split = _split_now(run)
-    page = _page_file(recipe)
+    folder = _page_folder(recipe)
+    page = folder / INDEX
     if split is None or not len(split.tracks) or shows(page, split.manifest["digest"]):
         return NOTHING
-    page.parent.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with _bar("show", run.name, "track") as progress:
-        shown = from_cache(recipe.root, recipe.name, Choice(), raw=recipe.raw, body=recipe.body)
-        write_page(shown, page, by="prepare", progress=progress)
-    n_tracks = count(len(shown.tracks), "track")
-    detail = f"{n_tracks} in {from_here(page)} ({size(page.stat().st_size)})"
+        shown = from_cache(recipe.root, recipe.name, n_tracks=0, raw=recipe.raw, body=recipe.body)
+        rule = OutputRule("prepare", overwrite=True)  # `_check_page` has looked
+        SplitPage(shown, split, progress).write(folder, rule)
+    earlier = Path(f"{folder}.html")
+    if mark_in(earlier) == mark_of("prepare"):
+        address = quote(f"{folder.name}/{INDEX}")
+        earlier.write_text(f'<!DOCTYPE html><title>Moved</title><a href="{address}">Moved</a>\n')
+    detail = f"{count(len(split.tracks), 'track')} in {from_here(page)}"
     return Report(details=[detail])
 
 
-def _page_file(recipe: Recipe) -> Path:
-    """The file of a split's page, beside the cache, or in the working folder for a cache in an
-    object store: CACHE-DATASET-SPLIT.html.
+def _page_folder(recipe: Recipe) -> Path:
+    """The folder of a split's page, beside the cache, or in the working folder for a cache in an
+    object store: CACHE-DATASET-SPLIT.
     """
     root = cache.local_folder(recipe.root)
     folder = Path() if root is None else root.parent
     # two caches in one folder have different pages
     cache_name = Path(recipe.root).absolute().name
-    return folder / f"{cache_name}-{recipe.dataset.name}-{recipe.split}.html"
+    return folder / f"{cache_name}-{recipe.dataset.name}-{recipe.split}"
 
 
 def _check_page(recipe: Recipe, *, overwrite: bool) -> None:
     """Raise PipelineError if a split's page cannot be written."""
-    from pipeline.show.page import is_page
+    from pipeline.show.split.page import FOLDERS, INDEX
 
-    page = _page_file(recipe)
-    OutputRule("prepare", (recipe.raw,), overwrite, is_page).require_file(page)
-    require_writable(page.absolute().parent, "Pages are written there: make it writable.")
+    folder = _page_folder(recipe)
+    # also beside a cache in the raw folder: datasets do not read what `about.json` lists
+    OutputRule("prepare", overwrite=overwrite).require_folder(folder, (INDEX, *FOLDERS))
+    require_writable(folder.absolute().parent, "Pages are written there: make it writable.")
 
 
 def _split_now(run: NextRun) -> cache.Split | None:
@@ -266,12 +274,13 @@ def _split_now(run: NextRun) -> cache.Split | None:
 # output
 
 
-def _print_split(split: cache.Split, page: Path, status: str) -> int:
+def _print_split(split: cache.Split, folder: Path, status: str) -> int:
     """Print the content of one split in the cache. Returns the number of rejected videos.
 
     status: the command that shows all videos.
     """
     from pipeline.show.page import shows
+    from pipeline.show.split.page import INDEX
 
     title = f"[bold]{plain(split.name)}[/bold]"
     if split.manifest["stand_in"]:
@@ -282,6 +291,7 @@ def _print_split(split: cache.Split, page: Path, status: str) -> int:
     out.print(f"  {describe_words(stored_words(split))}")
     streams = [stream_label(split, stream) for stream in split.streams]
     out.print(f"  features {plain(', '.join(streams)) or 'none'}")
+    page = folder / INDEX
     if shows(page, split.manifest["digest"]):
         out.print(f"  page {plain(from_here(page))}")
     rejected = [f"rejected {text}" for text in ConversionRecord(split).rejections()]

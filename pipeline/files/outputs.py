@@ -95,11 +95,17 @@ class OutputRule:
 
         names: of files and folders directly in `out`.
         """
+        self._write_about(out, self.require_folder(out, names) | {*names})
+
+    def require_folder(self, out: Path, names: Collection[str]) -> set[str]:
+        """Raise PipelineError if the command may not write these files and folders directly in
+        `out`. Returns what it wrote there before.
+        """
         listed = self._listed(out)
         for name in (*names, ABOUT):
             self.require_place(out / name)
             self._require_own(out / name, is_own=name in listed)
-        self._write_about(out, listed | {*names})
+        return listed
 
     def end_folder(self, out: Path, files: Collection[str]) -> None:
         """Remove, one by one, files that the command wrote into `out` earlier and not in this run.

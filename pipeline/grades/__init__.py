@@ -287,8 +287,8 @@ def _numbers_2d(
         parts = [_find_edge(points[rows], side[rows], size) for rows in blocks(len(points))]
         inside, is_cut = map(np.concatenate, zip(*parts, strict=True))
         numbers["cut_percent"] = 100 * float(is_cut.mean())
-    offsets = np.abs(points - bbox[:, None, :2]).max(axis=-1)
-    is_outside = offsets > crop_scale * side[:, None] / 2  # False for nan
+    is_outside = outside_crop(points, bbox, crop_scale)
+    n_seen = np.isfinite(points[..., 0]).sum()
     joints = Joints(timing, points, side)
     in_image = camera._replace(up=np.array([0.0, -1.0]))
     return numbers | {
@@ -299,8 +299,18 @@ def _numbers_2d(
         "limb_spread_2d_percent": 100 * joints.limb_spread(),
         "skating_2d_percent_s": 100 * joints.skating(in_image, CONTACT_BOX),
         "jumps_percent": 100 * joints.jumps(),
-        "outside_crop_percent": 100 * float(is_outside.sum() / max(np.isfinite(offsets).sum(), 1)),
+        "outside_crop_percent": 100 * float(is_outside.sum() / max(n_seen, 1)),
     }
+
+
+def outside_crop(points: Floats, bbox: Array, crop_scale: float) -> Bools:
+    """(T, 12) whether a joint is outside the crop. points: (T, 12, 2) px, nan if not seen; bbox:
+    (T, 4); crop_scale: side of the crop / side of the box.
+    """
+    side = np.maximum(bbox[:, 2].astype(np.float64), 1)
+    offsets = np.abs(points - bbox[:, None, :2]).max(axis=-1)
+    is_outside: Bools = offsets > crop_scale * side[:, None] / 2  # False for nan
+    return is_outside
 
 
 def _find_edge(points: Floats, side: Doubles, size: tuple[int, int]) -> tuple[Bools, Bools]:

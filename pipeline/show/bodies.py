@@ -185,31 +185,6 @@ class LabelledBodies:
         return [SeenBody(body.verts, pixels, body.verts[:, 2] + DISTANCE_M, colour)]
 
 
-def projected_joints(track: ShownTrack, body: Path | None) -> Array:
-    """Project the joints of a track's estimated bodies: (n, 49, 3) px and 1.
-
-    Rows without a body or a camera are 0, and so are all rows of a track without estimated bodies
-    (`fits`), which always have a translation. body: folder of the body model; None: all rows are 0.
-    Raises what `Body.load` raises.
-    """
-    rows = track.rows
-    n_rows = len(rows["frame_index"])
-    projected = np.zeros((n_rows, 49, 3))
-    if body is None or not track.fits:
-        return projected
-    bodies = LabelledBodies(body)
-    for row in range(n_rows):
-        posed = bodies.pose(track, row)
-        intrinsics = track.intrinsics_of(row)
-        if posed is None or intrinsics is None:
-            continue
-        pixels = project(posed.joints + rows["trans"][row], intrinsics)
-        is_in_front = np.isfinite(pixels).all(axis=1)  # NaN behind the camera
-        projected[row, is_in_front, :2] = pixels[is_in_front]
-        projected[row, is_in_front, 2] = 1
-    return projected
-
-
 def _weak_perspective(body: _PosedBody, kp_2d: Array) -> Array | None:
     """Project a body's vertices, (6890, 2) px, by the weak perspective that fits its joints best.
 

@@ -8,7 +8,6 @@ of --out has the tracks that `convert` would make of a folder with links to the 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -235,7 +234,7 @@ def _write_page(check: _Check, dataset: OwnVideos, page: Path, lines: Sequence[s
     """
     from pipeline.show.page import templates, write
     from pipeline.show.player import Page, write_player
-    from pipeline.show.tracks import Choice, from_raw
+    from pipeline.show.tracks import from_raw
 
     clip = check.video.path
     people = []
@@ -247,12 +246,11 @@ def _write_page(check: _Check, dataset: OwnVideos, page: Path, lines: Sequence[s
     with TemporaryDirectory() as folder, bar(f"check {clip}", err, unit="frame") as progress:
         raw = Path(folder)
         _link_files(check, raw)
-        choice = Choice(video=clip, n_frames=sys.maxsize)
         title = check.labels.name
         variables: dict[str, Any] = {"lines": lines, "people": people, "layout": "player.html"}
         try:
             with reading_refused():  # `check` has them
-                shown = from_raw(dataset, dataset.split_of(clip), raw, choice)
+                shown = from_raw(dataset, dataset.split_of(clip), raw, clip)
         except PipelineError as error:  # no track
             variables |= {"layout": "no_track.html", "title": title, "style": STYLE, "why": error}
             write(templates("check").get_template("check.html").stream(variables), page)

@@ -1,15 +1,13 @@
-"""`python -m pipeline show`: a page or a clip of some tracks, to spot wrong joint orders and
-boxes.
+"""`python -m pipeline show`: a split, or one of its videos, to spot wrong joint orders and boxes.
 
-In come tracks of one split, from the cache or as conversion would read them from raw files. Out
-goes one file, by the suffix of --out: an HTML page with some frames of each track, or a clip, the
-whole video of the tracks. The terminal gets what was drawn, and how good the tracks are.
+In come tracks of one split, from the cache or as conversion would read them from raw files. What
+goes out, --out says: a folder gets the page of the split, an HTML file a video's player, and a file
+with the suffix of a clip the whole video. The terminal gets what was drawn, and how good it is.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Final
 
@@ -26,46 +24,66 @@ from pipeline.files.places import require_parent
 from pipeline.files.raw import is_stand_in
 from pipeline.settings.folders import BODY, body_of, check_own_folder
 from pipeline.show import CLIP
-from pipeline.show.page import is_page, write_page
-from pipeline.show.tracks import Choice, PageContent, from_cache, from_raw, worst_video
+from pipeline.show.page import is_page
+from pipeline.show.tracks import PageContent, from_cache, from_raw
+from pipeline.steps.grading import describe_words
 
 
 def _run(args: argparse.Namespace) -> int:
-    """Draw the tracks of one video into a page or clip, and print what was drawn. Motions without
-    images are drawn by track.
+    """Write the page of a split, or the tracks of one video into a page or clip, and print what was
+    drawn.
     """
+    if args.out.is_dir() or not args.out.suffix:
+        return _write_split(args)
     is_clip = args.out.suffix.lower() == CLIP
     check_page(args.out, (*PAGES, CLIP))
     inputs = inputs_of(args.cache, args.raw)
     OutputRule("show", inputs, args.overwrite, is_page).require_file(args.out)
     name = f"{args.dataset}/{args.split}"
-    choice = Choice(video=args.video)
-    has_images = _has_images(args)
-    with bar(f"show {name}", err, unit="frame" if has_images else "track") as progress:
-        if is_clip or has_images:
-            choice = _choose_video(args)
-        shown = _read_tracks(args, choice)
+    with bar(f"show {name}", err, unit="frame") as progress:
+        shown = _read_tracks(args)
         for warning in shown.warnings:
             err.warn(f"{name}: {warning}")
         drawn = count(len(shown.tracks), "track")
+        if shown.tracks:
+            drawn += f" of {shown.tracks[0].record.video}"
         if is_clip:
             from pipeline.show.clip import write_clip  # imports SciPy
 
             n, with_rows = write_clip(shown, args.out, progress=progress)
-            drawn += f" of {choice.video}, {count(n, 'frame')}, {with_rows:,} with rows,"
-        elif has_images and shown.tracks:
-            from pipeline.show.player import write_player
-
-            drawn += f" of {choice.video}"
-            left_out = write_player(shown, args.out, start_s=args.start, progress=progress)
-            for text in left_out:
-                err.warn(f"{name}: {text}")
+            drawn += f", {count(n, 'frame')}, {with_rows:,} with rows,"
         else:
-            write_page(shown, args.out, progress=progress)
+            from pipeline.show.player import write_video
+
+            for text in write_video(shown, args.out, start_s=args.start, progress=progress):
+                err.warn(f"{name}: {text}")
     out.print(plain(f"{shown.name}: {drawn} in {args.out} ({size(args.out.stat().st_size)})"))
-    if has_images and not args.video:
+    if not args.video:
         out.print("  Another video: --video NAME")
     _print_quality(shown, args.out)
+    return 0
+
+
+def _write_split(args: argparse.Namespace) -> int:
+    """Write the page of a split into a folder, with players of the worst videos."""
+    from pipeline.show.split.page import FOLDERS, INDEX, PLAYERS, SplitPage
+
+    name = f"{args.dataset}/{args.split}"
+    if args.cache is None or args.video:
+        raise PipelineError(
+            f"--out {args.out}: a folder is for the page of a split in a cache (--cache DIR), and "
+            "has all of its videos. For one video (--video NAME), name a file: --out video.html"
+        )
+    require_parent(args.out)
+    rule = OutputRule("show", inputs_of(args.cache, args.raw), args.overwrite)
+    rule.require_folder(args.out, (INDEX, *FOLDERS))
+    split = cache.open(args.cache)[name]
+    with bar(f"show {name}", err) as progress:
+        shown = _read_tracks(args, n_tracks=0)
+        page = SplitPage(shown, split, progress)
+        for text in (*shown.warnings, *page.write(args.out, rule, n_players=PLAYERS)):
+            err.warn(f"{name}: {text}")
+    out.print(plain(f"{name}: {describe_words(page.words)} in {args.out / INDEX}"))
     return 0
 
 
@@ -80,38 +98,18 @@ def _print_quality(shown: PageContent, page: Path) -> None:
         out.print(f"  {STAND_IN} demo data, not the dataset itself")
 
 
-def _has_images(args: argparse.Namespace) -> bool:
-    """Whether the split's tracks are in images, and not motions alone."""
-    if args.cache is not None:
-        return "bbox" in cache.open(args.cache)[f"{args.dataset}/{args.split}"].columns
-    return "bbox" in datasets.get(args.dataset).columns(args.split, body=False)
-
-
-def _choose_video(args: argparse.Namespace) -> Choice:
-    """All rows of the chosen video; if the user chose none, of the worst one in the cache, or of
-    the first one of raw files. An empty name if no video has tracks.
-    """
-    video = args.video
-    if not video and args.cache is not None:
-        video = worst_video(args.cache, f"{args.dataset}/{args.split}")
-    elif not video:
-        first = _read_tracks(args, Choice(n_tracks=1, n_frames=1)).tracks
-        video = first[0].record.video if first else ""
-    return Choice(video=video, n_frames=sys.maxsize)
-
-
-def _read_tracks(args: argparse.Namespace, choice: Choice) -> PageContent:
-    """Read the chosen tracks from the cache or from raw files."""
+def _read_tracks(args: argparse.Namespace, n_tracks: int | None = None) -> PageContent:
+    """Read tracks from the cache or from raw files. n_tracks: as of `from_cache`."""
     name = f"{args.dataset}/{args.split}"
     if args.cache is not None:
         demo = bool(cache.open(args.cache)[name].manifest.get("stand_in", False))
         body = _body(args, datasets.get(args.dataset), demo=demo)
-        return from_cache(args.cache, name, choice, raw=args.raw, body=body)
+        return from_cache(args.cache, name, args.video, n_tracks=n_tracks, raw=args.raw, body=body)
     if args.raw is not None:
         dataset = args.cfg.dataset(args.dataset)
         check_own_folder(args.raw, dataset)
         body = _body(args, dataset, demo=is_stand_in(args.raw), needed=dataset.labels.needs_body)
-        return from_raw(dataset, args.split, args.raw, choice, body=body)
+        return from_raw(dataset, args.split, args.raw, args.video, body=body)
     raise PipelineError(
         "Nothing to show: add --cache DIR for converted tracks, or --raw DIR for raw files."
     )

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 
 NAMES: Final = JOINTS["spin49"]
-# Each joint is one of OpenPose's 25, or a manually annotated one (common14, Human3.6M's, the face).
-LAYERS: Final = tuple("body25" if name in JOINTS["body_25"] else "common" for name in NAMES)
 
 
 def _side(name: str, mirrored_name: str) -> str:
@@ -59,7 +57,6 @@ class _Line(NamedTuple):
     x2: float
     y2: float
     side: str  # one of SIDES
-    layer: str  # one of LAYERS
     name: str
 
 
@@ -69,7 +66,6 @@ class _Dot(NamedTuple):
     x: float
     y: float
     side: str
-    layer: str
     name: str
 
 
@@ -104,11 +100,11 @@ def _skeleton(points: Array, visible: Array, labels: Sequence[str]) -> Skeleton:
         if a in drawn and b in drawn:
             side = side_of_bone(a, b)
             (x1, y1), (x2, y2) = points[[a, b]].tolist()
-            lines.append(_Line(x1, y1, x2, y2, side, LAYERS[a], f"{NAMES[a]} – {NAMES[b]}"))
+            lines.append(_Line(x1, y1, x2, y2, side, f"{NAMES[a]} – {NAMES[b]}"))
     dots = []
     for j in drawn:
         x, y = points[j].tolist()
-        dots.append(_Dot(x, y, SIDES[j], LAYERS[j], f"{NAMES[j]} {labels[j]}"))
+        dots.append(_Dot(x, y, SIDES[j], f"{NAMES[j]} {labels[j]}"))
     return Skeleton(tuple(lines), tuple(dots))
 
 

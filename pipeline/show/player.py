@@ -12,8 +12,6 @@ Names and messages come from untrusted files: the template escapes them, the dat
 from __future__ import annotations
 
 import base64
-import hashlib
-import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,8 +26,7 @@ from pipeline.files.pixels.frames import Image
 from pipeline.grades.words import WORDS
 from pipeline.show.bodies import LabelledBodies
 from pipeline.show.clip import Person, only_video, paint_bodies, people_by_frame
-from pipeline.show.drawing import SkeletonView, joints_3d, views
-from pipeline.show.page import VERSION, ViewBox, templates, view_box, write
+from pipeline.show.page import TEMPLATES, Solid, policy_of, templates, write, write_motions
 from pipeline.show.player_data import hex_colour, place_in, player_data
 from pipeline.show.player_pictures import Paint as Paint
 from pipeline.show.player_pictures import PictureRecorder, Recorded
@@ -40,7 +37,6 @@ from pipeline.show.video_file import encode_jpeg
 LARGEST: Final = 90_000_000  # bytes of video and data; portraits and texts are below 10 MB
 PORTRAIT_QUALITY: Final = 75
 UNKNOWN: Final = "unknown"  # word of a track without one
-TEMPLATES: Final = Path(__file__).parent / "templates"
 
 
 class Page(NamedTuple):
@@ -99,6 +95,18 @@ def write_player(
     return left_out
 
 
+def write_video(
+    shown: PageContent, out: Path, *, start_s: float = 0, progress: Progress = silent
+) -> list[str]:
+    """Write the page of a video's tracks: a player, or of motions without images, their 3D joints.
+    Arguments, results and errors are those of `write_player`.
+    """
+    if shown.tracks and shown.tracks[0].has_images:
+        return write_player(shown, out, start_s=start_s, progress=progress)
+    write_motions(shown, out)
+    return []
+
+
 def _labelled_bodies(shown: PageContent, people: Sequence[Person]) -> Paint | None:
     """Draws the bodies of the labels; None without any."""
     if shown.body is None or not any("pose" in person.track.rows for person in people):
@@ -125,10 +133,8 @@ class _Row(NamedTuple):
     jumps: str
     portraits: _Strip
     portrait_frames: list[int]
-    what_3d: str  # description of the 3D joints, or why there are none
+    solid: Solid  # of those frames
     place: str  # of the first row, in lines of corrections
-    views: list[tuple[int, tuple[SkeletonView, ...]]]  # of those frames
-    view_box: ViewBox | None  # of all views
 
 
 class _Scene(NamedTuple):
@@ -146,10 +152,6 @@ def _write_page(shown: PageContent, out: Path, page: Page, scene: _Scene) -> Non
     environment = templates(page.by, *page.folders)
     script = (TEMPLATES / "player.js").read_text()
     style = (TEMPLATES / "player.css").read_text() + page.style
-    policy = (
-        f"default-src 'none'; img-src data:; media-src data:; script-src {_hash_source(script)}; "
-        f"style-src {_hash_source(style)}; base-uri 'none'; form-action 'none'"
-    )
     data = player_data(scene.part, scene.tracks, shown.name, has_bodies=scene.pictures.has_bodies)
     encoded = base64.b64encode(scene.recorded.video).decode()
     if len(data) + len(encoded) > LARGEST:
@@ -162,9 +164,8 @@ def _write_page(shown: PageContent, out: Path, page: Page, scene: _Scene) -> Non
     width, height = scene.part.picture
     content = {
         "title": page.title or f"{shown.name}/{scene.video}",
-        "policy": policy,
+        "policy": policy_of(style, script),
         "digest": page.digest or shown.digest,
-        "version": VERSION,
         "shown": shown,
         "facts": f"{count(scene.recorded.n_frames, 'frame')}, "
         f"{count(len(scene.tracks), 'track')}: {', '.join(graded)}; from {shown.origin}",
@@ -175,7 +176,7 @@ def _write_page(shown: PageContent, out: Path, page: Page, scene: _Scene) -> Non
         "has_bodies": scene.pictures.has_bodies,
         "shows_bodies": page.shows_bodies,
         "rows": [
-            _describe_row(track, strip, scene.part, shown.body)
+            _describe_row(track, strip, shown.body)
             for track, strip in zip(scene.tracks, scene.recorded.portraits, strict=True)
         ],
         "style": style,
@@ -186,19 +187,8 @@ def _write_page(shown: PageContent, out: Path, page: Page, scene: _Scene) -> Non
     write(environment.get_template(page.template).stream(content | dict(page.variables)), out)
 
 
-def _hash_source(text: str) -> str:
-    """A script or style in a content security policy.
-
-    >>> _hash_source("")
-    "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='"
-    """
-    digest = hashlib.sha256(text.encode()).digest()
-    return f"'sha256-{base64.b64encode(digest).decode()}'"
-
-
-def _describe_row(track: PlayedTrack, strip: Image, part: Part, body: Path | None) -> _Row:
+def _describe_row(track: PlayedTrack, strip: Image, body: Path | None) -> _Row:
     person = track.person
-    columns = person.track.rows
     runs = np.split(track.frames, track.starts[1:])
     gaps = len(runs) - 1
     facts = [
@@ -212,12 +202,8 @@ def _describe_row(track: PlayedTrack, strip: Image, part: Part, body: Path | Non
         outside = count(int(track.is_outside.sum()), "frame")
         facts.append(f"joints outside the crop in {outside}")
     step = track.frames_step
-    numbers = (part.first + part.step * track.portrait_frames).tolist()
     chosen = track.rows[[*track.portraits]]
-    joints, what_3d = joints_3d({name: rows[chosen] for name, rows in columns.items()}, body)
-    solid = []
-    if joints is not None:
-        solid = [views(of_frame, camera=True) for of_frame in joints]
+    rows = {name: column[chosen] for name, column in person.track.rows.items()}
     return _Row(
         track=person.track,
         name=person.name,
@@ -230,11 +216,9 @@ def _describe_row(track: PlayedTrack, strip: Image, part: Part, body: Path | Non
         ),
         jumps="".join(f"M{frame + 0.5} 0V10" for frame in track.frames[track.is_jump]),
         portraits=_strip_uri(strip),
-        portrait_frames=numbers,
-        what_3d=what_3d,
-        place=place_in(columns["frame_index"][0], columns["bbox"][0]),
-        views=[*zip(numbers, solid, strict=False)],
-        view_box=view_box([*itertools.chain(*solid)]),
+        portrait_frames=rows["frame_index"].tolist(),
+        solid=Solid.of(rows, body),
+        place=place_in(*(person.track.rows[name][0] for name in ("frame_index", "bbox"))),
     )
 
 

@@ -46,7 +46,7 @@ def player_data(part: Part, tracks: Sequence[PlayedTrack], split: str, *, has_bo
         "has_bodies": has_bodies,
         "first": part.first,
         "step": part.step,
-        "ticks": _pack(ticks, "<i4"),
+        "ticks": pack(ticks, "<i4"),
         "ticks_per_second": TICKS,
         "names": [NAMES[joint] for joint in joints],
         "sides": [SIDES[joint] for joint in joints],
@@ -54,8 +54,7 @@ def player_data(part: Part, tracks: Sequence[PlayedTrack], split: str, *, has_bo
         "colours": SIDE_COLOURS,
         "tracks": [_track_data(track, joints, part, split) for track in tracks],
     }
-    text = json.dumps(data)
-    return text.replace("<", "\\u003c")
+    return json_data(data)
 
 
 def _track_data(
@@ -83,10 +82,10 @@ def _track_data(
         "name": person.name,
         "colour": hex_colour(person),
         "crop_scale": person.track.record.crop_scale,
-        "frames": _pack(track.frames, "<i4"),
-        "boxes": _pack(boxes, "<i2"),
-        "points": _pack(points, "<i2"),
-        "confidence": _pack(in_255ths, "u1"),
+        "frames": pack(track.frames, "<i4"),
+        "boxes": pack(boxes, "<i2"),
+        "points": pack(points, "<i2"),
+        "confidence": pack(in_255ths, "u1"),
         "odd": track.odd_frames,
         "portraits": track.portrait_frames.tolist(),
         "stretches": _stretches(person, split),
@@ -126,7 +125,13 @@ def _quarters(lengths: Doubles) -> Ints:
     return np.nan_to_num(quarters).astype(np.int64)
 
 
-def _pack(values: Array, dtype: str) -> str:
+def json_data(data: Any) -> str:
+    """JSON that may stand in a page: without "<"."""
+    return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def pack(values: Array, dtype: str) -> str:
+    """An array as base64 of its bytes."""
     data = np.ascontiguousarray(values, dtype)
     return base64.b64encode(data.tobytes()).decode()
 

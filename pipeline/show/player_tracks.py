@@ -18,7 +18,8 @@ from pipeline.cli.text import count
 from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import FrameSource, Video
 from pipeline.files.pixels.pictures import Pictures
-from pipeline.grades import find_jumps
+from pipeline.grades import find_jumps, outside_crop
+from pipeline.grades.joints import seen_points
 from pipeline.grades.words import WORDS
 from pipeline.people.skeletons import Bools, Doubles, Ints
 from pipeline.show.clip import Person
@@ -213,9 +214,6 @@ def _outside_crop(track: ShownTrack) -> Bools:
     rows = track.rows
     if "kp_2d" not in rows:
         return np.zeros(len(rows["frame_index"]), np.bool_)
-    kp_2d = rows["kp_2d"].astype(np.float64)
-    bbox = rows["bbox"].astype(np.float64)
-    half = bbox[:, 2:].max(axis=1) * track.record.crop_scale / 2
-    distance = np.abs(kp_2d[..., :2] - bbox[:, None, :2]).max(axis=-1)
-    is_outside: Bools = ((kp_2d[..., 2] > 0) & (distance > half[:, None])).any(axis=1)
-    return is_outside
+    points = seen_points(rows["kp_2d"])
+    is_outside = outside_crop(points, rows["bbox"], track.record.crop_scale)
+    return np.asarray(is_outside.any(axis=1))

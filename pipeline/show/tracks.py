@@ -7,13 +7,12 @@ raw, cache -> [tracks] -> page
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, groupby, islice, pairwise
+from itertools import chain, groupby, islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -33,7 +32,7 @@ from pipeline.grades.stored import StoredGrades, worst_first
 from pipeline.grades.words import Grade
 from pipeline.people import smpl_files
 from pipeline.people.estimates import BodyFit, estimates_of, fits_of
-from pipeline.people.skeletons import Array
+from pipeline.people.skeletons import Array, Ints
 from pipeline.people.track import FLAGS, Track
 from pipeline.steps.conversion.identity import reader_parts
 from pipeline.steps.conversion.reading import DEFECTS, reject_unexpected
@@ -43,74 +42,61 @@ if TYPE_CHECKING:
     from pipeline.people.body import Body
     from pipeline.people.smplx_body import SmplxBody
 
-T = TypeVar("T")
-
 MOST_LISTED: Final = 20  # rejected videos to list; the others are counted
-PAGE_FRAMES: Final = 5
-MOST_READ: Final = 50  # videos to read for one track, since most videos of some splits have none
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """Tracks to show: all of `video`, or if it is empty, the `n_tracks` with the worst stored
-    grades; of raw files, `n_tracks` spread over the split.
-    """
-
-    n_tracks: int = 6
-    video: str = ""
-    n_frames: int = PAGE_FRAMES  # per track, evenly spaced
+# videos to read for one with tracks, since most videos of some splits have none
+MOST_READ: Final = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # eq=False: == of arrays is ambiguous
 class ShownTrack:
-    """A track with facts about all its frames, and the columns of the frames to draw."""
+    """A track with facts about all its frames, and their columns."""
 
     record: Track | cache.TrackRecord
-    n_frames: int
     source: FrameSource | None  # None without images
     gaps: tuple[tuple[int, int], ...]  # (last frame before, first frame after)
     flags: Mapping[str, int]  # has_3d, has_smpl, valid -> number of frames that set it
     notes: tuple[str, ...]
     grade: Grade
     fits: tuple[BodyFit, ...]  # of estimated bodies
-    rows: Mapping[str, Array]  # column -> (n, ...) at the n frames to draw
+    rows: Mapping[str, Array]  # column -> (n, ...)
     clip: ClipRecord | None  # of its video, if known
     account: Mapping[str, Any]  # of its video
 
     @classmethod
-    def sample(
+    def of(
         cls,
         track: Track | cache.TrackRecord,
         columns: Mapping[str, Array],
         *,
         source: FrameSource | None,
         notes: Sequence[str],
-        n_frames: int,
         grade: Grade,
         fits: tuple[BodyFit, ...] = (),
         account: Mapping[str, Any] = MappingProxyType({}),
     ) -> ShownTrack:
         """Make the record of a track to show.
 
-        columns: of all frames (n, ...), with `frame_index` and FLAGS. n_frames: how many to draw.
+        columns: of its frames (n, ...), with `frame_index`, and those of FLAGS that it has.
         """
         frame_index = columns["frame_index"]
         before = np.flatnonzero(np.diff(frame_index) != track.step)
         gaps = np.column_stack([frame_index[before], frame_index[before + 1]])
-        chosen = _evenly_spaced(range(len(frame_index)), n_frames)
         return cls(
             record=track,
-            n_frames=len(frame_index),
             source=source,
             gaps=tuple((start, stop) for start, stop in gaps.tolist()),
             flags={name: int((columns[name] == 1).sum()) for name in FLAGS if name in columns},
             notes=tuple(notes),
             grade=grade,
             fits=fits,
-            rows={name: column[chosen] for name, column in columns.items()},
+            rows=columns,
             clip=ClipRecord.from_dict(account.get("clip")),
             account=account,
         )
+
+    @property
+    def n_frames(self) -> int:
+        return len(self.rows["frame_index"])
 
     @property
     def has_images(self) -> bool:
@@ -149,21 +135,23 @@ class PageContent:
     warnings: tuple[str, ...]
     tracks: tuple[ShownTrack, ...]
     corrections: tuple[str, ...] = ()  # lines of the user
-    n_tracks: int | None = None  # in the split; None if it was not read as a whole
     digest: str = ""  # of the committed split, for `shows`
 
 
 def from_cache(
     root: cache.Root,
     name: str,
-    choice: Choice,
+    video: str = "",
     *,
+    n_tracks: int | None = None,
     raw: Path | None = None,
     body: Path | None = None,
 ) -> PageContent:
-    """Read the chosen tracks of <dataset>/<split>.
+    """Read tracks of <dataset>/<split>.
 
     Args:
+        video: The tracks' video; default: that of the worst track.
+        n_tracks: Read these worst tracks, in place of a video's.
         raw: The raw folder; None: as recorded at conversion.
         body: Folder of a body model, for tracks without 3D joints.
 
@@ -178,17 +166,14 @@ def from_cache(
     folder = _raw_folder(split, raw)
     _refuse_other_body(folder or Path(name), stand_in, body)
     record = ConversionRecord(split)
-    if choice.video:
-        numbers = _video_tracks(split, choice.video)
+    worst = worst_first(StoredGrades(split).numbers)
+    if n_tracks is None:
+        numbers = _video_tracks(split, video, worst)
     else:
-        worst = worst_first(StoredGrades(split).numbers)[: choice.n_tracks]
-        numbers = sorted(worst.tolist())  # a video's tracks one after the other
-    origin = f"the cache {root}"
-    if not choice.video and len(numbers) < len(split.tracks):
-        origin += ", those with the worst grades"
+        numbers = sorted(worst[:n_tracks].tolist())  # a video's one after the other
     return PageContent(
         name=name,
-        origin=origin,
+        origin=f"the cache {root}",
         raw=folder,
         body=body,
         stand_in=stand_in,
@@ -198,9 +183,8 @@ def from_cache(
         n_rejected=record.n_rejected,
         rejected=tuple(islice(record.rejections(), min(record.n_rejected, MOST_LISTED))),
         corrections=tuple(_corrections(split)),
-        n_tracks=len(split.tracks),
         warnings=tuple(_warnings(split, folder)),
-        tracks=tuple(_cached_tracks(split, numbers, folder, choice.n_frames)),
+        tracks=tuple(_cached_tracks(split, numbers, folder)),
         digest=str(split.manifest["digest"]),
     )
 
@@ -209,11 +193,11 @@ def from_raw(
     dataset: Dataset,
     split: str,
     raw: Path,
-    choice: Choice,
+    video: str = "",
     *,
     body: Path | None = None,
 ) -> PageContent:
-    """Read the chosen tracks from a raw folder; reads only as many videos as needed.
+    """Read a video's tracks from a raw folder; by default, those of the first one that has any.
 
     A video on which the reader fails is rejected, with a warning unless the error is a
     RawDataError.
@@ -230,8 +214,8 @@ def from_raw(
     model = None
     if dataset.labels.uses_body and body:
         model = dataset.load_body(body)
-    reader = _RawTracks(dataset, split, raw, choice, model)
-    tracks = reader.choose_tracks()
+    reader = _RawTracks(dataset, split, raw, model)
+    tracks = reader.read_video(video) if video else reader.read_first()
     accounts = list(reader.accounts.values())
     failures = [account for account in accounts if is_error(account.set_aside)]
     n_read = f"{len(accounts):,} of {len(reader.videos):,}"
@@ -239,9 +223,9 @@ def from_raw(
     defects = [account for account in failures if account.set_aside in DEFECTS]
     if defects:  # the reader itself has failed
         suffix = f", and {len(defects) - 1:,} more" if len(defects) > 1 else ""
-        video = f"{defects[0].name}{suffix}"
+        failed = f"{defects[0].name}{suffix}"
         problem = defects[0].message.removeprefix(f"{defects[0].name}: ")
-        warnings.append(f"The reader failed on video {video}: {problem}")
+        warnings.append(f"The reader failed on video {failed}: {problem}")
     return PageContent(
         name=f"{dataset.name}/{split}",
         origin=f"the raw folder {raw}, not from a cache",
@@ -256,15 +240,6 @@ def from_raw(
         warnings=tuple(warnings),
         tracks=tuple(tracks),
     )
-
-
-def worst_video(root: cache.Root, name: str) -> str:
-    """The video of the worst track of a split, by stored grades; "" without a track."""
-    split = cache.open(root)[name]
-    if not len(split.tracks):
-        return ""
-    worst = worst_first(StoredGrades(split).numbers)[0]
-    return split.videos.names[int(split.tracks.video[worst])]
 
 
 def _raw_folder(split: Split, raw: Path | None) -> Path | None:
@@ -294,8 +269,12 @@ def _warnings(split: Split, raw: Path | None) -> list[str]:
     return warnings
 
 
-def _video_tracks(split: Split, video: str) -> list[int]:
-    """Numbers of a video's tracks. Raises PipelineError if the video is missing or has none."""
+def _video_tracks(split: Split, video: str, worst: Ints) -> list[int]:
+    """Numbers of a video's tracks; "": of that of the first of `worst`. Raises PipelineError if
+    the video is missing or has none.
+    """
+    if not video:
+        return grades.tracks_of(split, int(split.tracks.video[worst[0]])) if len(worst) else []
     names = split.videos.names
     names_with_tracks = [names[i] for i in np.unique(split.tracks.video).tolist()]
     if video not in names:
@@ -309,9 +288,7 @@ def _video_tracks(split: Split, video: str) -> list[int]:
     return numbers
 
 
-def _cached_tracks(
-    split: Split, numbers: Sequence[int], raw: Path | None, n_frames: int
-) -> Iterator[ShownTrack]:
+def _cached_tracks(split: Split, numbers: Sequence[int], raw: Path | None) -> Iterator[ShownTrack]:
     """Read the tracks with these numbers, each with its rows, images and notes, and how well its
     imported bodies fit. A video's tracks are graded together.
     """
@@ -330,12 +307,11 @@ def _cached_tracks(
         for number in numbers_of_video:
             record = split.tracks[number]
             columns = {name: split.rows(name, record.start, record.stop) for name in split.columns}
-            yield ShownTrack.sample(
+            yield ShownTrack.of(
                 record,
                 columns,
                 source=source,
                 notes=notes,
-                n_frames=n_frames,
                 grade=graded[record.name],
                 fits=fits_of(entry.account, record.name),
                 account=entry.account,
@@ -355,23 +331,19 @@ class _RawTracks:
         dataset: Dataset,
         split: str,
         raw: Path,
-        choice: Choice,
         body: Body | SmplxBody | None,
     ) -> None:
         self._dataset = dataset.detect_layout(raw, split)
         self._split = split
         self._raw = raw
-        self._choice = choice
         self._body = body
         self.videos = videos_of(self._dataset, raw, split)
         self.accounts: dict[str, VideoAccount] = {}
 
-    def choose_tracks(self) -> list[ShownTrack]:
-        """Read the tracks of the choice. Raises PipelineError if the video has none."""
-        choice = self._choice
-        if choice.video:
-            return self._read_video(choice.video)
-        return self._spread_out()
+    def read_first(self) -> list[ShownTrack]:
+        """Read the tracks of the first video that has any."""
+        videos = self.videos[:MOST_READ]
+        return next(filter(None, map(self._read, videos)), [])
 
     def _read(self, video: RawVideo) -> list[ShownTrack]:
         """Read and grade a video's tracks, and account for it."""
@@ -395,19 +367,18 @@ class _RawTracks:
         for track, grade in zip(tracks, graded, strict=True):
             columns = {name: track.extra[name] for name in of_rows & track.extra.keys()}
             shown.append(
-                ShownTrack.sample(
+                ShownTrack.of(
                     track,
                     track.columns | columns,
                     source=track.frames,
                     notes=account.notes,
-                    n_frames=self._choice.n_frames,
                     grade=grade,
                     account=account.as_dict(),
                 )
             )
         return shown
 
-    def _read_video(self, name: str) -> list[ShownTrack]:
+    def read_video(self, name: str) -> list[ShownTrack]:
         """All tracks of the video with this name. Raises PipelineError if there is none."""
         tracks: list[ShownTrack] = []
         for video in self.videos:
@@ -423,31 +394,12 @@ class _RawTracks:
             raise _no_video(split, name, reason, names)
         return tracks
 
-    def _spread_out(self) -> list[ShownTrack]:
-        """Tracks of videos spread evenly over the split.
 
-        The split is cut into as many parts as tracks are wanted. Each part gives tracks of its
-        first video that has any.
-        """
-        n_videos = len(self.videos)
-        n_tracks = self._choice.n_tracks
-        n_parts = min(n_tracks, n_videos)
-        starts = [i * n_videos // n_parts for i in range(n_parts)]
-        chosen: list[ShownTrack] = []
-        for start, stop in pairwise([*starts, n_videos]):
-            videos = self.videos[start : min(stop, start + MOST_READ)]
-            tracks = next(filter(None, map(self._read, videos)), [])
-            chosen += _evenly_spaced(tracks, math.ceil(n_tracks / n_parts))
-        return _evenly_spaced(chosen, n_tracks)
-
-
-def read_frames(
-    tracks: Sequence[ShownTrack], others: Iterable[int] = ()
-) -> Iterator[tuple[Frame, Present]]:
-    """Decode a video once for all of its tracks. Yields the frames in which one of them has a row,
-    and `others`; without images or problems if there is no source.
+def read_frames(tracks: Sequence[ShownTrack]) -> Iterator[tuple[Frame, Present]]:
+    """Decode a video once for all of its tracks. Yields the frames in which one of them has a row;
+    without images or problems if there is no source.
     """
-    present_in: dict[int, Present] = {index: [] for index in others}
+    present_in: dict[int, Present] = {}
     for track in tracks:
         for row, index in enumerate(track.rows["frame_index"].tolist()):
             present_in.setdefault(index, []).append((track, row))
@@ -458,16 +410,6 @@ def read_frames(
         frames = source.read(indices)
     for frame in frames:
         yield frame, present_in[frame.index]
-
-
-def _evenly_spaced(items: Sequence[T], k: int) -> list[T]:
-    """At most k of the items, evenly spaced from the first to the last.
-
-    >>> _evenly_spaced(range(10), 4), _evenly_spaced(range(2), 4), _evenly_spaced(range(7), 1)
-    ([0, 3, 6, 9], [0, 1], [0])
-    """
-    n = len(items)
-    return [items[round(position)] for position in np.linspace(0, n - 1, min(n, k))]
 
 
 def _refuse_other_body(raw: Path, stand_in: bool, body: Path | None) -> None:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,7 +30,7 @@ from pipeline.files.pixels.frames import FrameSource
 from pipeline.files.places import file_name
 from pipeline.show.clip import rate_of
 from pipeline.show.player import Page, write_player
-from pipeline.show.tracks import Choice, from_cache
+from pipeline.show.tracks import from_cache
 from pipeline.show.video_file import DEFAULT_FPS
 from pipeline.steps.raw_images import raw_folder
 from vibe_model.files import write_json
@@ -262,8 +261,7 @@ class _Writer:
         file = OVERLAY
         if self.n_videos > 1:
             file = f"{OVERLAYS}/{file_name(video, '.html')}"
-        choice = Choice(video=video, n_frames=sys.maxsize)
-        shown = from_cache(job.root, job.split.name, choice, raw=raw)
+        shown = from_cache(job.root, job.split.name, video, raw=raw)
         names = {person.name for person in people}
         tracks = [track for track in shown.tracks if track.record.name in names]
         shown = replace(shown, tracks=tuple(tracks), stand_in=job.stand_in)

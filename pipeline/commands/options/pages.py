@@ -31,7 +31,8 @@ def show(sub: argparse.ArgumentParser) -> None:
         "--out",
         type=path,
         required=True,
-        help=f"output page, one HTML file; with the suffix {CLIP}, a clip of one video",
+        help="output: a folder for the page of a split in the cache, the worst tracks first; one "
+        f"HTML file for a video's player; with the suffix {CLIP}, a clip of a video",
     )
     add(
         "--body",

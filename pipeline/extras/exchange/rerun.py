@@ -18,7 +18,6 @@ docs/exports.md.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -40,7 +39,7 @@ from pipeline.people.boxes import crop_person
 from pipeline.people.skeletons import bones
 from pipeline.show.bodies import LabelledBodies
 from pipeline.show.drawing import NAMES, SIDE_COLOURS, SIDES, rgb
-from pipeline.show.tracks import Choice, PageContent, Present, ShownTrack, from_cache, read_frames
+from pipeline.show.tracks import PageContent, Present, ShownTrack, from_cache, read_frames
 from pipeline.show.video_file import encode_jpeg
 
 PERSON: Final = 0  # class of the annotations
@@ -100,8 +99,10 @@ def export(
             f"--out {out}: expected a name that ends in .rrd, as Rerun's viewer opens no other"
         )
     require_new_file(out)
-    choice = Choice(options.tracks, video=options.video, n_frames=sys.maxsize)
-    shown = from_cache(root, name, choice, raw=options.raw, body=options.body)
+    n_tracks = None if options.video else options.tracks
+    shown = from_cache(
+        root, name, options.video, n_tracks=n_tracks, raw=options.raw, body=options.body
+    )
     recording = rr.RecordingStream("vibe-pipeline")
     with write_aside(out) as part:
         try:

@@ -223,7 +223,7 @@ MISTAKES = (  # words, and what the message names
     ("import file.pt penn_action/train --format vibe", "required: --cache"),
     ("synthesize --out {root}/new --seed -1", "found '-1'"),
     ("synthesize --out {foreign}", "foreign"),
-    ("show penn_action/train --cache {root} --out {root}", "is a folder"),
+    ("show penn_action/train --cache {root} --out {root}", "is in the cache"),
     (
         "show penn_action/train --cache {root} --out {root}/new/page.html",
         "does not exist. Create it",

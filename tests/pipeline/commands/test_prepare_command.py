@@ -27,7 +27,7 @@ def test_real_data_without_weights_become_tracks_and_existing_features_need_the_
     shown = types(f"{PREPARE} --weights untrained:0", "✓ penn_action/train: up to date")
     assert "no features" not in shown
     assert "hours not known" not in shown, "another split has told the speed"
-    assert penn.root.with_name(f"{penn.root.name}-penn_action-test.html").is_file()
+    assert (penn.root.parent / f"{penn.root.name}-penn_action-test/index.html").is_file()
     assert list(cache.open(penn.root)["penn_action/test"].streams) == ["resnet50"]
     types(f"{PREPARE} --weights untrained:1", "was extracted differently", code=2)
     shutil.rmtree(penn.root / "penn_action/test")
@@ -36,7 +36,8 @@ def test_real_data_without_weights_become_tracks_and_existing_features_need_the_
 
 def test_a_file_in_the_place_of_a_page_stays_and_ends_the_command_before_it_converts(penn, types):
     penn.without_marker()
-    own = penn.root.with_name(f"{penn.root.name}-penn_action-train.html")
+    own = penn.root.parent / f"{penn.root.name}-penn_action-train/index.html"
+    own.parent.mkdir()
     own.write_text("<p>my notes</p>")
     said = f"{own}: expected nothing, or what `prepare` wrote; found something else"
     types(PREPARE, said, code=2)

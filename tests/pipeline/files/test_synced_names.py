@@ -18,7 +18,7 @@ def test_of_prepare_and_show(penn, types, network):
         shown = "show penn_action/train --cache CACHE --out"
         types(f"{shown} {folder}/tracks.html")
         types(f"{shown} {folder}/clip.mp4 --video 0001")
-    pages = {"cache-penn_action-train.html", "tracks.html", "clip.mp4"}
+    pages = {"index.html", "tracks.html", "clip.mp4"}
     assert pages <= {*renames.names}
     assert renames.unsynced == []
 
@@ -46,7 +46,7 @@ def test_of_an_export(kind, penn, types, network):
 @pytest.mark.parametrize("left", [b"", b"<half>"], ids=["empty", "torn"])
 def test_a_page_that_a_power_cut_emptied_or_tore_is_written_again(left, penn, types, network):
     types(PREPARE)
-    page = penn.root.parent / "cache-penn_action-train.html"
+    page = penn.root.parent / "cache-penn_action-train/index.html"
     whole = page.read_bytes()
     page.write_bytes(whole[:2000] if left else left)
     types(PREPARE)

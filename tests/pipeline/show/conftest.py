@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.__main__ import main
-from pipeline.show.page import write_page
+from pipeline.show.player import write_video
 from tests.html_pages import Page
 from tests.pipeline.show.made_tracks import shown_split
 
@@ -22,13 +22,10 @@ def page(tmp_path):
 
 @pytest.fixture
 def drawn(tmp_path):
-    """Writes the page of tracks that a test has made and returns it."""
+    """Writes the page of a video's tracks that a test has made, and returns it."""
 
     def write(*tracks, **changed):
-        progress = changed.pop("progress", lambda *_: None)
-        write_page(
-            shown_split(tmp_path, *tracks, **changed), tmp_path / "page.html", progress=progress
-        )
+        write_video(shown_split(tmp_path, *tracks, **changed), tmp_path / "page.html")
         return Page((tmp_path / "page.html").read_text(encoding="utf-8"))
 
     return write

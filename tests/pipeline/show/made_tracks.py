@@ -34,7 +34,7 @@ def made(raw, n_frames=1, size=(640, 400), **changed):
     return Track(**(fields | changed))
 
 
-def shown(track, *notes, frames=5):
+def shown(track, *notes):
     fields = (
         "frame_index",
         "bbox",
@@ -51,9 +51,7 @@ def shown(track, *notes, frames=5):
         name: np.asarray(value) for name in fields if (value := getattr(track, name)) is not None
     }
     graded = grade(columns, track.fps, track.frames)
-    return ShownTrack.sample(
-        track, columns, source=track.frames, notes=notes, n_frames=frames, grade=graded
-    )
+    return ShownTrack.of(track, columns, source=track.frames, notes=notes, grade=graded)
 
 
 def shown_split(raw, /, *tracks, **changed):
@@ -68,7 +66,7 @@ def shown_split(raw, /, *tracks, **changed):
         }
     }
     facts |= {"totals": {}, "totals_of": "the whole split", "rejected": (), "n_rejected": 1}
-    facts |= {"body": None, "corrections": (), "n_tracks": len(tracks), "warnings": ()}
+    facts |= {"body": None, "corrections": (), "warnings": ()}
     return PageContent(**(facts | changed), tracks=tracks)
 
 

@@ -18,7 +18,7 @@ from pipeline.errors import PipelineError
 from pipeline.show import clip
 from pipeline.show.bodies import _PosedBody, _weak_perspective
 from pipeline.show.canvas import WHITE, Canvas
-from pipeline.show.tracks import Choice, from_cache, from_raw
+from pipeline.show.tracks import from_cache, from_raw
 from pipeline.show.video_file import FOR_PAGES, FULL_SIZE, video_writer
 from tests.pipeline.show.made_tracks import AT, made, shown, shown_split
 
@@ -45,7 +45,7 @@ def of_rows(track, rows):
     part = replace(
         track, frame_index=track.frame_index[rows], bbox=track.bbox[rows], kp_2d=track.kp_2d[rows]
     )
-    return shown(part, frames=1000)
+    return shown(part)
 
 
 @pytest.mark.parametrize(("name", "more"), [("clip.mp4", ""), ("CLIP.MP4", " --video {}")])
@@ -149,9 +149,9 @@ def test_a_row_without_a_camera_of_its_own_has_the_track_s(embedded, into, tmp_p
     raw, root = embedded.raw("bedlam"), tmp_path / "cache"
     into.convert(root, raw, "bedlam", body=embedded.body)
     split = cache.open(root)["bedlam/train"]
-    choice = Choice(video=split.tracks[0].video, n_frames=2)
-    converted = from_cache(root, "bedlam/train", choice).tracks[0]
-    read_raw = from_raw(datasets.get("bedlam"), "train", raw, choice).tracks[0]
+    video = split.tracks[0].video
+    converted = from_cache(root, "bedlam/train", video).tracks[0]
+    read_raw = from_raw(datasets.get("bedlam"), "train", raw, video).tracks[0]
     assert np.isnan(converted.rows["intrinsics"]).all()  # it does not zoom
     assert_array_equal(converted.intrinsics_of(0), split.tracks[0].intrinsics)
     assert_array_equal(read_raw.intrinsics_of(0), split.tracks[0].intrinsics)

@@ -19,7 +19,7 @@ from pipeline.grades import find_jumps
 from pipeline.show import player_tracks, player_video
 from pipeline.show.drawing import NAMES
 from pipeline.show.player import write_player
-from pipeline.show.tracks import Choice, from_cache
+from pipeline.show.tracks import from_cache
 from tests.html_pages import Page
 from tests.pipeline.datasets.by_hand import standing, write_alphapose, write_video
 from tests.pipeline.show.made_tracks import AT, made, pictures, shown, shown_split
@@ -30,8 +30,8 @@ from tests.pipeline.show.numbered_video import N_FRAMES, image_of, write_numbere
 def played(tmp_path):
     """Writes the player of tracks that a test has made. Returns the page and its data."""
 
-    def write(*tracks, frames=200, **options):
-        content = shown_split(tmp_path, *[shown(track, frames=frames) for track in tracks])
+    def write(*tracks, **options):
+        content = shown_split(tmp_path, *[shown(track) for track in tracks])
         left_out = write_player(content, tmp_path / "page.html", **options)
         page = Page((tmp_path / "page.html").read_text())
         texts = {e.attributes.get("id"): e.text for e in page.root.all("script")}
@@ -220,12 +220,11 @@ def test_the_worst_video_of_a_cache_is_played_or_the_one_that_is_named(types, tm
     types(shows, "1 track of b_bad.mp4", "Another video: --video NAME")
     page = Page((tmp_path / "page.html").read_text())
     assert page.root.all("title")[0].text == "videos/train/b_bad.mp4"
-    # and a page of two of the tracks has it
-    of_two = from_cache(tmp_path / "cache", "videos/train", Choice(n_tracks=2))
+    # and it is among the worst two
+    of_two = from_cache(tmp_path / "cache", "videos/train", n_tracks=2)
     assert [track.record.name for track in of_two.tracks] == ["a_good.mp4/0", "b_bad.mp4/0"]
-    of_one = from_cache(tmp_path / "cache", "videos/train", Choice(n_tracks=1))
+    of_one = from_cache(tmp_path / "cache", "videos/train", n_tracks=1)
     assert [track.record.name for track in of_one.tracks] == ["b_bad.mp4/0"]
-    assert "those with the worst grades" in of_one.origin
     told = types(f"{shows} --video c_good.mp4", "1 track of c_good.mp4")
     assert "Another video" not in told
     line = Page((tmp_path / "page.html").read_text()).main.of_class("leave-out")[0].text

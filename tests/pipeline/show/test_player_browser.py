@@ -27,7 +27,7 @@ def numbered_page(folder, name, account=None, **options):
     track.kp_2d[..., :2] /= 4
     track.bbox[:] = (75, 50, 40, 40)
     page = folder / "page.html"
-    shown_track = replace(shown(track, frames=N_FRAMES), account=account or {})
+    shown_track = replace(shown(track), account=account or {})
     write_player(shown_split(folder, shown_track, rejected=(), n_rejected=0), page, **options)
     return page
 
@@ -165,7 +165,7 @@ def test_the_page_asks_for_nothing_and_hostile_names_are_text(opened, tmp_path):
     track = made(tmp_path, N_FRAMES, size=(320, 180), **fields)
     page = tmp_path / "page.html"
     facts = {"warnings": (evil,), "name": f"videos/{evil}", "origin": evil}
-    write_player(shown_split(tmp_path, shown(track, evil, frames=N_FRAMES), **facts), page)
+    write_player(shown_split(tmp_path, shown(track, evil), **facts), page)
     tab = opened(page)
     assert tab.title() == f"videos/{evil}/{evil}"
     assert tab.inner_text(".row .name").strip().startswith("<b>0: ")

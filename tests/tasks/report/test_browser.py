@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 from numpy.random import default_rng
 
-from pipeline.show.page import write_page
+import cache
+from pipeline.files.outputs import OutputRule
+from pipeline.show.page import write_motions
 from pipeline.show.player import write_player
-from pipeline.show.tracks import Choice, from_cache
+from pipeline.show.split.page import SplitPage
+from pipeline.show.tracks import from_cache
 from tasks.report.assembly import ReportContent
 from tests.browser import LIMIT, NEEDED
 from tests.tasks.report.conftest import person, write_split, write_stream
@@ -21,7 +24,7 @@ from tests.tasks.report.runs_by_hand import SPLIT, make_run, metrics
 
 LONG = "a_video_whose_name_is_much_longer_than_a_line_of_a_telephone_or_a_column_of_a_table_" * 2
 pytestmark = NEEDED
-PAGES = ("report", "tracks", "player")
+PAGES = ("report", "split", "motions", "player")
 KINDS = ("unnamed", "tables", "headers", "links", "ids", "scrollers")  # of faults
 CONTRAST = 4.5  # WCAG 2, level AA
 LOOK = Path(__file__).with_name("look.js").read_text()
@@ -48,16 +51,16 @@ def pages(root, tmp_path_factory):
     more = {"mpi_inf_3dhp/test": many[SPLIT], "h36m/val": many[SPLIT]}
     (runs[0] / "metrics.json").write_text(json.dumps(many | more))
     (runs[2] / "metrics.json").unlink()
-    written = {"report": folder / "report.html", "tracks": folder / "tracks.html"}
+    written = {"report": folder / "report.html", "motions": folder / "motions.html"}
     shown, notes = tuple((run.name, run) for run in runs), (f"No run {LONG}.",)
     ReportContent(own, None, None, "resnet50", shown, notes).write(written["report"])
-    write_page(
-        from_cache(own, "penn_action/train", Choice(n_tracks=2, n_frames=2)), written["tracks"]
-    )
+    split = "insta_variety/train"
+    shown_split = from_cache(own, split, n_tracks=0, raw=folder)
+    SplitPage(shown_split, cache.open(own)[split]).write(folder / "split", OutputRule("show"))
+    written["split"] = folder / "split/index.html"
+    write_motions(from_cache(own, "amass/train"), written["motions"])
     written["player"] = folder / "player.html"
-    video = from_cache(own, "penn_action/train", Choice(n_tracks=1)).tracks[0].record.video
-    played = from_cache(own, "penn_action/train", Choice(video=video, n_frames=1000))
-    write_player(played, written["player"])
+    write_player(from_cache(own, "penn_action/train"), written["player"])
     return written
 
 
@@ -105,9 +108,10 @@ def test_nothing_is_cut_off_or_hard_to_read(look, name, width, scheme):
 def test_the_page_is_complete_and_accessible(look, pages, name):
     seen = look(name, 360, "light")
     assert seen["messages"] == []
-    assert [url for url in seen["requests"] if not url.startswith("data:")] == [
-        pages[name].as_uri()
-    ]
+    of_files = [url for url in seen["requests"] if not url.startswith("data:")]
+    assert of_files[0] == pages[name].as_uri()
+    pictures = pages["split"].parent.as_uri() + "/pictures/"
+    assert [url for url in of_files[1:] if name != "split" or not url.startswith(pictures)] == []
     # pictures without a name, tables without a caption, ids used twice, links to nowhere, areas
     # that scroll but cannot be reached by keyboard
     assert {kind: seen[kind] for kind in KINDS if seen[kind]} == {}
@@ -115,36 +119,3 @@ def test_the_page_is_complete_and_accessible(look, pages, name):
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(later <= earlier + 1 for earlier, later in pairwise(levels))
-
-
-def test_ticked_tracks_make_a_list_to_copy(browser, root, tmp_path):
-    raw = root.parent / "raw/penn_action"
-    tracks = {f"{video}/0": person(3) for video in ("0001", "0002", "0003")}
-    tracks["0003/0"] = person(3, visible=2)
-    write_split(tmp_path, "own/train", tracks, raw=raw)
-    page = tmp_path / "page.html"
-    shown = from_cache(tmp_path, "own/train", Choice())
-    write_page(shown, page)
-    assert [track.grade.word for track in shown.tracks] == ["good", "good", "bad"]
-    tab = browser.new_page()
-    tab.set_default_timeout(LIMIT)
-    tab.goto(page.as_uri())
-    tab.click("text=Leave out tracks")
-
-    def copied():
-        tab.evaluate("getSelection().removeAllRanges()")
-        tab.click(".list")  # which selects all of it
-        lines = tab.evaluate("getSelection().toString()").splitlines()
-        return [line.partition("  # ") for line in lines if line.strip()]
-
-    assert copied() == []
-    tab.check("#leave-out-2")
-    assert [name for name, _, _ in copied()] == ["own/train/0002/0"]
-    tab.check("#leave-out-doubtful")
-    assert copied() == [
-        ("own/train/0002/0", "  # ", "good"),
-        ("own/train/0003/0", "  # ", shown.tracks[2].grade.verdict),
-    ]
-    tab.uncheck("#leave-out-2")
-    assert [name for name, _, _ in copied()] == ["own/train/0003/0"]
-    tab.close()

@@ -43,7 +43,7 @@ from pipeline.files.raw.files import whole_file_digest
 from pipeline.show.clip import frames_of
 from pipeline.show.page import shows
 from pipeline.show.player import Page, Paint, write_player
-from pipeline.show.tracks import Choice, from_cache
+from pipeline.show.tracks import from_cache
 
 CLIP: Final = PackageFile(
     "sports2d",
@@ -141,8 +141,7 @@ def _write_page(
 
     digest: of what the page shows. overlays: as in bodies.json.
     """
-    choice = Choice(video=NAME, n_frames=sys.maxsize)
-    shown = from_cache(folder / "cache", SPLIT, choice)
+    shown = from_cache(folder / "cache", SPLIT, NAME)
     tracks = {track.record.name: track for track in shown.tracks}
     for person in fitted:
         track = tracks[person.name]
