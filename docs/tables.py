@@ -117,7 +117,7 @@ def _joint_orders() -> str:
 
 
 def _datasets() -> str:
-    return _table("dataset | splits | official download | columns | address", _dataset_rows())
+    return _table("dataset | splits | official download | columns", _dataset_rows())
 
 
 def _dataset_rows() -> Iterator[tuple[str, ...]]:
@@ -133,11 +133,10 @@ def _dataset_rows() -> Iterator[tuple[str, ...]]:
         shown = [column for column in (*columns, *extra) if column not in ("frame_index", "bbox")]
         page = "bedlam" if name == "bedlam2" else name
         yield (
-            f"[`{name}`](datasets/{page}.md)",
+            f"[`{name}`](datasets/{page}.md), [site]({reader.release.page})",
             ", ".join(reader.splits),
             "; ".join(sizes) or "unknown",
             _code(shown),
-            reader.release.page,
         )
 
 
