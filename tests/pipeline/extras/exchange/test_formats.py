@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from cache.storage import durable
 from pipeline import table
 from pipeline.errors import PipelineError
 from pipeline.extras.exchange import formats
@@ -44,7 +45,7 @@ def test_an_export_that_ends_early_leaves_nothing(write, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(formats, "sync_tree", end)
+        patch.setattr(durable, "sync_tree", end)
         with pytest.raises(KeyboardInterrupt):
             write("one", "new")
     assert contents(tmp_path) == {}
