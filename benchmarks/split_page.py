@@ -76,7 +76,7 @@ def main() -> None:
         tracks = SplitTracks.read(cache.open(folder / "cache")[NAME], None)
     report(
         "A page of `prepare`.",
-        "The page of a split",
+        "What does the page of a split weigh, and what is on it?",
         _lines(seen, cpu, on_page, spoilt, tracks),
         args,
     )
@@ -92,9 +92,8 @@ def _lines(
     rows += [(what, f"{value:,.0f}") for what, value in seen.items()]
     yield from table(("10,000 tracks", ""), rows)
     yield ""
-    assert tracks.unlike is not None
     first = {track.name for track in tracks.listed[:CARDS]}
-    unlike = {tracks.listed[place].name for place in tracks.unlike[:CARDS]}
+    unlike = {tracks.listed[place].name for place, _ in tracks.unlike[:CARDS]}
     rows = []
     for kind in SPOILT:
         names = {name for name, of_name in spoilt.items() if of_name == kind}

@@ -44,6 +44,8 @@ BONES: Final = [
     (1, 7),  # sides of the trunk
     (2, 8),
 ]
+SHOULDERS: Final = slice(1, 3)  # of KEYPOINTS_13
+ANKLES: Final = slice(11, 13)
 # Lengths are compared by their logarithm. Below SHORT, a share of the person, they hardly differ;
 # and limbs that are equally long in nearly all tracks differ by at least LEAST.
 SHORT: Final = 0.02
@@ -98,8 +100,9 @@ class SplitTracks(NamedTuple):
     numbers: Doubles  # (N, M) of their grades, in the order of MEASURES
     worst: Ints  # (L,) numbers of the worst tracks, the worst first
     listed: list[ListedTrack]  # these tracks
-    # (L,) places in `listed`, those that are unlike the others first; None without 2D joints
-    unlike: Ints | None
+    # places in `listed`, each with a limb that is unlike the others', the most unlike first; of
+    # tracks of whole people
+    unlike: list[tuple[int, str]]
 
     @classmethod
     def read(cls, split: cache.Split, body: Path | None) -> SplitTracks:
@@ -177,9 +180,14 @@ def _read_motions(split: cache.Split, tracks: Ints, body: Path | None) -> Iterat
 
 
 def _limb_shares(kp: Doubles) -> Doubles:
-    """(B,) median lengths of BONES in T rows, as shares of the person. kp: (T, 13, 3)."""
-    is_seen = kp[..., 2:] > 0
-    points = np.where(is_seen, kp[..., :2], np.nan)
+    """(B,) median lengths of BONES in T rows, as shares of the person. kp: (T, 13, 3).
+
+    Rows without a shoulder or an ankle do not count: the person is larger than what is seen.
+    """
+    is_seen = kp[..., 2] > 0
+    is_whole = is_seen[:, SHOULDERS].any(axis=1) & is_seen[:, ANKLES].any(axis=1)
+    points = np.where(is_seen[..., None], kp[..., :2], np.nan)
+    points[~is_whole] = np.nan
     low = np.fmin.reduce(points, axis=1)
     high = np.fmax.reduce(points, axis=1)
     person = np.linalg.norm(high - low, axis=-1)
@@ -194,17 +202,25 @@ def _limb_shares(kp: Doubles) -> Doubles:
     return medians
 
 
-def _find_unlike(tracks: Sequence[ListedTrack]) -> Ints | None:
+def _find_unlike(tracks: Sequence[ListedTrack]) -> list[tuple[int, str]]:
     """Places of tracks by their most unusual limb, in median absolute deviations (MADs) of all
-    tracks; those without limbs are last.
+    tracks, with that limb in words.
     """
-    shares = np.array([track.shares for track in tracks])
-    lengths = np.log(shares + SHORT)
-    if not np.isfinite(lengths).any():
-        return None
+    shares = np.array([track.shares for track in tracks]).reshape(-1, len(BONES))
+    is_known = np.isfinite(shares)
+    places = np.flatnonzero(is_known.any(axis=1))
+    if not len(places):
+        return []
+    lengths = np.log(shares[places] + SHORT)
     with warnings.catch_warnings(action="ignore"):  # limbs that no track has
-        usual = np.nanmedian(lengths, axis=0)
-        distances = np.abs(lengths - usual)
-        mads = np.nanmedian(distances, axis=0) + LEAST
-    unusual = np.fmax.reduce(distances / mads, axis=1)
-    return np.argsort(-unusual, kind="stable")
+        differences = lengths - np.nanmedian(lengths, axis=0)
+        mads = np.nanmedian(np.abs(differences), axis=0) + LEAST
+    unusual = np.nan_to_num(np.abs(differences) / mads)
+    limbs = unusual.argmax(axis=1)
+    order = np.argsort(-unusual.max(axis=1), kind="stable")
+    found = []
+    for place in order.tolist():
+        start, end = (KEYPOINTS_13[joint] for joint in BONES[limbs[place]])
+        times = np.exp(differences[place, limbs[place]])
+        found.append((int(places[place]), f"{start} to {end}: {times:.2g} times the others'"))
+    return found

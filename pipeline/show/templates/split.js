@@ -16,7 +16,8 @@
   const figures = unpack(data.figures, Uint8Array);
   const bins = data.bins.map((text) => unpack(text, Uint8Array));
   const worst = data.names.map((_, track) => track);
-  const orders = { worst, unlike: data.unlike && [...unpack(data.unlike, Uint16Array)] };
+  const orders = { worst, unlike: [...unpack(data.unlike, Uint16Array)] };
+  const limbs = new Map(orders.unlike.map((track, place) => [track, data.limbs[place]]));
   const boxes = [...document.querySelectorAll("#filters input")];
   const bars = [...document.querySelectorAll("#histograms svg")].map((svg) => [...svg.querySelectorAll("rect")]);
   const blank = document.querySelector(".card");
@@ -51,6 +52,8 @@
 
   const quoted = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'"'"'`)}'`);
 
+  const inLine = (text) => (/[\s"#]/.test(text) ? JSON.stringify(text) : text); // of corrections
+
   function cardOf(track) {
     const card = blank.cloneNode(true);
     const video = data.videos[videoOf[track]];
@@ -68,9 +71,10 @@
       link.setAttribute("aria-label", `Play ${name}`);
     }
     card.querySelector("h2").textContent = name;
-    card.querySelector("p").textContent = verdict;
+    const limb = byId("sort").value === "unlike" && limbs.get(track);
+    card.querySelector("p").textContent = [limb, verdict].filter(Boolean).join("; ");
     card.querySelector("details").hidden = false;
-    card.querySelector("code").textContent = `${data.command} ${quoted(video)}\n\n${data.split}/${name}  # ${verdict}`;
+    card.querySelector("code").textContent = `${data.command} ${quoted(video)}\n\nleave_out ${inLine(`${data.split}/${name}`)}  # ${verdict}`;
     return card;
   }
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.files.raw.corrections import quoted
 from pipeline.show.split import page as split_page
 from tests.browser import LIMIT, NEEDED
 from tests.pipeline.show.split.test_page import EVIL, made_split, person, written
@@ -55,6 +56,7 @@ def test_tracks_are_filtered_by_words_and_bars_and_sorted(opened, page):
     assert cards(tab)[:2] == [f"{EVIL}/0", "odd/0"]
     tab.select_option("#sort", "unlike")
     assert cards(tab)[0] == "odd/0"
+    assert " times the others'; bad: " in tab.locator(".card p").first.inner_text()
     tab.uncheck("#filters input[value=bad]")
     assert tab.inner_text("#state") == "58 of 60 tracks"
     tab.click("#all")
@@ -79,8 +81,10 @@ def test_a_card_plays_its_video_or_has_the_command_and_the_line_that_leaves_it_o
     other.locator("summary").click()
     command, line = other.locator("code").inner_text().split("\n\n")
     assert command.endswith("--out video.html --video odd")
-    assert line.startswith("videos/train/odd/0  # bad: ")
+    assert line.startswith("leave_out videos/train/odd/0  # bad: ")
     played.locator("summary").click()
+    line = played.locator("code").inner_text().partition("\n\n")[2]
+    assert line.startswith(f"leave_out {quoted(f'videos/train/{EVIL}/0')}  # ")
     assert played.locator("code").inner_text().startswith(f"{command.removesuffix('odd')}'<script>")
     with tab.expect_navigation():
         played.locator("a").click()
