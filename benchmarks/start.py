@@ -99,7 +99,8 @@ def main() -> None:
         words = ["-m", "pipeline", "synthesize", "--out", folder, "--size", "tiny"]
         run(ROOT, words)
         lines = [*table(header, measure(codes, Path(folder)))]
-    report("Modules and CPU time of a command's start.", "Start of a command", lines, args)
+    title = "What does a command import, and how long does it take to start?"
+    report("Modules and CPU time of a command's start.", title, lines, args)
 
 
 if __name__ == "__main__":
