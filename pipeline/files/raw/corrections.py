@@ -22,7 +22,7 @@ import itertools
 import json
 import re
 from collections import Counter
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -51,21 +51,19 @@ FORMS: Final = (
     "a name alone, leave_out NAME [FRAMES], join PERSON PERSON, cut PERSON FRAME, "
     "exchange_sides PERSON FRAMES, or identities CLIP file|link"
 )
+_WORD: Final = r'("(?:[^"\\]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*"|[^\s"]\S*)'
+_NAME: Final = rf"\s+{_WORD}"
+_FRAME: Final = r"\s+[0-9]{1,9}"
+_FRAMES: Final = rf"{_FRAME}(-[0-9]{{1,9}})?"
+_PLACE: Final = r"\s+@[0-9]{1,9}:-?[0-9]{1,9},-?[0-9]{1,9},[0-9]{1,9}"
 _LINE: Final = re.compile(
-    r"""
-    (?P<verb> leave_out | (?P<join>join) | (?P<cut>cut) | (?P<sides>exchange_sides)
-        | (?P<clip>identities) )
-    \s+ (?P<name> "(?:[^"\\]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*" | [^\s"]\S* )
-    (?(join) \s+ (?P<other> "(?:[^"\\]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*" | [^\s"]\S* ) )
-    (?(clip) \s+ (?P<value> file | link ) )
-    (?(cut) (?= \s+ [0-9]+ (?:\s|$) ) )
-    (?(sides) (?= \s+ [0-9] ) )
-    (?(join) | (?(clip) | (?: \s+ (?P<first> [0-9]{1,9} ) (?: - (?P<last> [0-9]{1,9} ) )? )? ) )
-    (?P<places>
-        (?: \s+ @[0-9]{1,9}:-?[0-9]{1,9},-?[0-9]{1,9},[0-9]{1,9}
-            (?(join) \s+ @[0-9]{1,9}:-?[0-9]{1,9},-?[0-9]{1,9},[0-9]{1,9} ) )? )
-    (?: \s+ \#.* )?
-    """,
+    rf"""(?P<text>
+        leave_out {_NAME} ({_FRAMES})? ({_PLACE})?
+        | join {_NAME} {_NAME} ({_PLACE} {_PLACE})?
+        | cut {_NAME} {_FRAME} ({_PLACE})?
+        | exchange_sides {_NAME} {_FRAMES} ({_PLACE})?
+        | identities {_NAME} \s+ (file|link)
+    ) (\s+\#.*)?""",
     re.VERBOSE,
 )
 # Share of its side by which the box of another detection of a person differs at most. A guess:
@@ -88,11 +86,16 @@ class Correction(NamedTuple):
     places: Sequence[Sequence[float]] = ()  # of each name, frame, cx, cy, side; (): not stated
 
     @property
-    def key(self) -> str:
-        """Lines with one key say the same, or contradict each other."""
+    def meaning(self) -> Hashable:
+        """What it says, without places."""
+        return self.verb, self.names, self.frames, self.value
+
+    @property
+    def key(self) -> Hashable:
+        """Lines with one key contradict each other, unless they have the same meaning."""
         if self.verb in (JOIN, IDENTITIES):
-            return f"{self.verb} {self.names[-1]} {self.places[1:]}"
-        return f"{self[4:8]}"
+            return self.verb, self.names[-1], f"{self.places[1:]}"
+        return self.meaning
 
     @property
     def people(self) -> list[str]:
@@ -146,7 +149,7 @@ def read_corrections(file: Path, names: VideoNames, others: Container[str]) -> l
             f"{file}: expected the corrections that {KEY} names: {why}. Players (`python -m "
             f"pipeline show`) help to write them; {KEY} = none takes tracks as they are."
         ) from error
-    corrections: dict[str, Correction] = {}
+    corrections: dict[Hashable, Correction] = {}
     for number, line in enumerate(map(str.strip, text.splitlines()), 1):
         where = f"{file}, line {number}"
         try:
@@ -155,7 +158,7 @@ def read_corrections(file: Path, names: VideoNames, others: Container[str]) -> l
             raise ConfigError(f"{where}: {error}.") from error
         if correction is not None:
             other = corrections.setdefault(correction.key, correction)
-            if other[4:8] != correction[4:8]:
+            if other.meaning != correction.meaning:
                 raise ConfigError(
                     f"{where}: expected no contradiction to {other.where}, {other.text!r}, found "
                     f"{correction.text!r}. Take one of them away."
@@ -175,21 +178,26 @@ def _parse(line: str, where: str, names: VideoNames, others: Container[str]) -> 
     for alone in wanted:
         for split, video, name in _find(alone, names):
             return Correction(where, f"{LEAVE_OUT} {name}", split, video, LEAVE_OUT, (name,))
-    words = _LINE.fullmatch(line)
-    if words is not None:
-        quoted = filter(None, words.group("name", "other"))
-        wanted = [json.loads(word, strict=False) if word[0] == '"' else word for word in quoted]
+    match = _LINE.fullmatch(line)
+    if match is not None:
+        verb, *words = re.findall(_WORD, match["text"])
+        n_names = 2 if verb == JOIN else 1
+        wanted = [
+            json.loads(name, strict=False) if name[0] == '"' else name for name in words[:n_names]
+        ]
         found = [*itertools.chain(*(_find(name, names) for name in wanted))]
-        if len(found) == len(wanted):
+        if len(found) == n_names:
+            stated, *places = " ".join(words[n_names:]).split("@")
+            frames = [*map(int, re.findall("[0-9]+", stated))] or [0, LAST]
             return Correction(
                 where,
-                line[: words.end("places")],
+                match["text"],
                 *found[0][:2],
-                words["verb"],
+                verb,
                 tuple(name for *_, name in found),
-                (int(words["first"] or 0), int(words["last"] or words["first"] or LAST)),
-                words["value"] or "",
-                np.reshape(re.findall("-?[0-9]+", words["places"]), (-1, 4)).astype(int).tolist(),
+                (frames[0], frames[-1]),
+                stated if verb == IDENTITIES else "",
+                [[*map(int, re.findall("-?[0-9]+", place))] for place in places],
             )
     if wanted[0].partition("/")[0] in others:
         return None

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -55,7 +55,7 @@ class RowSelection:
         return cls(record.reader.get("max_fps"), Path(str(corrections)) if corrections else None)
 
     def mark(
-        self, videos: Iterable[RawVideo], split: str, names: VideoNames, dataset: Dataset
+        self, videos: Sequence[RawVideo], split: str, names: VideoNames, dataset: Dataset
     ) -> tuple[RawVideo, ...]:
         """The videos of a split, each with its lines of the file (`RawVideo.corrections`).
 
@@ -65,12 +65,14 @@ class RowSelection:
         if self.corrections is None:
             return tuple(videos)
         by_video = defaultdict[str, list[Correction]](list)
+        in_records = {video.name for video in videos if video.span is not None}
         others = {*datasets.names()} - {dataset.name}
         for line in read_corrections(self.corrections, names, others):
-            if line.verb != LEAVE_OUT and not dataset.corrects_people:
+            has_people = dataset.corrects_people and line.video not in in_records
+            if line.verb != LEAVE_OUT and not has_people:
                 raise ConfigError(
-                    f"{line.where}: join, cut, exchange_sides and identities hold for videos, "
-                    f"kinetics and insta_variety alone, found {line.text!r}."
+                    f"{line.where}: join, cut, exchange_sides and identities hold for clips of "
+                    f"videos, kinetics and insta_variety alone, found {line.text!r}."
                 )
             if line.split in ("", split):
                 by_video[line.video].append(line)

@@ -19,7 +19,10 @@ from pipeline import table
 from pipeline.features import streams
 from pipeline.features.streams.base import LabelStream
 from pipeline.people.skeletons import joint_names, opposite_joints
+from tests.pipeline.datasets import made_insta_variety
 from tests.pipeline.datasets.by_hand import standing, write_json, write_video
+from tests.pipeline.datasets.made_kinetics import CLIP, SIZE, result
+from tests.pipeline.datasets.made_kinetics import N as SHORT
 
 N = 120
 CONVERT = "convert videos/train --raw TMP/clips --cache CACHE --set videos.min_frames=10"
@@ -72,8 +75,8 @@ def lines(tmp_path):
 def tracks(tmp_path):
     """The columns of each track."""
 
-    def read(root="cache"):
-        split = cache.open(tmp_path / root)["videos/train"]
+    def read(root="cache", split="videos/train"):
+        split = cache.open(tmp_path / root)[split]
         return {
             track.name: {name: split.rows(name, track.start, track.stop) for name in split.columns}
             for track in split.tracks
@@ -244,10 +247,50 @@ def test_lines_of_windows_with_quotes_and_comments_are_right(clip, types, tracks
 def test_people_of_datasets_without_a_detector_are_not_corrected(penn, lines, types, verb):
     lines("# people", verb)
     convert = "convert penn_action/train --raw RAW/penn_action --cache CACHE"
-    said = "hold for videos, kinetics and insta_variety alone, found"
+    said = "hold for clips of videos, kinetics and insta_variety alone, found"
     types(f"{convert} --set convert.corrections=TMP/c.txt", "c.txt, line 2", said, code=2)
     lines("leave_out 0003/0 2-3")
     types(f"{convert} --set convert.corrections=TMP/c.txt", "2 left_out_by_hand")
+
+
+@pytest.mark.parametrize("text", ["identities ONE link", "cut ONE 2", "exchange_sides ONE 0-1"])
+def test_people_of_records_are_not_corrected(lines, tracks, types, tmp_path, text):
+    made_insta_variety.write(tmp_path / "raw", made_insta_variety.clip())
+    lines(text.replace("ONE", "train/clips_00/00000"))
+    convert = "convert insta_variety/train --raw RAW --cache CACHE"
+    said = "c.txt, line 1: join, cut, exchange_sides and identities hold for clips of"
+    types(f"{convert} --set convert.corrections=TMP/c.txt", said, code=2)
+    lines("leave_out train/clips_00/00000 1")
+    types(f"{convert} --set convert.corrections=TMP/c.txt", "1 left_out_by_hand")
+
+
+def test_people_of_kinetics_are_cut_and_joined(lines, tracks, types, tmp_path):
+    """Two people who are exchanged from frame 30 on."""
+    write_video(tmp_path / f"raw/train/abseiling/{CLIP}.mp4", SHORT, size=SIZE)
+    results = []
+    for t in range(SHORT):
+        swapped = t >= 30
+        results += [result(t, 100, idx=1 + swapped), result(t, 400, idx=2 - swapped)]
+    write_json(tmp_path / f"raw/keypoints/train/{CLIP}/{CLIP}.json", results)
+    name = f"train/abseiling/{CLIP}"
+    convert = "convert kinetics/train --raw RAW --cache CACHE --set convert.corrections"
+    lines(
+        f"cut {name}/1 30",
+        f"cut {name}/2 30",
+        f"join {name}/1 {name}/2-1",
+        f"join {name}/2 {name}/1-1",
+    )
+    types(f"{convert}=TMP/c.txt")
+    found = tracks(split="kinetics/train")
+    assert found.keys() == {f"{name}/1", f"{name}/2"}
+    for columns in found.values():
+        assert columns["frame_index"].tolist() == [*range(SHORT)]
+        assert np.ptp(columns["bbox"][:, 0]) < 1
+    types(f"{convert}=none")
+    assert (
+        max(np.ptp(columns["bbox"][:, 0]) for columns in tracks(split="kinetics/train").values())
+        > 200
+    )
 
 
 @pytest.mark.parametrize("text", ["join a.mp4/1 a.mp4/2", "exchange_sides a.mp4/3 80"])
