@@ -43,7 +43,7 @@ def test_the_sums_of_a_split_are_those_of_its_columns_and_grades(name, root, ran
     table = io.StringIO(ran("status", split.name, "--cache", root, "--tracks").out)
     words = Counter(row["grade"] for row in csv.DictReader(table))
     expected = totals_of_columns(split)
-    expected |= {f"{word}_v2": words[word] for word in ("good", "doubtful", "bad")}
+    expected |= {f"{word}_v3": words[word] for word in ("good", "doubtful", "bad")}
     (status,) = types_json(f"status {split.name} --cache {root}")
     sums = {name: np.nan if n is None else n for name, n in status["sums"].items()}
     assert sums == pytest.approx(expected, rel=1e-12, nan_ok=True)
