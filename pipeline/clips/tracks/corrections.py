@@ -44,6 +44,8 @@ class CorrectedPeople:
 
     def stretches(self, rows: Ints) -> list[list[str | int]]:
         """Whose rows (n,) were before corrections: name, first and last frame of each stretch."""
+        if not len(rows):  # all frames of a part are dropped
+            return []
         names = self.before[rows]
         starts = np.flatnonzero(names[1:] != names[:-1]) + 1
         stretches = []
