@@ -129,7 +129,18 @@ def _at_corner(people: People) -> Doubles:
 def _short_side(people: People) -> Doubles:
     """Of the box, px; NaN of 0 0 0 0, which some tools write for no box."""
     sides = people.boxes[:, 1] - people.boxes[:, 0]
-    return np.asarray(sides.min(axis=1) + 0 / sides.max(axis=1))
+    return np.where(sides.max(axis=1) != 0, sides.min(axis=1), np.nan)
+
+
+def _width_by_height(people: People) -> Doubles:
+    """Of the box alone."""
+    width, height = people.sides.T
+    return np.where(people.are_boxes, width / height, np.nan)
+
+
+def _score_of_box(people: People) -> Doubles:
+    """Of the box alone."""
+    return np.where(people.are_boxes, people.points[:, 0, 2], np.nan)
 
 
 def _reach(people: People) -> Doubles:
@@ -197,15 +208,18 @@ CHECKS: Final = (
     ),
     _ORDER(
         "people's neck is not midway between their shoulders",
-        *(lambda people: people.long.off_middle("OP Neck", *SHOULDERS), 0.1),
+        lambda people: people.long.off_middle("OP Neck", *SHOULDERS),
+        limit=0.1,
     ),
     _ORDER(
         "people's hip is not midway between the other two",
-        *(lambda people: people.long.off_middle("OP MidHip", *HIPS), 0.1),
+        lambda people: people.long.off_middle("OP MidHip", *HIPS),
+        limit=0.1,
     ),
     _ORDER(
         "people's hip is not midway between the other two",
-        *(lambda people: people.long.off_middle("hip", *HIPS), 0.1),
+        lambda people: people.long.off_middle("hip", *HIPS),
+        limit=0.1,
     ),
     # notes
     Check("people's joints lie outside their box", _outside_box, share=0, least=1),
@@ -219,22 +233,26 @@ CHECKS: Final = (
     Check("boxes reach out of the image", _reach, BEYOND, MOST_BEYOND, 1),
     Check(
         "boxes are wider than high",
-        lambda people: np.where(people.are_boxes, np.divide(*people.sides.T), np.nan),
-        *(1, 0.9),
+        _width_by_height,
+        limit=1,
+        share=0.9,
     ),
     Check(
         "boxes have a score above {limit}",
-        *(lambda people: np.where(people.are_boxes, people.points[:, 0, 2], np.nan), 1),
+        _score_of_box,
+        limit=1,
     ),
     Check("people have joints at one place, far from the others", _share_stuck, 0.2, 0.1),
     Check(
         "people are smaller than {limit} px",
-        *(lambda people: people.sides.max(axis=1), 32),
+        lambda people: people.sides.max(axis=1),
+        limit=32,
         is_worse=operator.lt,
     ),
     Check(
         "people are covered by another one of the frame",
-        *(lambda people: largest_shares(people.extent, people.frame), 0.85),
+        lambda people: largest_shares(people.extent, people.frame),
+        limit=0.85,
     ),
     Check("people have their hips above their shoulders", _rise_of_hips, 0, 0.9),
     Check(
@@ -242,20 +260,24 @@ CHECKS: Final = (
     ),
     Check(
         "people have a bone too long for the others",
-        *(lambda people: people.long.compare_bones(), 1.3),
+        lambda people: people.long.compare_bones(),
+        limit=1.3,
     ),
     Check("people's heads are over {limit} m", lambda people: people.long.measure_head()),
     Check(
         "people's noses are over {limit} m from the eyes",
-        *(lambda people: people.long.apart("nose", "leye", "reye"), 0.2),
+        lambda people: people.long.apart("nose", "leye", "reye"),
+        limit=0.2,
     ),
     Check(
         "people's shoulders are over {limit} m apart",
-        *(lambda people: people.long.apart(*SHOULDERS), 0.6),
+        lambda people: people.long.apart(*SHOULDERS),
+        limit=0.6,
     ),
     Check(
         "people's hips are over {limit} m apart",
-        *(lambda people: people.long.apart(*HIPS), 0.45),
+        lambda people: people.long.apart(*HIPS),
+        limit=0.45,
     ),
 )
 
@@ -277,7 +299,9 @@ def check_people(place: Path, people: People, order: str) -> list[str]:
         SCORES: "confidences in 0..1",
     }
     odd = [*find_odd(people)]
-    for check, seen in [each for each in odd if each[0].key][:1]:
+    refusals = [each for each in odd if each[0].key]
+    if refusals:
+        check, seen = refusals[0]
         cause, do = find_cause(people, check.key)
         reason = "bad_label_file"
         if check.key == ORDER:

@@ -355,7 +355,9 @@ def _zero_joints_at_corner(points: Doubles) -> list[str]:
     is_zeroed = ~points[..., :2].any(axis=2) & (scores != 0)
     scores[is_zeroed] = 0
     n_zeroed = int(is_zeroed.sum())
-    return [f"{count(n_zeroed, 'joint')} at (0, 0) not used: no joint is there"] * bool(n_zeroed)
+    if not n_zeroed:
+        return []
+    return [f"{count(n_zeroed, 'joint')} at (0, 0) not used: no joint is there"]
 
 
 def _image_size(sizes: Sizes | None) -> Doubles:
