@@ -5,15 +5,17 @@ message advises gets right rows.
 import ast
 import inspect
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipeline.clips.labels import checks
-from pipeline.clips.labels.checks import LOOK
+from pipeline.clips.labels.checks import LOOK, find_cause
 from pipeline.clips.labels.detections import read_detections
 from pipeline.clips.labels.joint_orders import StatedOrder
 from pipeline.clips.labels.label_content import Stated
+from pipeline.datasets.shared.in_pixels import require_pixels
 from pipeline.errors import RawDataError
 from tests.pipeline.clips.labels.made_detections import write
 from tests.pipeline.clips.labels.made_people import COCO, in_order, motion, results
@@ -158,6 +160,25 @@ def walk(*, image=(1920, 1080), n=120, horizon=0.4, x=(-2.0, -0.5), seed=0):
     foot = horizon * image[1] + focal * rng.uniform(1.2, 4) / z
     low = np.stack([image[0] / 2 + focal * at / z - size[:, 0] / 2, foot - size[:, 1]], axis=1)
     return low, size
+
+
+def test_whoever_writes_x_before_y_as_advised_gets_right_boxes_without_joints(read):
+    low, size = corners(people() + np.array([500, 0, 0]))
+    wrong = [low[:, ::-1], size[:, ::-1]]
+
+    def read_in_pixels(numbers):
+        found = read(boxes(*numbers))
+        rows = found.keypoints.rows
+        place = Path("clip.json")
+        require_pixels(place, rows, tuple(SIZE), skeleton=found.skeleton, find_cause=find_cause)
+        return found
+
+    with pytest.raises(RawDataError, match=r": y before x\. Write x before y, and w before h\.$"):
+        read_in_pixels(wrong)
+    found = read_in_pixels([numbers[:, ::-1] for numbers in wrong])
+    assert found.doubts == []
+    expected = np.stack([low, low + size], axis=1)
+    np.testing.assert_allclose(found.keypoints.rows[..., :2], expected, atol=1e-3)
 
 
 def test_boxes_of_centre_aspect_and_height_are_refused(read):
