@@ -6,6 +6,12 @@ Bodies in 12 poses are seen from 8 sides by cameras from 80 degrees below to 80 
 0.2 and 1 % of their height, 40 people a file, in the order coco. The poses are not those of the
 tests, on which the limits of `pipeline.clips.labels.checks` were chosen. Files whose order is named
 or stated are read alike.
+
+Boxes alone are those of somebody 1.75 m high who walks straight towards a still camera 1.2 to 4 m
+above the ground, from 6 to 15 m away to 2 to 4 m, from and to -4 to 1 m beside its axis, with the
+horizon at -0.3 to 0.6 of the image's height: boxes that are wholly in the image; all boxes, cut off
+at its border; all boxes, uncut, as trackers predict them. Walks with fewer than 20 boxes do not
+count.
 """
 
 from __future__ import annotations
@@ -26,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, als
 from benchmarks.common import parser, report, table
 from pipeline.clips.labels.checks import find_odd
 from pipeline.people.body import Body
-from pipeline.people.checked_people import People
+from pipeline.people.checked_people import CORNERS, People
 from pipeline.people.skeletons import convert, joint_names
 
 Doubles = NDArray[np.float64]
@@ -59,6 +65,9 @@ POSES: Final[dict[str, Pose]] = {
     "lying along the view": DOWN | {0: (-1.5, 0, 0)},
 }
 COCO: Final = joint_names("coco")
+N_WALKS: Final = 3000  # in an image
+LEAST_BOXES: Final = 20
+IMAGES: Final = ((1920, 1080), (1080, 1920), (640, 480))
 
 
 def _exchange(*pairs: tuple[str, str]) -> list[int]:
@@ -109,11 +118,14 @@ def _seen(joints: Doubles, side: float, camera: float, noise: float, seed: int) 
     return convert(points, source="spin49", target="coco")
 
 
-def _found(points: Doubles, *, is_assumed: bool) -> tuple[bool, list[str]]:
-    """Whether a file of these people is refused, and what is noted, without numbers."""
+def _people(points: Doubles, *, is_assumed: bool) -> People:
     nobody = np.full((len(points), 2, 2), np.nan)
     frame = np.arange(len(points))
-    people = People("coco", points, frame, nobody, "x y w h", IMAGE, is_assumed)
+    return People("coco", points, frame, nobody, "x y w h", IMAGE, is_assumed)
+
+
+def _found(people: People) -> tuple[bool, list[str]]:
+    """Whether a file of these people is refused, and what is noted, without numbers."""
     odd = [check for check, _ in find_odd(people)]
     notes = [check.text.format(limit=check.limit) for check in odd if not check.key]
     return len(notes) < len(odd), notes
@@ -130,6 +142,49 @@ def _views(seed: int) -> Iterator[tuple[str, int, Doubles]]:
                     yield pose, camera, _seen(joints, side, camera, noise, seed + side)
 
 
+def _walk(size: Doubles, rng: np.random.Generator) -> Doubles:
+    """(T, 2, 2) px, corners around somebody who walks towards the camera."""
+    focal = rng.uniform(0.5, 1.5) * size.max()
+    z = np.linspace(rng.uniform(6, 15), rng.uniform(2, 4), 120)
+    x = np.linspace(rng.uniform(-4, 1), rng.uniform(-4, 1), 120)
+    middle = size * [0.5, rng.uniform(-0.3, 0.6)]
+    feet = middle + focal * np.stack([x, np.full(120, rng.uniform(1.2, 4))], axis=1) / z[:, None]
+    sides = focal * np.array([0.55, 1.75]) / z[:, None]
+    low = feet - sides * [0.5, 1]
+    return np.stack([low, low + sides], axis=1)
+
+
+def _lines_of_walks(seed: int) -> Iterator[str]:
+    counts = {}
+    for image in IMAGES:
+        size = np.array(image, np.float64)
+        rng = np.random.default_rng(seed)
+        for _ in range(N_WALKS):
+            uncut = _walk(size, rng)
+            cut = uncut.clip(0, size)
+            is_whole = (cut == uncut).all(axis=(1, 2))
+            is_seen = (cut[:, 1] - cut[:, 0] > 5).all(axis=1)
+            kinds = {"in the image": uncut[is_whole], "cut": cut[is_seen], "uncut": uncut[is_seen]}
+            for kind, boxes in kinds.items():
+                if len(boxes) < LEAST_BOXES:
+                    continue
+                points = np.concatenate([boxes, np.full((len(boxes), 2, 1), 0.9)], axis=-1)
+                frame = np.arange(len(boxes))
+                people = People(CORNERS, points, frame, boxes, "x y w h", size)
+                is_refused, notes = _found(people)
+                count = counts.setdefault((*image, kind), Counter[str]())
+                count.update(walks=1, refused=is_refused, noted=bool(notes))
+                count["corners"] += "boxes may be two corners, x y x y" in notes
+    yield "\n## Boxes alone of somebody who walks towards the camera\n"
+    heads = ("image", "boxes", "walks", "refused", "noted", "noted: may be two corners")
+    keys = ("walks", "refused", "noted", "corners")
+    rows = [
+        (f"{width} x {height}", kind, *(count[key] for key in keys))
+        for (width, height, kind), count in counts.items()
+    ]
+    yield from table(heads, rows)
+
+
 def _lines(seed: int) -> Iterator[str]:
     n_files = Counter[str]()
     refused = Counter[tuple[str, bool]]()
@@ -140,13 +195,13 @@ def _lines(seed: int) -> Iterator[str]:
         n_files[pose] += 1
         notes: list[str] = []
         for is_assumed in (False, True):
-            is_refused, notes = _found(points, is_assumed=is_assumed)
+            is_refused, notes = _found(_people(points, is_assumed=is_assumed))
             refused[pose, is_assumed] += is_refused
         noted[pose] += bool(notes)
         by_note.update(notes)
         if camera in (0, 20):
             for name, columns in WRONG.items():
-                is_refused, notes = _found(points[:, columns], is_assumed=False)
+                is_refused, notes = _found(_people(points[:, columns], is_assumed=False))
                 key = "neither"
                 if is_refused:
                     key = "refused"
@@ -167,6 +222,7 @@ def _lines(seed: int) -> Iterator[str]:
     keys = ("refused", "noted", "neither")
     rows_of_wrong = [(name, *(wrong[name][key] for key in keys)) for name in WRONG]
     yield from table(("order", *keys), rows_of_wrong)
+    yield from _lines_of_walks(seed)
 
 
 def main() -> None:
@@ -175,7 +231,7 @@ def main() -> None:
     options.add_argument("--seed", type=int, default=7300)
     args = options.parse_args()
     title = "Which right people are refused or noted, and which wrong orders are neither?"
-    report(f"Files of {N_PEOPLE} people.", title, _lines(args.seed), args)
+    report(f"Files of {N_PEOPLE} people, and of boxes alone.", title, _lines(args.seed), args)
 
 
 if __name__ == "__main__":
