@@ -155,7 +155,7 @@ def _walk(size: Doubles, rng: np.random.Generator) -> Doubles:
 
 
 def _lines_of_walks(seed: int) -> Iterator[str]:
-    counts = {}
+    counts: dict[tuple[int, int, str], Counter[str]] = {}
     for image in IMAGES:
         size = np.array(image, np.float64)
         rng = np.random.default_rng(seed)

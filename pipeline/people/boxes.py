@@ -56,7 +56,7 @@ def extents(kp_2d: Floats, threshold: float = 0.0) -> tuple[Doubles, Bools]:
     return corners, any_seen
 
 
-def largest_shares(corners: Doubles, frame: Ints) -> Doubles:
+def largest_shares(corners: Floats, frame: Ints) -> Doubles:
     """Largest share (n,) of each box (n, 2, 2) that another one of its frame (n,) covers."""
     # in each frame from left to right, so that a box meets some of those right after it
     order = np.lexsort((corners[:, 0, 0], frame))
@@ -80,7 +80,7 @@ def largest_shares(corners: Doubles, frame: Ints) -> Doubles:
     return largest[np.argsort(order)]
 
 
-def _covered_shares(boxes: Doubles, others: Doubles) -> Doubles:
+def _covered_shares(boxes: Floats, others: Floats) -> Doubles:
     """Share of each box's area inside its other box, (n,). Both are (n, 2, 2) corners."""
     low = np.maximum(boxes[:, 0], others[:, 0])
     high = np.minimum(boxes[:, 1], others[:, 1])
