@@ -11,6 +11,9 @@ import ast
 import dataclasses
 import functools
 import inspect
+import math
+import operator
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -23,10 +26,12 @@ from docs.setting_keys import sections
 from pipeline import datasets, table
 from pipeline.accounting import REASONS
 from pipeline.cli.command_line import EXIT_CODES
+from pipeline.clips.labels import people_formats
 from pipeline.clips.labels.checks import CHECKS
 from pipeline.datasets import RELEASES
 from pipeline.extras.exchange.formats import FORMATS
 from pipeline.features import streams
+from pipeline.grades.words import MEASURES
 from pipeline.people.skeletons import JOINTS
 from vibe_model.metrics import METRICS
 
@@ -140,6 +145,24 @@ def _dataset_rows() -> Iterator[tuple[str, ...]]:
         )
 
 
+def _keypoint_formats() -> str:
+    heading = _table("format | recognized by | first frame | boxes | joints | identity", [])
+    return "\n".join([heading, *(form.row for form in people_formats.FORMATS)])
+
+
+def _grades() -> str:
+    rows = []
+    for name, measure in MEASURES.items():
+        sign = "<" if measure.is_worse is operator.lt else ">"
+        limits = [
+            "" if math.isnan(limit) else "any" if limit < 0 else f"{sign} {limit:g}"
+            for limit in (measure.doubtful, measure.bad)
+        ]
+        text = measure.text.replace("{name}", "another track")
+        rows.append((f"`{name}`", re.sub(r"{.*?}", "N", text), *limits))
+    return _table("number | as a reason | doubtful | bad", rows)
+
+
 def _metrics() -> str:
     rows = [
         (metric.title, f"`{name}`", metric.unit, metric.better, metric.meaning)
@@ -236,6 +259,8 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
     "reasons": _reasons,
     "joint orders": _joint_orders,
     "checks of people": _checks_of_people,
+    "keypoint formats": _keypoint_formats,
+    "limits of grades": _grades,
     "datasets": _datasets,
     "metrics": _metrics,
     "reports": _reports,

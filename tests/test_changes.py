@@ -47,7 +47,7 @@ TESTS = "".join(
 KINDS = {
     "vibe_pipeline.datasets": (Dataset, "datasets.md"),
     "vibe_pipeline.streams": (Stream, "features.md"),
-    "vibe_pipeline.detectors": (Detector, "detecting.md"),
+    "vibe_pipeline.detectors": (Detector, "clips/detecting.md"),
     "vibe_pipeline.exports": (ExportFormat, "exports.md"),
     "vibe_pipeline.models": (Model, "settings.md"),
 }

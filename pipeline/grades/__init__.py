@@ -3,7 +3,7 @@ features
 
 `video_grades` grades the tracks of a video in the cache; `grades_of`, those of any video, by their
 columns; `grade`, a single track. `joints` computes the statistics, and `words` has the limits. The
-page docs/datasets/videos.md describes the numbers.
+page docs/clips/grades.md describes the numbers.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Shake is measured by third differences over time, x3 - 3 x2 + 3 x1 - x0: those of smooth motion are
 small, and those of noise are sqrt(1 + 9 + 9 + 1) = sqrt(20) times as large as the noise. The page
-docs/datasets/videos.md describes the numbers.
+docs/clips/grades.md describes the numbers.
 
 Element i of an n-th difference is computed from rows i to i + n, and counts for row i + n: it goes
 with `size[n:]` and `_has_no_gap(n)`. It is nan if one of its rows is unknown.

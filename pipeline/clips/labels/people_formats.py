@@ -1,5 +1,5 @@
 """The formats of people that are read: the name of each, how it is recognised, its reader, the
-joint orders that its document fixes, and its row of docs/datasets/videos.md.  [raw] -> tracks
+joint orders that its document fixes, and its row of docs/clips/keypoint-files.md.  [raw] -> tracks
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ FORMATS: Final = (
         "COCO's JSON",
         "| COCO's JSON, as `detect` writes it | an object with `images` | 0; from "
         "`frame_index`, or the number at the end of `file_name` | `x y w h`, px | those named "
-        "in `categories`, else see [Kinetics](kinetics.md); score: `keypoint_scores`, else v, "
+        "in `categories`, else see [joints](#joints); score: `keypoint_scores`, else v, "
         "which is 1 for visibility 1 and 2 | `track_id`, or [CVAT's and "
-        "sleap-io's](#identities-who-is-who) |",
+        "sleap-io's](identity.md#which-key) |",
         lambda source: has(source.json, "images"),
         lambda source, sizes: keypoints_json.coco_content(
             source.place, source.json, sizes, source.stated
@@ -55,7 +55,7 @@ FORMATS: Final = (
         "MMPose's inferencer",
         "| MMPose's inferencer (`--pred-out-dir`, for a video); a list of Ultralytics' "
         "`to_json()`, one for each frame | a list with `instances`, or of lists | 0; from "
-        "`frame_id`, or the place in the list | not used | see Kinetics; score: "
+        "`frame_id`, or the place in the list | not used | see [joints](#joints); score: "
         "`keypoint_scores`, or `visible` | `track_id` |",
         lambda source: _is_list(
             source.json, lambda frame: isinstance(frame, list) or has(frame, "instances")
@@ -93,7 +93,7 @@ FORMATS: Final = (
         "OpenPose",
         "| OpenPose (`--write_json`) | a JSON file per frame, with `people`; or a list of "
         "these, as ComfyUI's | 0; from the number in the file name, or the place in the list | "
-        "none | 75 numbers: BODY_25; 54: OpenPose's COCO body; others: see Kinetics | none |",
+        "none | 75 numbers: BODY_25; 54: OpenPose's COCO body; others: see [joints](#joints) | none |",
         lambda source: (
             _is_list(source.json, lambda page: has(page, "people"))
             or (bool(source.frames) and source.frames[0][1].suffix == ".json")
@@ -106,7 +106,7 @@ FORMATS: Final = (
     PeopleFormat(
         "AlphaPose's and COCO's results",
         "| AlphaPose's and COCO's results (also ViTPose's) | a list with `image_id` | 0; from "
-        "the number at the end of `image_id` | `x y w h`, px | see Kinetics | `idx`, unless "
+        "the number at the end of `image_id` | `x y w h`, px | see [joints](#joints) | `idx`, unless "
         "all are 0; or as COCO's JSON |",
         lambda source: source.json == [] or _is_list(source.json, lambda r: isinstance(r, dict)),
         lambda source, _: keypoints_json.results_content(source.place, source.json, source.stated),

@@ -1,6 +1,6 @@
 """Every packet of clips of many kinds is damaged: no frame that is given shows another frame, or
 is drawn over damage, and what is lost does not depend on the number of cores.
-`python tests/pipeline/files/test_damage_corpus.py` prints the figures of docs/video-files.md.
+`python tests/pipeline/files/test_damage_corpus.py` prints the figures of docs/clips/video-files.md.
 """
 
 import io
@@ -81,7 +81,7 @@ CLIPS = {
 CORES = sorted({min(n, len(os.sched_getaffinity(0))) for n in (1, 2, 4)})
 GROSS = ("half", "zeros", "noise")  # ways of damage
 FINE = ("flips", "overwritten")
-# where no decoder can know of all gross damage, as docs/video-files.md says
+# where no decoder can know of all gross damage, as docs/clips/video-files.md says
 SILENT = {"vp9.mkv", "av1.mkv", "h264_open_gop.ts"}
 
 

@@ -297,11 +297,8 @@ def test_identities_that_jump_are_other_people_and_nothing_else(tmp_path):
     assert [who.tolist() for who in found.identity[:4]] == [[0], [2**40], [2**41], [0]]
 
 
-def test_the_page_declares_every_format_as_it_is_read():
-    page = Path(__file__).parents[4] / "docs/datasets/videos.md"
-    table = [line for line in page.read_text().splitlines() if line.count("|") == 7]
-    assert table[2:] == [people_format.row for people_format in FORMATS]
-    rows = {row[0]: row for row in (line.strip("|").split("|") for line in table)}
+def test_the_rows_of_the_page_declare_every_format_as_it_is_read():
+    rows = {row[0]: row for row in (form.row.strip("|").split("|") for form in FORMATS)}
     modules = {**vars(text_files), **vars(keypoints_json), **vars(mmpose)}
     for form in (form for form in modules.values() if type(form).__name__ == "LabelFormat"):
         names = [name for name in rows if form.name in name.split(", ")] or [

@@ -80,7 +80,7 @@ def marked_by_hand(folder):
 
 
 def with_the_mark_of_demo_data(folder):
-    """A copy of own data with a copied mark, as docs/datasets/videos.md says for trial runs."""
+    """A copy of own data with a copied mark, as docs/clips/first-result.md says for trial runs."""
     for path in sorted(folder.rglob("*.npz")):
         path.write_bytes(b"own data")
 
