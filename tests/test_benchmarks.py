@@ -21,6 +21,7 @@ from tests.fixtures import planned  # noqa: E402
 from vibe_model import models  # noqa: E402
 
 
+@pytest.mark.promise("problems of MPI-INF-3DHP")
 @pytest.mark.promise("flat memory")
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_videos(tmp_path):

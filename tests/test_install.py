@@ -202,6 +202,7 @@ def test_an_editable_installation_comes_before_a_folder_of_a_packages_name(sourc
     assert files == [source / name / "__init__.py" for name in PACKAGES]
 
 
+@pytest.mark.promise("problems of All datasets")
 @pytest.mark.slow
 def test_an_installed_package_runs_from_an_empty_folder(tools, tmp_path):
     found = ran([tools / "python", "-c", SHOW], tmp_path).split()

@@ -7,6 +7,7 @@ import re
 import shutil
 
 import numpy as np
+import pytest
 
 import cache
 from pipeline.features.streams.onnx import read_part
@@ -249,6 +250,7 @@ def boxes_a_graph_and_an_array(terminal):
     types("pipeline status --cache new", r"mine \(imported")
 
 
+@pytest.mark.promise("problems of All datasets")
 def test_a_folder_of_clips(terminal):
     first_clips(terminal)
     another_option(terminal)

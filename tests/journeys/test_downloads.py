@@ -5,6 +5,8 @@ folder.
 import re
 import shutil
 
+import pytest
+
 import cache
 from tests.journeys.conftest import KIT
 from tests.journeys.made_inputs import CHANGES
@@ -66,6 +68,7 @@ def write_settings(config):
     config.write_text(settings)
 
 
+@pytest.mark.promise("problems of PoseTrack")
 def test_what_people_get_today_is_prepared_and_official_files_that_arrive_cost_themselves(
     terminal, embedded
 ):

@@ -22,6 +22,7 @@ def centroid(picture):
     return float((u * weight).sum() / weight.sum()), float((v * weight).sum() / weight.sum())
 
 
+@pytest.mark.promise("problems of 3DPW")
 @pytest.mark.parametrize(("x", "y"), [(150.0, 110.0), (160.25, 130.5)])
 @pytest.mark.parametrize("side", [90, 172.3])
 def test_a_dot_in_the_picture_is_found_where_its_keypoint_goes(x, y, side):

@@ -93,7 +93,8 @@ FORMATS: Final = (
         "OpenPose",
         "| OpenPose (`--write_json`) | a JSON file per frame, with `people`; or a list of "
         "these, as ComfyUI's | 0; from the number in the file name, or the place in the list | "
-        "none | 75 numbers: BODY_25; 54: OpenPose's COCO body; others: see [joints](#joints) | none |",
+        "none | 75 numbers: BODY_25; 54: OpenPose's COCO body; others: see [joints](#joints) | "
+        "none |",
         lambda source: (
             _is_list(source.json, lambda page: has(page, "people"))
             or (bool(source.frames) and source.frames[0][1].suffix == ".json")
@@ -106,8 +107,8 @@ FORMATS: Final = (
     PeopleFormat(
         "AlphaPose's and COCO's results",
         "| AlphaPose's and COCO's results (also ViTPose's) | a list with `image_id` | 0; from "
-        "the number at the end of `image_id` | `x y w h`, px | see [joints](#joints) | `idx`, unless "
-        "all are 0; or as COCO's JSON |",
+        "the number at the end of `image_id` | `x y w h`, px | see [joints](#joints) | `idx`, "
+        "unless all are 0; or as COCO's JSON |",
         lambda source: source.json == [] or _is_list(source.json, lambda r: isinstance(r, dict)),
         lambda source, _: keypoints_json.results_content(source.place, source.json, source.stated),
     ),

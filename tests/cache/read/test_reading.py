@@ -109,6 +109,7 @@ def test_flags_are_the_same_whether_or_not_their_chunks_are_known_to_be_all_alik
             np.testing.assert_array_equal(found, expected[some])
 
 
+@pytest.mark.promise("problems of Penn Action")
 def test_what_comes_out_of_a_split_is_the_readers_own_or_cannot_be_written_to(made, toy):
     split, before = cache.open(made)["toy/train"], toy.tree(made)
     for name in ("start", "stop", "step", "fps", "crop_scale", "video"):

@@ -177,6 +177,7 @@ print(status("RssAnon") - before)
 """
 
 
+@pytest.mark.promise("problems of All datasets")
 @pytest.mark.promise("flat memory")
 def test_private_memory_stays_flat_over_a_cache_twenty_times_as_large_as_what_may_be_allocated(
     tmp_path,

@@ -75,6 +75,7 @@ def names(one):
     return [common.name for common in one.common]
 
 
+@pytest.mark.promise("problems of All datasets")
 @pytest.mark.promise("leaks")
 def test_of_the_papers_mixture_the_known_overlaps_are_found_and_no_others(tmp_path):
     paper = TrainConfig.paper()

@@ -14,6 +14,7 @@ from tests.pipeline.datasets.by_hand import write_coco, write_video
 PREPARE = "prepare penn_action --raw RAW/penn_action --cache CACHE"
 
 
+@pytest.mark.promise("problems of All datasets")
 def test_real_data_without_weights_become_tracks_and_existing_features_need_the_same_weights(
     penn, types, network
 ):

@@ -227,6 +227,7 @@ def test_a_missing_raw_folder_is_told_by_name(name, tmp_path):
         list(datasets.get(name).tracks(tmp_path / "nowhere", datasets.get(name).splits[0]))
 
 
+@pytest.mark.promise("problems of Penn Action")
 @every_split_with_keypoints
 def test_joints_are_where_their_names_say_and_not_where_the_other_sides_are(name, split, embedded):
     swapped = []
@@ -271,6 +272,7 @@ def forearms():
             yield SPIN49.index(elbow.format(side)), SPIN49.index(wrist.format(side)), sign
 
 
+@pytest.mark.promise("problems of Penn Action")
 @pytest.mark.promise("label sides")
 @pytest.mark.parametrize("name", dict(WITH_KEYPOINTS))
 def test_what_is_called_left_is_on_the_left_of_the_body_in_the_pixels(name, embedded):
@@ -365,6 +367,7 @@ def test_a_mirrored_pictures_camera_is_found_in_the_reader(name):
     assert unmirrored <= {*datasets.get(name).labels.unmirrored}
 
 
+@pytest.mark.promise("problems of 3DPW")
 @pytest.mark.parametrize(
     ("name", "split"), [("3dpw", "train"), ("3dpw", "validation"), ("emdb", "emdb1")]
 )

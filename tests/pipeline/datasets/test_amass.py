@@ -22,6 +22,7 @@ def read(raw, **options):
     return tracks, account
 
 
+@pytest.mark.promise("problems of AMASS")
 @pytest.mark.parametrize("rate", [25.0, 30.0, 59.94, 120.00000763, 250.0])
 def test_sample_k_is_the_motion_at_k_over_25_seconds(tmp_path, rate):
     write_motion(tmp_path, n_frames=round(4 * rate), rate=rate)
@@ -53,6 +54,7 @@ def test_a_motion_that_is_missing_or_does_not_move_is_doubtful_and_not_turned(tm
         assert reason.endswith("% of the frames or poses repeat the one before")
 
 
+@pytest.mark.promise("problems of AMASS")
 def test_smpls_hands_are_the_index_fingers_of_smplh_and_smplx(tmp_path):
     for n_joints, left, right in ((52, 22, 37), (55, 25, 40)):
         write_motion(tmp_path, n_joints=n_joints)
@@ -109,6 +111,7 @@ def test_under_60_frames_after_resampling_is_dropped(
     assert found[1]["tracks_dropped"] == ({} if kept else {"track_too_short": 1})
 
 
+@pytest.mark.promise("problems of AMASS")
 def test_both_releases_are_read_and_shapes_are_no_motions(tmp_path):
     tmp_path = tmp_path / "raw"
     write_motion(tmp_path, "ACCAD/s1/walk_poses")
@@ -231,6 +234,7 @@ def test_samples_lie_in_the_motion_and_none_is_left_out(n_frames, rate):
     np.testing.assert_allclose(np.diff(position), rate / 25, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.promise("problems of AMASS")
 def test_smplx_files_have_columns_of_their_own_beside_smpls_and_smplh_files(tmp_path):
     write_motion(tmp_path)
     before = read(tmp_path)[0][0]

@@ -62,6 +62,7 @@ def test_subjects_decide_the_split_and_what_else_lies_there_is_no_sequence(tmp_p
         assert names == [f"{subject}/Walking 1.60457274" for subject in listed]
 
 
+@pytest.mark.promise("problems of Human3.6M")
 def test_a_video_without_a_frame_or_without_both_pose_files_is_set_aside(raw):
     avi = by_hand.write_video(raw / "pictures.avi", N, 50.0, (64, 48)).read_bytes()
     jpegs = re.compile(rb"\xff\xd8\xff.*?\xff\xd9", flags=re.DOTALL)
@@ -109,6 +110,7 @@ def test_another_length_rate_or_skeleton_is_refused(change, reason, raw):
     require(read(raw), dropped={reason: N}, refused=reason)
 
 
+@pytest.mark.promise("problems of Human3.6M")
 @pytest.mark.parametrize(
     ("folder", "name", "first"),
     [
@@ -124,6 +126,7 @@ def test_pictures_take_the_place_of_a_video(raw, folder, name, first):
     assert track.frames.path(4) == raw / "S1" / folder / name.format(4 + first)
 
 
+@pytest.mark.promise("problems of Human3.6M")
 def test_poses_and_video_of_slightly_different_lengths_are_used_as_far_as_all_go(raw):
     take_rows(raw, PIXELS, range(N + 1))
     found = read(raw)
@@ -173,6 +176,7 @@ def rename(raw, name):
         (raw / old).rename(new)
 
 
+@pytest.mark.promise("problems of Human3.6M")
 @pytest.mark.parametrize(("subject", "action"), [(1, "Walking 2"), (6, "Walking 1")])
 def test_intrinsics_are_the_camera_s_and_action_ids_become_file_names_by_the_subject(
     subject, action, raw

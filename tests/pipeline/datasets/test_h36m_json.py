@@ -55,6 +55,7 @@ def raw(tmp_path):
 read = functools.partial(by_hand.read_one, H36M)
 
 
+@pytest.mark.promise("problems of Human3.6M")
 @pytest.mark.parametrize("is_place", [False, True], ids=["t", "place"])
 @pytest.mark.parametrize(("split", "fits"), [("train", "smpl_param"), ("val", "SMPL_NeuralAnnot")])
 def test_the_release_and_these_files_of_one_scene_give_the_same_rows(
@@ -94,6 +95,7 @@ def turns(track):
     return Rotation.from_rotvec(track.pose[:, :3]).as_matrix()
 
 
+@pytest.mark.promise("problems of Human3.6M")
 @pytest.mark.parametrize(
     ("frames", "kept", "step", "n_missing"),
     [
@@ -118,6 +120,7 @@ def test_every_second_frame_is_used_or_all_images_of_every_s_th(frames, kept, st
     assert track.frames.path(kept[0]).name == f"{FOLDER}_{kept[0] + 1:06d}.jpg"
 
 
+@pytest.mark.promise("problems of Human3.6M")
 def test_the_210_sequences_have_the_release_s_names_and_are_found_in_it(tmp_path):
     names = json_layout.NAMES
     assert (

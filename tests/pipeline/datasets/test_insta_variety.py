@@ -29,6 +29,7 @@ TOES = ["LBigToe", "RBigToe", "LSmallToe", "RSmallToe", "LAnkle", "RAnkle"]
 read = functools.partial(read_one, INSTA)
 
 
+@pytest.mark.promise("problems of InstaVariety")
 def test_with_phis_coordinates_are_fractions_of_each_picture(tmp_path):
     sizes = [(224, 224), (300, 200), (200, 100)]
     xys = np.ones((3, 2, 14))
@@ -145,6 +146,7 @@ def test_a_listing_names_every_record_by_split_shard_and_number(tmp_path):
     assert [video.name for video in INSTA.videos(tmp_path, "test")] == ["test/a/00000"]
 
 
+@pytest.mark.promise("problems of InstaVariety")
 def test_one_changed_record_is_read_again_and_the_others_are_not(tmp_path, into):
     file = write(tmp_path / "raw", clip(1), clip(2), clip(3))
     into.convert(tmp_path / "cache", tmp_path / "raw", "insta_variety")
@@ -159,6 +161,7 @@ def test_one_changed_record_is_read_again_and_the_others_are_not(tmp_path, into)
     assert rows.keys() == {f"train/clips_00/0000{number}/0" for number in range(3)}, "its rows stay"
 
 
+@pytest.mark.promise("problems of InstaVariety")
 def test_videos_of_the_list_are_read_with_keypoints_of_one_s_own(tmp_path):
     write_video(tmp_path / "train/dance/B1.mp4", 50, 30.0, step=0)
     joints = standing("coco", 80, 60)

@@ -131,6 +131,7 @@ def test_a_tracked_person_who_is_away_for_over_a_second_comes_back_as_another_tr
     assert [(track.name.rpartition("/")[2], len(track.frame_index)) for track in tracks] == segments
 
 
+@pytest.mark.promise("problems of Kinetics")
 def test_hidden_files_and_folders_are_no_clips_and_keypoints_alone_are_one(raw):
     write_openpose(raw)
     before = list(KINETICS.videos(raw, "train"))
@@ -191,6 +192,7 @@ def test_numbers_of_16_digits_are_names_of_videos_and_no_frames(tmp_path):
     assert "1700000002360000" in account["message"]
 
 
+@pytest.mark.promise("problems of Kinetics")
 @pytest.mark.parametrize("flat", [False, True])
 def test_detect_s_output_over_the_raw_folder_is_found_where_the_clip_is(flat, tmp_path):
     folder = "train" if flat else "train/abseiling"

@@ -24,6 +24,7 @@ from tests.pipeline.datasets.made_posetrack import (
 INTO_SPIN49 = [44, 37, 38, 47, 48, 34, 33, 35, 32, 36, 31, 28, 27, 29, 26, 30, 25]
 
 
+@pytest.mark.promise("problems of PoseTrack")
 def test_the_order_of_the_joints_is_the_files_own_and_one_at_the_origin_is_none(tmp_path):
     labels = content()
     for one in labels["annotations"]:
@@ -57,6 +58,7 @@ def test_people_are_tracks_of_one_source_and_frames_count_by_the_number_in_the_n
     assert seventh.kp_2d[0, INTO_SPIN49[0], 1] == 701
 
 
+@pytest.mark.promise("problems of PoseTrack")
 def test_people_without_joints_or_without_a_box_are_dropped_and_counted(tmp_path):
     changes = [{"keypoints": joints} for joints in ([0, 0, 1] * 17, [])]
     bad = [(5, 5, 0, 0), (5, 5, 30, 0), (5, 5, -30, 40), (5, 5, 0.5, 0.9), (5, float("nan"), 3, 4)]
@@ -154,6 +156,7 @@ def test_annotations_lie_in_three_places_and_the_first_that_has_a_sequence_is_us
     require(read(tmp_path), notes=[f"{file} not used: {used}" for file in unused[::-1]])
 
 
+@pytest.mark.promise("problems of PoseTrack")
 def test_sequences_are_listed_in_order_with_those_that_nobody_annotated(tmp_path):
     for seq in ("000010_mpii_test", "000002_bonn_test"):
         write(tmp_path, seq=seq)

@@ -18,6 +18,7 @@ from tests.pipeline.datasets.made_posetrack import (
 )
 
 
+@pytest.mark.promise("problems of PoseTrack")
 @pytest.mark.parametrize("folder", ["posetrack_data", "posetrack_data/annotations", "annotations"])
 def test_both_releases_of_one_scene_give_the_same_rows(folder, embedded, tmp_path):
     raw, n_boxes, n_tracks = embedded.copy("posetrack", tmp_path / "21"), 0, 0
@@ -60,6 +61,7 @@ def test_a_person_in_training_and_test_is_a_leak(embedded, into, types, tmp_path
     types("leaks --cache CACHE", "posetrack/val share 1 subject: 40: ", code=1)
 
 
+@pytest.mark.promise("problems of PoseTrack")
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -42,6 +42,7 @@ def extract(root, made_up):
     return done.computed
 
 
+@pytest.mark.promise("problems of All datasets")
 @pytest.mark.promise("pixels")
 def test_every_row_of_every_kind_of_clip_has_the_pixels_of_its_own_frame(tmp_path, made_up, capsys):
     raw = tmp_path / "raw"

@@ -42,6 +42,7 @@ def readable(file):
     return data, problems
 
 
+@pytest.mark.promise("problems of InstaVariety")
 def test_tensorboard_s_writer_is_understood(tmp_path):
     file = tmp_path / "events"
     with file.open("wb") as stream:

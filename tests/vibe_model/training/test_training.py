@@ -190,6 +190,7 @@ QUICK = {("vibe", 4), ("vibe", 10), ("prior", 1), ("prior", 5), ("hmmr", 7), ("p
 KILLS = QUICK | set(itertools.product(("vibe", "prior"), range(1, EPOCHS * (ITERATIONS + 1) + 1)))
 
 
+@pytest.mark.promise("problems of All datasets")
 @pytest.mark.promise("equal bytes")
 @pytest.mark.parametrize(
     ("kind", "kill_at"),

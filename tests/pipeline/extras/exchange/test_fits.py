@@ -104,6 +104,7 @@ def notes(split):
     return " ".join(split.videos[0].account["notes"])
 
 
+@pytest.mark.promise("problems of InstaVariety")
 def test_a_split_that_exists_takes_its_bodies_and_later_conversions_keep_them(
     raw, tmp_path, capsys, into
 ):
@@ -151,6 +152,7 @@ TRAPS = {
 }
 
 
+@pytest.mark.promise("problems of InstaVariety")
 @pytest.mark.parametrize("trap", TRAPS)
 def test_what_is_not_surely_the_persons_is_no_body(raw, tmp_path, trap):
     persons, told = TRAPS[trap]
@@ -227,6 +229,7 @@ def test_a_pickle_that_would_run_code_is_refused(raw, tmp_path, monkeypatch):
         assert (len(store.find(NAMES[1])), len(store.find(NAMES[0]))) == (1, 0)
 
 
+@pytest.mark.promise("problems of InstaVariety")
 def test_a_damaged_tar_costs_itself_alone_and_is_read_by_the_next_run(raw, tmp_path, capsys):
     whole = tar(tmp_path / "1.tar", {NAMES[0]: [person(0)], NAMES[1]: [person(1)]})
     content = whole.read_bytes()

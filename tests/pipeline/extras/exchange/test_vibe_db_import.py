@@ -44,6 +44,7 @@ def imported(held, name, tmp_path, **options):
 # what comes out
 
 
+@pytest.mark.promise("problems of All datasets")
 def test_rows_features_and_tracks_of_a_file_are_those_of_the_split(tmp_path):
     exact = np.random.default_rng(3).normal(size=(N, 2048)).astype(np.float32)
     done, split = imported(posetrack(features=exact), "posetrack/train", tmp_path)

@@ -39,6 +39,7 @@ def status(types_json):
 # gone
 
 
+@pytest.mark.promise("problems of Kinetics")
 @pytest.mark.promise("rows kept")
 def test_rows_of_a_video_that_is_gone_stay_until_they_are_dropped(penn, types, status):
     penn.converted()
