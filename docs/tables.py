@@ -101,6 +101,9 @@ def _commands_of(program: str) -> str:
         call = f"`.venv/bin/python -m {program} {' '.join([name, *places])}`"
         parts += [f"### {name}", parser.description or "", call]
         parts.append(_table("argument | meaning", _arguments(parser)))
+        examples = table.COMMANDS[program][name].examples
+        call = f"    .venv/bin/python -m {program} {name}"
+        parts.append("\n".join(f"{call} {words}".rstrip() for words in examples))
     return "\n\n".join(parts)
 
 

@@ -3,6 +3,7 @@
 import errno
 import functools
 import io
+import itertools
 import json
 import re
 import subprocess
@@ -146,7 +147,7 @@ def test_messages_of_libraries_about_a_broken_video_are_not_shown_beside_our_own
 
 EXPORT = "export penn_action/train --cache {root} --format parquet --out new.parquet"
 MISTAKES = (  # words, and what the message names
-    ("", "required: command"),
+    ("", "required: COMMAND"),
     ("prepair", "'prepair'; did you mean 'prepare'?"),
     (
         "gc --cache {root} arm wrestling.mkv --fats",
@@ -317,7 +318,11 @@ def test_without_the_packages_a_command_is_one_line():
 
 
 def test_every_command_explains_itself(ran):
-    assert all(word in ran("--help").out for word in table.COMMANDS["pipeline"])
+    groups = re.findall(r"^(\w+):\n((?:  +\S.*\n)+)", ran("--help").out, re.MULTILINE)
+    commands = {name: re.findall(r"^  (\w+)", text, re.MULTILINE) for name, text in groups[:5]}
+    assert list(commands) == ["start", "look", "make", "keep", "exchange"]
+    assert [*itertools.chain(*commands.values())] == [*table.COMMANDS["pipeline"]]
+    assert commands["start"][0] == "try"
     release = metadata.version("vibe-pipeline")
     assert re.fullmatch(
         rf"vibe-pipeline {release} \((commit \w+(-dirty)?, )?code \w{{12}}\)\n",
@@ -326,6 +331,8 @@ def test_every_command_explains_itself(ran):
     for name in table.COMMANDS["pipeline"]:
         shown = ran(name, "--help").out
         assert shown.startswith(f"usage: python -m pipeline {name} ")
+        examples = re.escape(f"    python -m pipeline {name}")  # tests of the page type them
+        assert re.search(rf"\n\nexamples:\n{examples}.*\n{examples}.*\n$", shown)
         assert name not in ("convert", "extract") or all(word in shown for word in datasets.names())
 
 
