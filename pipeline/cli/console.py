@@ -28,6 +28,7 @@ from rich.text import Text
 
 from pipeline.cli.text import as_called, printable
 
+NEAR_LINES: Final = 20  # lines that are seen at once, above the last one
 UNFOLDED: Final = 100_000  # columns without a terminal: lines are not folded
 
 # marks
@@ -57,8 +58,11 @@ class _TerminalConsole(Console):
 
     failure: OSError | None = None  # of writing, for example on a full disk
     is_pipe_broken = False
+    n_after_problem = 0  # of all consoles: lines that were printed after the first problem
 
     def print(self, *objects: Any, **options: Any) -> None:
+        if explanations:
+            _TerminalConsole.n_after_problem += 1
         super().print(*map(self._explain, objects), **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
@@ -140,6 +144,11 @@ out: Final = _TerminalConsole(
 err: Final = _TerminalConsole(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 # standard output for JSON and documents; unlike `out`, not affected by `text_to_stderr`
 documents: Final = _TerminalConsole(highlight=False, emoji=False, soft_wrap=True, width=UNFOLDED)
+
+
+def is_first_problem_near() -> bool:
+    """Whether at most NEAR_LINES lines were printed after the first problem."""
+    return _TerminalConsole.n_after_problem <= NEAR_LINES
 
 
 def is_only_busy() -> bool:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
 EVERY: Final = 60.0  # s between two lines without a terminal; shorter work prints none
+LONG_RUN: Final = 60.0  # s: after a longer run, its last line repeats the first problem
 SILENT: Final = 75.0  # s without a line, after which one says that there is nothing new
 RECENT: Final = 10  # lines over which the rate is a mean
 NARROW: Final = 130  # columns of a terminal below which the bar is short
@@ -70,7 +71,8 @@ def has_started() -> bool:
 
 
 def end_run(code: int, n_failed: int = 0) -> None:
-    """End the log with a line: the exit code, the number of problems and the first one.
+    """End the log with a line: the exit code, the number of problems, and the first one if it was
+    long ago or is far above.
 
     n_failed: Problems that other processes have printed.
     """
@@ -78,14 +80,16 @@ def end_run(code: int, n_failed: int = 0) -> None:
 
     if not _began:
         return
-    spent = duration(time.monotonic() - _began[0])
+    seconds = time.monotonic() - _began[0]
+    spent = duration(seconds)
     _began.clear()
     text = f"{_moment()}: success after {spent}"
     if code:
         mark = console.BUSY if console.is_only_busy() else console.ERROR
-        first = "".join(problem for _, problem in console.explanations[:1])
         n_problems = count(max(n_failed, len(console.explanations)), "error line")
-        text = f"{mark} {_moment()}: exit code {code} after {spent}, {n_problems} above: {first}"
+        text = f"{mark} {_moment()}: exit code {code} after {spent}, {n_problems} above"
+        if seconds > LONG_RUN or not console.is_first_problem_near():
+            text += ": " + "".join(problem for _, problem in console.explanations[:1])
     console.err.print(text)
 
 

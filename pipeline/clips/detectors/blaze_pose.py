@@ -28,9 +28,12 @@ for the second one. Coordinates are OpenCV's: (0, 0) is a pixel's centre.
 
 from __future__ import annotations
 
+import os
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -166,6 +169,9 @@ class BlazePose(FollowingDetector):
         return detect
 
 
+_standard_error: Final = threading.Lock()
+
+
 class _LiteNetwork:
     """A network in LiteRT. Threads may share it: each has its own interpreter, on one core."""
 
@@ -183,8 +189,9 @@ class _LiteNetwork:
         Outputs are in the order of their names: Identity, Identity_1, ...
         """
         if not hasattr(self._thread, "network"):
-            self._thread.network = self._load()
-            self._thread.network.allocate_tensors()
+            with _without_info():
+                self._thread.network = self._load()
+                self._thread.network.allocate_tensors()
         network = self._thread.network
         (expected,) = network.get_input_details()
         batch = pixels[None].astype(np.float32)
@@ -192,6 +199,21 @@ class _LiteNetwork:
         network.invoke()
         outputs = sorted(network.get_output_details(), key=lambda output: str(output["name"]))
         return [network.get_tensor(output["index"])[0] for output in outputs]
+
+
+@contextmanager
+def _without_info() -> Iterator[None]:
+    """Leave out the lines that LiteRT, which has no setting for it, writes about its delegate."""
+    with _standard_error, tempfile.TemporaryFile() as file:
+        kept = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            os.write(2, b"".join(line for line in file if not line.startswith(b"INFO: ")))
 
 
 def load_networks(weights: str) -> tuple[_LiteNetwork, _LiteNetwork]:

@@ -47,10 +47,29 @@ def test_a_log_has_a_header_the_start_of_each_task_and_a_last_line(penn):
         f"{process[0][19:]}success after N s",
     )
     code, lines = log_of("convert", penn.name, "--raw", "/nowhere", "--cache", penn.root)
-    (message,) = [line for line in lines[:-1] if line.startswith("error: ")]
+    (_,) = [line for line in lines[:-1] if line.startswith("error: ")]
+    last = rf"error: {MOMENT} {host} process \d+: exit code 2 after \d+ s, 1 error line above"
     assert code == 2
-    assert re.match(rf"error: {MOMENT} {host} process \d+: exit code 2 after \d+ s, ", lines[-1])
-    assert lines[-1].endswith(f"1 error line above: {message.removeprefix('error: ')}")
+    assert re.fullmatch(last, lines[-1])
+
+
+@pytest.mark.parametrize(
+    ("n_after", "seconds", "is_repeated"), [(20, 1, 0), (21, 1, 1), (0, 61, 1)]
+)
+def test_the_last_line_repeats_a_problem_that_is_far_above_or_long_ago(
+    n_after, seconds, is_repeated, monkeypatch, capsys
+):
+    began = progress.time.monotonic()
+    monkeypatch.setattr(type(console.err), "n_after_problem", 0)
+    monkeypatch.setattr(console, "explanations", [])
+    progress.begin_run("a command", lambda: "a version")
+    console.err.show_problem("no such folder")
+    for _ in range(n_after):
+        console.out.print("a line")
+    monkeypatch.setattr(progress.time, "monotonic", lambda: began + seconds)
+    progress.end_run(1)
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.endswith("1 error line above" + ": no such folder" * is_repeated)
 
 
 def test_each_line_of_a_problem_begins_with_error_and_a_terminal_has_a_mark(capsys):
