@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 import struct
 import tempfile
 from collections.abc import Callable, Sequence
@@ -76,9 +77,15 @@ class Clip:
     def encode(self):
         """The file's bytes."""
         form = FORMATS.get(self.name.rpartition(".")[2])
+        # As root, SVT-AV1 gives the thread that opens it real-time priority, for ever: no other
+        # process of a small machine would run.
+        policy, priority = os.sched_getscheduler(0), os.sched_getparam(0)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, self.name)
-            self._write(file, form)
+            try:
+                self._write(file, form)
+            finally:
+                os.sched_setscheduler(0, policy, priority)
             return file.read_bytes()
 
     def _write(self, file, form):
