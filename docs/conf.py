@@ -4,8 +4,10 @@ The source folder is the repository, so that links to README.md, benchmarks/ and
 site and on GitHub.
 """
 
+import json
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -21,7 +23,8 @@ root_doc = "docs/index"
 # page -> phrases by which people search for it
 keywords = dict(line.split(": ") for line in (DOCS / "keywords.txt").read_text().splitlines()[1:])
 extensions = ["myst_parser", "sphinx.ext.autodoc", "api_entries"]
-include_patterns = ["*.md", "docs/*.md", "docs/*/*.md", "benchmarks/*.md"]
+source_suffix = {".md": "markdown", ".ipynb": "markdown"}
+include_patterns = ["*.md", "docs/*.ipynb", "docs/*.md", "docs/*/*.md", "benchmarks/*.md"]
 exclude_patterns = ["data", "demo", "runs", ".*", "build", "dist", "docs/_build"]
 highlight_language = "sh"  # of indented blocks
 default_role = "code"  # docstrings are plain prose with `code` in it
@@ -54,6 +57,22 @@ html_show_copyright = False
 html_show_sphinx = False
 
 
+def read_notebook(_app: Sphinx, page: str, source: list[str]) -> None:
+    """Replace a notebook by Markdown: its texts, its code, and what each cell shows."""
+    if not (DOCS.parent / f"{page}.ipynb").is_file():
+        return
+    parts = []
+    for cell in json.loads(source[0])["cells"]:
+        text = "".join(cell["source"])
+        parts.append(text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
+        for output in cell.get("outputs", ()):
+            if "image/png" in output["data"]:
+                parts.append(f"![Its plots](data:image/png;base64,{output['data']['image/png']})")
+            else:
+                parts.append(f"```text\n{''.join(output['data']['text/plain'])}\n```")
+    source[0] = "\n\n".join(parts)
+
+
 def name_the_files_of_folders(_app: Sphinx, page: str, source: list[str]) -> None:
     """Replace links to folders, which are no pages of the site, by links to their files."""
 
@@ -74,8 +93,16 @@ def add_keywords(app: Sphinx, page: str, source: list[str]) -> None:
         source[0] = f"```{{index}} {entries}\n```\n\n{source[0]}"
 
 
+def copy_pictures(app: Sphinx, error: Exception | None) -> None:
+    """Copy the files that HTML in the pages names: the moving picture and the player."""
+    if error is None:
+        shutil.copytree(DOCS / "pictures", Path(app.outdir) / "docs/pictures", dirs_exist_ok=True)
+
+
 def setup(app: Sphinx) -> None:
     """Sphinx calls this once."""
     app.add_config_value("keywords", {}, "env")  # if it changes, all pages are read again
+    app.connect("build-finished", copy_pictures)
+    app.connect("source-read", read_notebook, priority=400)  # before the others
     app.connect("source-read", add_keywords)
     app.connect("source-read", name_the_files_of_folders)

@@ -148,9 +148,16 @@ def _dataset_rows() -> Iterator[tuple[str, ...]]:
         )
 
 
+_FORMAT: Final = ("recognized by", "first frame", "boxes", "joints", "identity")
+
+
 def _keypoint_formats() -> str:
-    heading = _table("format | recognized by | first frame | boxes | joints | identity", [])
-    return "\n".join([heading, *(form.row for form in people_formats.FORMATS)])
+    lines = []
+    for form in people_formats.FORMATS:
+        name, *cells = (cell.strip() for cell in form.row.strip("|").split("|"))
+        lines.append(f"- **{name}**")
+        lines += [f"  - {title}: {cell}" for title, cell in zip(_FORMAT, cells, strict=True)]
+    return "\n".join(lines)
 
 
 def _grades() -> str:

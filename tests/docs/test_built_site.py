@@ -75,6 +75,38 @@ def test_the_words_of_users_are_main_entries_of_the_search_index(site):
     assert wanted - found == set()
 
 
+WIDER = """[...document.querySelectorAll("article table")].filter(
+    (table) => table.scrollWidth > table.parentElement.clientWidth + 1).length"""
+
+
+@NEEDED
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_page_and_no_table_is_wider_than_the_window(site, browser, width):  # noqa: F811
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    wide = {}
+    for file in (*site.glob("*.html"), *site.glob("docs/**/*.html"), *site.glob("bench*/*.html")):
+        if file.name in ("index.html", "demo.html", "genindex.html") and file.parent.name != "docs":
+            continue
+        page.goto(file.as_uri())
+        beyond = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        wide[file.relative_to(site)] = (max(beyond, 0), page.evaluate(WIDER))
+    page.close()
+    assert len(wide) > 80
+    assert {file: found for file, found in wide.items() if any(found)} == {}
+
+
+@NEEDED
+def test_a_page_opens_the_player_of_the_demo_clip(site, browser):  # noqa: F811
+    page = browser.new_page()
+    page.goto((site / "docs/index.html").as_uri())
+    page.get_by_role("link", name="Open this page").click()
+    page.locator("#frame", has_text="of 229").wait_for()
+    page.goto((site / "README.html").as_uri())
+    widths = "[...document.querySelectorAll('article img')].map((image) => image.naturalWidth)"
+    page.wait_for_function(f"{widths}.length && {widths}.every(Boolean)")
+    page.close()
+
+
 @NEEDED
 def test_nine_of_ten_queries_have_a_right_page_among_the_first_three(site, browser):  # noqa: F811
     page = browser.new_page()

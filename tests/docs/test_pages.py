@@ -68,6 +68,22 @@ def test_every_example_runs_or_says_that_it_does_not(file, folder, monkeypatch):
     run_examples(file)
 
 
+PICTURED = (
+    "index", "look", "bodies", "predicting", "getting-started", "vibe",
+    *(f"clips/{name}" for name in ("first-result", "grades", "identity", "detecting")),
+    *(f"datasets/{name}" for name in RELEASES if name != "bedlam2"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PICTURED)
+def test_a_page_of_something_that_one_sees_has_a_picture_with_words_for_it(name):
+    pictures = re.findall(r"!\[(.*?)\]\((\S+\.jpg)\)", document(f"{name}.md"))
+    assert pictures
+    for words, file in pictures:
+        assert len(words.split()) >= 8
+        assert (ROOT / "docs" / name).parent.joinpath(file).stat().st_size < 150_000
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")  # torchdata's import of torch's old names
 def test_windows_resume_at_the_same_sample(folder, monkeypatch):
     """By the permutation of the page; and by torchdata's loader, where it is installed."""
