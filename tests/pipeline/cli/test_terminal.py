@@ -195,9 +195,8 @@ DOCUMENTS = {
 
 def documented(name):
     """The keys that docs/terminal.md gives a command's document."""
-    table = DOC.partition("## `--json`")[2]
-    (row,) = re.findall(rf"^\| [^|]*`{name}`[^|]* \| (.*) \|$", table, re.MULTILINE)
-    return {*re.findall(r"`([a-z_]+)`", row.partition(" (")[0])}
+    (table,) = re.findall(rf"### JSON of .*\b{name}\b.*\n((?:.*\n)*?)#", DOC)
+    return {*re.findall(r"^\| `(\w+)` \| \S", table, re.MULTILINE)}
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
@@ -212,6 +211,13 @@ def test_json_is_one_document_with_the_documented_keys_and_nothing_else(
     assert rows
     for row in rows:
         assert {*row} == documented(name)
+
+
+def test_the_totals_of_a_split_are_those_of_the_page(penn):
+    penn.converted("fast")
+    table = DOC.partition("### Totals of a split")[2]
+    listed = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)))
+    assert {*penn.split.manifest["sums"]} == {*listed}
 
 
 def test_with_json_the_text_goes_to_standard_error_and_numbers_that_json_does_not_have_are_null(
