@@ -125,7 +125,7 @@ def _joint_orders() -> str:
 
 
 def _datasets() -> str:
-    return _table("dataset | splits | official download | columns", _dataset_rows())
+    return _table("dataset | access | splits | official download | columns", _dataset_rows())
 
 
 def _dataset_rows() -> Iterator[tuple[str, ...]]:
@@ -142,6 +142,7 @@ def _dataset_rows() -> Iterator[tuple[str, ...]]:
         page = "bedlam" if name == "bedlam2" else name
         yield (
             f"[`{name}`](datasets/{page}.md), [site]({reader.release.page})",
+            reader.release.access,
             ", ".join(reader.splits),
             "; ".join(sizes) or "unknown",
             _code(shown),

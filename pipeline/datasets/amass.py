@@ -128,6 +128,7 @@ class Amass(Dataset):
     uses = Dataset.uses | BODIES
     release = Release(
         page="https://amass.is.tue.mpg.de",
+        access="registration",
         parts=(
             ReleasePart(
                 "motions",

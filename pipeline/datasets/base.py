@@ -77,6 +77,7 @@ class Release:
     """Download of a dataset, or the user's own files: all that is known without opening a file."""
 
     page: str = ""  # where the official download is available; "": the user's own files
+    access: str = ""  # what one must do or may expect there: "registration"
     parts: tuple[ReleasePart, ...] = ()  # where each part of the download is expected
     mistakes: tuple[Mistake, ...] = ()  # known mistakes in unpacking it
     # number of videos and frames in the full release, by split

@@ -124,6 +124,7 @@ class Bedlam(Dataset):
     uses = Dataset.uses | BODIES
     release = Release(
         page="https://bedlam.is.tue.mpg.de",
+        access="registration",
         parts=(
             ReleasePart(
                 "label files", tuple(f"{f}/<scene>.npz" for f in LABELS), "bedlam-labels-smpl.zip"
@@ -263,6 +264,7 @@ class Bedlam2(Bedlam):
     release = replace(
         Bedlam.release,
         page="https://bedlam2.is.tue.mpg.de",
+        access="registration",
         parts=(
             ReleasePart("label files", tuple(f"{f}/<scene>.npz" for f in LABELS2), "its labels"),
             PICTURES,

@@ -75,6 +75,7 @@ class Emdb(Dataset):
     uses = Dataset.uses | BODIES
     release = Release(
         page="https://eth-ait.github.io/emdb",
+        access="registration",
         parts=(
             ReleasePart("label files", (f"{SEQUENCE}/P<0..9>_<sequence>_data.pkl",), "P<0..9>.zip"),
             ReleasePart("sequences' images", (f"{SEQUENCE}/images/00000.jpg",), "P<0..9>.zip"),

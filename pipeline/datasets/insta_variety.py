@@ -83,6 +83,7 @@ class InstaVariety(ClipDataset):
     version = 11
     release = Release(
         page="https://github.com/akanazawa/human_dynamics",
+        access="free; videos are of Instagram",
         parts=(
             ReleasePart(
                 "training shards", ("train/<shard>.tfrecord",), ARCHIVE, ("train",), known=273

@@ -77,6 +77,7 @@ class Kinetics(ClipDataset):
     version = 15
     release = Release(
         page="https://github.com/cvdfoundation/kinetics-dataset",
+        access="videos are of YouTube",
         parts=(*_parts("train", None), *_parts("val", 19_906)),
         mistakes=(
             Mistake(

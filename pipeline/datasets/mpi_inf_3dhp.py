@@ -108,6 +108,7 @@ class MpiInf3dhp(Dataset):
 
     release = Release(
         page="https://vcai.mpi-inf.mpg.de/3dhp-dataset",
+        access="registration",
         parts=(
             ReleasePart(
                 "label files",

@@ -62,6 +62,7 @@ class PennAction(Dataset):
     version = 4  # 4: images under other numbers are refused
     release = Release(
         page="http://dreamdragon.github.io/PennAction/",
+        access="free",
         parts=(
             ReleasePart("label files", ("labels/<0001>.mat",), ARCHIVE, known=2326),
             ReleasePart("videos with pictures", ("frames/<0001>/000001.jpg",), ARCHIVE, known=2326),

@@ -93,6 +93,7 @@ class PoseTrack(Dataset):
     # counted 792 and 170 folders of images (poseval's issue 32): 199 of train have no annotations.
     release = Release(
         page="https://github.com/anDoer/PoseTrack21",
+        access="agreement",
         parts=(
             *_parts("train", "training", 593, 792),
             *_parts("val", "validation", 170, 170),

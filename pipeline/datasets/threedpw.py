@@ -119,6 +119,7 @@ class ThreeDPW(Dataset):
     uses = Dataset.uses | BODIES
     release = Release(
         page="https://virtualhumans.mpi-inf.mpg.de/3DPW",
+        access="registration",
         parts=(
             *(
                 ReleasePart(

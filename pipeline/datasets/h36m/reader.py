@@ -149,6 +149,7 @@ class Human36M(Dataset):
 
     release = Release(
         page="http://vision.imar.ro/human3.6m",
+        access="signed licence",
         parts=(
             *_split_parts("train"),
             *_split_parts("val"),

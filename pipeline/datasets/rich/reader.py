@@ -91,6 +91,7 @@ class Rich(Dataset):
     uses = Dataset.uses | BODIES
     release = Release(
         page="https://rich.is.tue.mpg.de",
+        access="registration",
         parts=(
             *(
                 ReleasePart(
