@@ -58,6 +58,7 @@ class Collected:
     removed: list[str] = field(default_factory=list)  # keys of files and folders below the cache
     bytes: int = 0  # of these
     skipped: list[str] = field(default_factory=list)  # messages: why something was left
+    waiting: int = 0  # unused files and folders that `unused_for` keeps
     # why nothing could be done: a disk, a permission, a manifest, an object store
     problems: list[str] = field(default_factory=list)
     # splits that were listed, and whose folders are gone
@@ -207,10 +208,7 @@ class _Sweep:
             if not self.dry_run:
                 self.store.remove([key])
                 self._prune(folder)
-        if n_recent:
-            why = "not found unused for long enough (--unused-for)"
-            home = self.store.location(place.manifest_folder)
-            self.collected.skipped.append(f"{home}: {n_recent} of its files or folders: {why}")
+        self.collected.waiting += n_recent
         if not self.dry_run:
             self._write_notes(place, noted, staying if self.unused_for else {})
             if commit.digest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Sequence
@@ -39,7 +40,23 @@ def error_text(error: BaseException, places: Sequence[Path | str] = ()) -> str:
         return str(error)
     default = (error.strerror or type(error).__name__, f"Correct this, {_AGAIN}")
     problem, do = _PROBLEMS.get(error.errno, default)
+    if error.errno == errno.ENOSPC and not _has_inodes(error, places):
+        problem = "no inodes left on its disk (df -i), which has room, but for no further file"
+        do = f"Delete files that nobody needs, {_AGAIN}"
     return f"{_place(error, places)}: {problem}. {do}"
+
+
+def _has_inodes(error: OSError, places: Sequence[Path | str]) -> bool:
+    """Whether the disk of the error can have further files; True if it does not say."""
+    with contextlib.suppress(OSError):
+        state = os.statvfs(_existing(Path(_place(error, places))))
+        return state.f_files == 0 or state.f_favail > 0
+    return True
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that exists."""
+    return next((place for place in (path, *path.parents) if place.exists()), Path())
 
 
 def _place(error: OSError, places: Sequence[Path | str]) -> str:

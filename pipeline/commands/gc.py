@@ -39,6 +39,7 @@ def _run(args: argparse.Namespace) -> int:
             "removed": collected.removed,
             "bytes": collected.bytes,
             "left": collected.skipped,
+            "waiting": collected.waiting,
             "problems": collected.problems,
             "forgotten": collected.forgotten,
         }
@@ -51,6 +52,9 @@ def _run(args: argparse.Namespace) -> int:
         result.add_line(f"{name}: its folder was deleted: forgotten", IDLE)
     for text in collected.skipped:
         result.add_line(f"left: {text}", DOUBT)
+    if collected.waiting:
+        waiting = count(collected.waiting, "unused path")
+        result.add_line(f"{waiting} left: not found unused for long enough (--unused-for)", IDLE)
     result.add_line(f"{count(len(collected.removed), 'path')} {verb}, {size(collected.bytes)}")
     result.problems = collected.problems
     if args.erase:  # what is left may have removed rows

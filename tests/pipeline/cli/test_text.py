@@ -3,6 +3,7 @@
 import errno
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -36,6 +37,15 @@ def test_the_place_is_the_file_or_folder_that_the_user_named_or_that_is_in_the_w
         (errno.ELOOP, tmp_path, [], f"{tmp_path}: {os.strerror(errno.ELOOP)}. "),
     ):
         assert error_text(failed(number, where), places).startswith(shown), (number, where)
+
+
+def test_a_disk_without_inodes_is_told_from_a_full_one(tmp_path, monkeypatch):
+    full = failed(errno.ENOSPC, tmp_path / "cache/penn_action/train/bbox")
+    assert "no space left" in error_text(full)
+    for n_files, is_out_of_inodes in ((1000, True), (0, False)):  # 0: the disk has no such limit
+        state = SimpleNamespace(f_files=n_files, f_favail=0)
+        monkeypatch.setattr("os.statvfs", lambda path, state=state: state)
+        assert ("no inodes left on its disk (df -i)" in error_text(full)) == is_out_of_inodes
 
 
 @pytest.mark.parametrize(
