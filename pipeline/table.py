@@ -129,6 +129,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, CommandEntry]]] = {
             "pipeline.commands.options.caches:status",
             "Show the contents of a cache: videos, tracks, kept and dropped frames, streams.",
             ("--cache data/mine", "videos/train --cache data/mine --tracks"),
+            "own",
         ),
         "plan": CommandEntry(
             "look",

@@ -22,6 +22,7 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from multiprocessing.sharedctypes import RawValue
 from pathlib import Path
@@ -52,6 +53,7 @@ from pipeline.files.raw import is_stand_in
 from pipeline.processes.software import package_version
 from pipeline.settings.file import LUIGI, parse_overrides, settings_file
 from pipeline.settings.sections import Settings
+from pipeline.steps.run_state import record_run
 from tasks.base import UP_TO_DATE, USER_ERRORS, PipelineTask, at_success, fact, plain
 from tasks.settings import end, settings
 
@@ -69,6 +71,7 @@ TYPED: Final = "TYPED_COMMAND"
 
 # These flags are shared with the processes of Luigi's workers.
 _busy: Final = RawValue("b")  # 1: a task failed because another process writes
+_began: Final = time.monotonic()
 _n_failed: Final = RawValue("i")  # tasks that failed for another reason
 # messages of printed failures: one missing folder fails all splits of a dataset
 reported: Final[set[str]] = set()
@@ -367,8 +370,23 @@ def _exit(code: int) -> NoReturn:
         for end_task in at_success.values():
             with suppress(*USER_ERRORS):  # then the next command ends it
                 end_task()
+    _record(code)
     end_run(code, _n_failed.value)
     sys.exit(code)
+
+
+def _record(code: int) -> None:
+    """Write the state of a run of `Data`, unless other processes write what it needs."""
+    if sys.argv[1:].count("Data") and code != EXIT_CODES["already_running"]:
+        known = settings()
+        root = known.paths.cache
+        splits = [
+            f"{name}/{split}"
+            for name in known.data.datasets
+            for split in known.dataset(name).splits
+        ]
+        seconds = time.monotonic() - _began
+        record_run(known, root, "Data", "all", splits, code=code, seconds=seconds)
 
 
 class _CodeOfFailures(luigi.IntParameter):

@@ -99,6 +99,8 @@ class Command:
     reads: Callable[[argparse.Namespace], Sequence[str] | None] | None = None
     # what an interrupted run keeps, or a function that looks
     kept: str | Callable[[argparse.Namespace], str] = NOTHING_HALF
+    # writes the state of a run that has ended: its arguments, exit code and seconds
+    record: Callable[[argparse.Namespace, int, float], None] | None = None
 
 
 class _HelpFormatter(argparse.HelpFormatter):
@@ -159,7 +161,9 @@ class _CommandParser(_Parser):
             do = SET_A_KEY if unknown[0].startswith("-") else QUOTE
             self.error(f"unrecognized arguments: {' '.join(unknown)}. {do}")
         loaded: Command = importlib.import_module(self._entry.module).COMMAND
-        vars(namespace).update(run=loaded.run, kept=loaded.kept, reads=loaded.reads)
+        vars(namespace).update(
+            run=loaded.run, kept=loaded.kept, reads=loaded.reads, record=loaded.record
+        )
         return namespace, unknown
 
     def _refuse_misspelt(self, words: Iterable[str]) -> None:
@@ -282,6 +286,7 @@ def run(
 def _run(
     parser: Callable[[], argparse.ArgumentParser], argv: Sequence[str] | None, module: str
 ) -> int:
+    began = time.monotonic()
     set_up_process()
     arguments = list(sys.argv[1:] if argv is None else argv)
     handlers = listen()
@@ -316,7 +321,12 @@ def _run(
             if has_started():
                 console.err.print(f"  {console.plain(_kept(args))}")
             code = 2
-    return TRY_LATER if code and console.is_only_busy() else code
+    if code and console.is_only_busy():
+        return TRY_LATER
+    record = getattr(args, "record", None)
+    if record is not None:
+        record(args, code, time.monotonic() - began)
+    return code
 
 
 def _message_of(error: Exception, args: argparse.Namespace) -> tuple[str, str]:

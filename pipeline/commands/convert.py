@@ -21,6 +21,7 @@ from pipeline.steps.conversion.keep import MayGo
 from pipeline.steps.conversion.plan import plan_conversion
 from pipeline.steps.conversion_record import committed_split
 from pipeline.steps.recipe import Recipe
+from pipeline.steps.run_state import SETTING, record_run
 from pipeline.steps.uncommitted import describe_kept
 
 LIST: Final = "convert.corrections"
@@ -71,8 +72,8 @@ def _is_as_recorded(args: argparse.Namespace) -> bool:
 
 def _reads(args: argparse.Namespace) -> Sequence[str]:
     if _is_as_recorded(args):
-        return (LIST,)
-    return (args.dataset, "convert", *BODY)
+        return (LIST, SETTING)
+    return (args.dataset, "convert", *BODY, SETTING)
 
 
 def kept(args: argparse.Namespace) -> str:
@@ -80,4 +81,13 @@ def kept(args: argparse.Namespace) -> str:
     return describe_kept(args.cache, f"{args.dataset}/{args.split}")
 
 
-COMMAND: Final = Command(_run, _reads, kept)
+def record(args: argparse.Namespace, code: int, seconds: float) -> None:
+    """Write the state of a run of a split; a share of a job has none."""
+    if args.part is None:
+        name = f"{args.dataset}/{args.split}"
+        settings = getattr(args, "cfg", None)
+        command = args.command
+        record_run(settings, args.cache, command, name, [name], code=code, seconds=seconds)
+
+
+COMMAND: Final = Command(_run, _reads, kept, record)

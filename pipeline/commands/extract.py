@@ -17,7 +17,7 @@ from pipeline.cli.command_line import Command
 from pipeline.cli.console import err, out
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
-from pipeline.commands.convert import kept
+from pipeline.commands.convert import kept, record
 from pipeline.errors import PipelineError
 from pipeline.features import streams
 from pipeline.features.committed import advise_continuing
@@ -27,6 +27,7 @@ from pipeline.settings.file import SettingsFile
 from pipeline.settings.sections import Settings, kind_of, stream_of
 from pipeline.steps.conversion_record import ConversionRecord
 from pipeline.steps.extraction.plan import Why, plan_extraction
+from pipeline.steps.run_state import SETTING
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _reads(args: argparse.Namespace) -> list[str]:
-    return _parse_streams(args).sections
+    return [*_parse_streams(args).sections, SETTING]
 
 
 def _parse_streams(args: argparse.Namespace) -> RequestedStreams:
@@ -150,4 +151,4 @@ def _parse_streams(args: argparse.Namespace) -> RequestedStreams:
     )
 
 
-COMMAND: Final = Command(_run, _reads, kept)
+COMMAND: Final = Command(_run, _reads, kept, record)

@@ -18,6 +18,7 @@ from rich.table import Table
 
 import cache
 from cache.format.folders import split_folders
+from cache.storage.durable import write_atomic
 from cache.write.parts import describe_staged, staged_by_parts
 from pipeline import datasets
 from pipeline.accounting import (
@@ -50,6 +51,7 @@ from pipeline.settings.arguments import choose_splits, warn_of_broken
 from pipeline.steps.contents import StoredBytes, csv_table, list_digests
 from pipeline.steps.conversion.keep import Kind, RowsBefore, reasons_of_kind
 from pipeline.steps.grading import describe_words
+from pipeline.steps.run_state import prometheus_lines, read_states
 from pipeline.steps.sentences import missing_lines, next_cell
 from pipeline.steps.state import Committed, SplitState
 
@@ -84,7 +86,12 @@ def _run(args: argparse.Namespace) -> int:
     if args.sizes:
         sizes = {name: StoredBytes.from_split(one.record.split) for name, one in found.items()}
     documents = [state.as_dict() for state in states] if args.json else []
+    runs = read_states(getattr(args, "cfg", None), args.cache)
+    if args.prometheus:
+        lines = "".join(f"{line}\n" for line in prometheus_lines(runs))
+        write_atomic(args.prometheus, lines.encode(), shared=True)
     for document in documents:
+        document["runs"] = [run for run in runs if run["name"] == document["split"]]
         if document["split"] in sizes:
             document["sizes"] = sizes[document["split"]]
     result = CommandResult(documents, problems=problems)

@@ -29,6 +29,8 @@ class Paths:
     body: Path
     cache: Root  # Folder or URL (s3://bucket/prefix) of the feature cache
     runs: Path  # Folder of training runs, each in <runs>/<name>-<fingerprint>/
+    # Folder of the states of the last runs, for monitoring. Unset: <cache>.state, beside the cache
+    state: Path | None = None
     # Whether a missing cache is created. no: never, since its disk may not be mounted; once: yes,
     # and the first commit changes this line to no.
     new_cache: Literal["yes", "no", "once"] = "yes"

@@ -413,11 +413,16 @@ def _check_datasets(
     return tuple(name for name in listed if name in names)
 
 
+def _is_below(folder: Path, root: Path) -> bool:
+    return folder.resolve().is_relative_to(root.resolve())
+
+
 def _check_folders(paths: Paths, source: SettingsFile) -> None:
     """Raise ConfigError for a folder in the cache: `gc` would delete its files."""
     root = local_folder(paths.cache)
-    for key in ("raw", "body", "runs"):
-        if root is not None and getattr(paths, key).resolve().is_relative_to(root.resolve()):
+    for key in ("raw", "body", "runs", "state"):
+        folder = getattr(paths, key)
+        if folder is not None and root is not None and _is_below(folder, root):
             raise ConfigError(
                 f"{source.where('paths', key)}: {getattr(paths, key)} is in the cache "
                 f"{paths.cache}, which must hold nothing else. Name another folder."

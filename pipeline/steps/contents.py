@@ -146,6 +146,7 @@ class StoredBytes(NamedTuple):
     columns: int
     streams: Mapping[str, int]  # by name
     tables: int  # all other files
+    files: int  # number of all files
     # time of the newest commit of "columns" and of each stream; None if lost
     commits: Mapping[str, str | None]
 
@@ -154,7 +155,8 @@ class StoredBytes(NamedTuple):
         columns = 0
         streams = dict.fromkeys(split.streams, 0)
         tables = 0
-        for key, n_bytes in split.store.file_sizes(split.name).items():
+        sizes = split.store.file_sizes(split.name)
+        for key, n_bytes in sizes.items():
             # shards lie at COLUMN/c/... and at features/ARRAY/c/...
             top, *names = key.removeprefix(f"{split.name}/").split("/")
             stream = stream_of(names[0]) if names[1:2] == ["c"] else None
@@ -167,7 +169,7 @@ class StoredBytes(NamedTuple):
         commits = {"columns": split.provenance.get("finished")}
         for name in split.streams:
             commits[name] = split.open_stream(name).provenance.get("finished")
-        return cls(columns, streams, tables, commits)
+        return cls(columns, streams, tables, len(sizes), commits)
 
 
 def list_digests(

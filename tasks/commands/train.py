@@ -19,7 +19,9 @@ from pipeline.cli.command_line import Command, whole
 from pipeline.cli.progress import bar
 from pipeline.features.committed import MissingRows, fill_command
 from pipeline.processes import PR_SET_PDEATHSIG
+from pipeline.steps.run_state import record_run
 from tasks.base import fact, warn
+from tasks.settings import settings
 from tasks.training import model_config
 from tasks.training_run import TrainingView, warn_of_doubts
 from vibe_model import models, runs
@@ -94,4 +96,14 @@ def _kept(args: argparse.Namespace) -> str:
     return "nothing is kept yet: no checkpoint was written; the same command starts again"
 
 
-COMMAND: Final = Command(_run, kept=_kept)
+def _record(args: argparse.Namespace, code: int, seconds: float) -> None:
+    """Write the state of the run: once, by the first process."""
+    if os.environ.get("RANK", "0") == "0":
+        config = _config(args)
+        name = runs.run_folder(config).name
+        known = settings()
+        splits = list(config.streams)
+        record_run(known, known.paths.cache, "train", name, splits, code=code, seconds=seconds)
+
+
+COMMAND: Final = Command(_run, kept=_kept, record=_record)

@@ -62,6 +62,8 @@ def status(sub: argparse.ArgumentParser) -> None:
     instead.add_argument("--tracks", action="store_true", help=help_)
     help_ = "Print digests of labels and streams, which are equal on any machine"
     instead.add_argument("--digest", action="store_true", help=help_)
+    help_ = "Also write the states of the last runs, for node_exporter's textfile collector"
+    sub.add_argument("--prometheus", type=path, metavar="FILE", help=help_)
     json_option(sub, ", with all videos")
 
 

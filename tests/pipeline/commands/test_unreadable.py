@@ -65,7 +65,7 @@ def test_what_may_not_be_read_is_a_problem_of_its_own_and_the_others_are_shown(
         shown = {row["split"]: row for row in types_json(f"status --cache {root}", code=1)}
         assert {*shown} == {"other/train", name}
         if of_split:
-            assert shown[name].keys() == {"split", "problems"}
+            assert shown[name].keys() == {"split", "problems", "runs"}
         if "bbox" not in hidden:
             told = [text for text in shown[name]["problems"] if "Ask its owner" in text]
             assert str(place) in str(told), shown[name]
