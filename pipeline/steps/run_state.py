@@ -15,7 +15,7 @@ from typing import Any, Final
 import cache
 from cache.storage.durable import write_atomic
 from cache.write.parts import staged_by_parts
-from pipeline.cli.console import IDLE, err
+from pipeline.cli.console import IDLE, err, plain
 from pipeline.cli.system_errors import error_text
 from pipeline.processes.software import package_version
 from pipeline.settings.sections import Settings
@@ -58,7 +58,10 @@ def record_run(
     """
     folder = state_folder(settings, root)
     if folder is None:
-        err.print(f"{IDLE} no state of this run is written: [paths] state names no folder for it")
+        if code != REFUSED:
+            err.print(
+                f"{IDLE} {plain('no state of this run: [paths] state names no folder for it')}"
+            )
         return
     try:
         contents = _contents(root, splits)
