@@ -240,7 +240,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, CommandEntry]]] = {
         "import": CommandEntry(
             "exchange",
             "pipeline.extras.exchange.commands.import_",
-            "pipeline.extras.exchange.commands.import_:options",
+            "pipeline.extras.exchange.commands.options:import_",
             "Make a split with features from a database file of VIBE or TCMR, or a stream from "
             "any array.",
             (

@@ -13,59 +13,10 @@ from pipeline.cli.console import DOUBT, STAND_IN, UNTRAINED, err, out, plain
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count, first_few
 from pipeline.errors import ConfigError
-from pipeline.people.skeletons import JOINTS
-from pipeline.settings.file import PATH, ROOT
-from pipeline.settings.options import cache_option, split_arguments
 from pipeline.steps.sentences import accounting_lines
 from pipeline.steps.uncommitted import describe_kept
 
 _RANDOM_WEIGHTS: Final = f"{UNTRAINED} features of random weights: use only to try the pipeline"
-
-
-def options(sub: argparse.ArgumentParser) -> None:
-    add = sub.add_argument
-    add(
-        "file",
-        type=PATH,
-        nargs="+",
-        help="database file, joblib (.pt) or HDF5 (.h5); with --format arrays also npy, npz, "
-        "safetensors or Parquet; with --format bodies result files; no code in it is run",
-    )
-    split_arguments(sub)
-    cache_option(sub, required=True)
-    formats = (
-        "vibe: a database file becomes a split; arrays: an array becomes a stream of an "
-        "existing split; bodies: results of GVHMR, WHAM, TRAM, PHALP, PromptHMR, VIBE, TCMR "
-        "or SAM 3D Body become labels of the people in --clips"
-    )
-    add(
-        "--format",
-        choices=("vibe", "arrays", "bodies"),
-        default="vibe",
-        help=f"{formats} (default: vibe)",
-    )
-    add(
-        "--as",
-        dest="stream",
-        metavar="NAME",
-        help="stream name of its features (default: resnet50)",
-    )
-    orders = sorted({*JOINTS, "common13"} - {"smpl54"})
-    add(
-        "--joints-2d",
-        choices=orders,
-        metavar="ORDER",
-        help=f"joint order of joints2D: {', '.join(orders)}",
-    )
-    add(
-        "--crop-scale",
-        type=float,
-        help="crop side / box side of the features (default: the dataset's)",
-    )
-    add("--array", metavar="NAME", help="array of the file (default: the only one, or features)")
-    add("--clips", type=ROOT, metavar="CACHE", help="cache with the clips' people, for bodies")
-    add("--body", type=PATH, metavar="DIR", help="folder of SMPL's body, for bodies")
-    add("--smplx", type=PATH, metavar="FILE", help="SMPLX_NEUTRAL.npz, for GVHMR and PromptHMR")
 
 
 # Options that only some formats have.
