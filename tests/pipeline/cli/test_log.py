@@ -64,12 +64,13 @@ def test_the_last_line_repeats_a_problem_that_is_far_above_or_long_ago(
     monkeypatch.setattr(console, "explanations", [])
     progress.begin_run("a command", lambda: "a version")
     console.err.show_problem("no such folder")
+    console.explanations.insert(0, (console.BUSY, "another process"))
     for _ in range(n_after):
         console.out.print("a line")
     monkeypatch.setattr(progress.time, "monotonic", lambda: began + seconds)
     progress.end_run(1)
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.endswith("1 error line above" + ": no such folder" * is_repeated)
+    assert last.endswith("2 error lines above" + ": no such folder" * is_repeated)
 
 
 def test_each_line_of_a_problem_begins_with_error_and_a_terminal_has_a_mark(capsys):
