@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from pipeline.cli.command_line import CommandEntry
+from pipeline.cli.help import CommandEntry
 
 DEMO_BODY: Final = "pipeline.extras.demo.body:procedural"  # what `Body.stand_in` loads
 

@@ -14,22 +14,21 @@ import argparse
 import contextlib
 import importlib
 import io
-import itertools
 import os
 import pkgutil
 import resource
 import signal
 import sys
-import textwrap
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, Final, Literal, NamedTuple, NoReturn
+from typing import Any, Final, NoReturn
 
 from pipeline.cli import pages
+from pipeline.cli.help import EXAMPLE, CommandEntry, HelpFormatter, list_of
 from pipeline.cli.progress import begin_run, end_run, has_started
 from pipeline.cli.system_errors import error_text
 from pipeline.cli.text import as_called, command
@@ -58,9 +57,6 @@ GPU_FULL: Final = (
 )
 OPEN_FILES: Final = 65_536  # number of files that this process may open, if the system allows it
 
-SUMMARY_COLUMN: Final = 14  # of the program's --help
-EXAMPLE: Final = " " * 4  # before an example of a command's --help
-
 SETTING: Final = "SECTION.KEY=VALUE"
 SET_A_KEY: Final = f"To set a key of luigi.cfg: --set {SETTING}, such as --set paths.raw=DIR"
 QUOTE: Final = (
@@ -74,19 +70,6 @@ SET: Final = "PIPELINE_SET"
 AT_ONCE: Final = 1.0
 # `exit_code` -> word for messages
 INTERRUPTED: Final = {129: "hung up", 130: "interrupted", 143: "terminated"}
-
-
-class CommandEntry(NamedTuple):
-    """A command in the table of a program."""
-
-    group: Literal["start", "look", "make", "keep", "exchange"]  # heading in the program's --help
-    module: str  # has its `Command` as COMMAND, and all that it works with
-    options: str  # "module:function", which adds its arguments to its parser
-    summary: str
-    examples: tuple[str, str]  # what is typed after its name
-    # The rule of the files that it writes, besides caches and runs. "output": `OutputRule`, with
-    # the option --overwrite; "new": nothing is replaced; "own": a rule of its own
-    writes: Literal["nothing", "output", "new", "own"] = "nothing"
 
 
 @dataclass(frozen=True)
@@ -103,24 +86,9 @@ class Command:
     record: Callable[[argparse.Namespace, int, float], None] | None = None
 
 
-class _HelpFormatter(argparse.HelpFormatter):
-    """Fills each line of a text for itself. An indented line is a command: its summary begins at a
-    fixed column, and an example is one line.
-    """
-
-    def _fill_text(self, text: str, width: int, _indent: str) -> str:
-        lines = []
-        for line in text.splitlines():
-            rest = " " * SUMMARY_COLUMN if line.startswith(" ") else ""
-            is_example = line.startswith(EXAMPLE)
-            filled = textwrap.wrap(line, width, subsequent_indent=rest)
-            lines += [line] if is_example or not line else filled
-        return "\n".join(lines)
-
-
 class _Parser(argparse.ArgumentParser):
     def __init__(self, *, elsewhere: Mapping[str, str] | None = None, **options: Any) -> None:
-        super().__init__(formatter_class=_HelpFormatter, **options)
+        super().__init__(formatter_class=HelpFormatter, **options)
         self._elsewhere = elsewhere or {}  # command of another program -> that program
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
@@ -237,7 +205,7 @@ def parser_of(
     """
     codes = "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
     epilog = f"{see} exit codes: {codes} ({pages.EXIT_CODES})".strip()
-    description = "\n".join([description, *_list_of(commands)])
+    description = "\n".join([description, *list_of(commands)])
     top = _Parser(prog=prog, description=description, epilog=epilog, elsewhere=elsewhere)
     top.set_defaults(describe_version=version)
     top.add_argument("--debug", action="store_true", help="Show the traceback of an error")
@@ -260,15 +228,6 @@ def parser_of(
             text = "Replace files that this command did not write, except its inputs"
             sub.add_argument("--overwrite", action="store_true", help=text)
     return top
-
-
-def _list_of(commands: Mapping[str, CommandEntry]) -> Iterator[str]:
-    """Lines of --help: each group of the table with its commands."""
-    for group, names in itertools.groupby(commands, lambda name: commands[name].group):
-        yield ""
-        yield f"{group}:"
-        for name in names:
-            yield f"  {name}".ljust(SUMMARY_COLUMN) + commands[name].summary
 
 
 def run(

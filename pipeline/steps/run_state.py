@@ -23,7 +23,8 @@ from pipeline.steps.conversion_record import ConversionRecord
 
 SETTING: Final = "paths.state"
 REFUSED: Final = 2  # exit code of a command that was not carried out
-_LAST, _SUCCESS = "last_run", "last_success"
+_LAST: Final = "last_run"
+_SUCCESS: Final = "last_success"
 
 
 def state_folder(settings: Settings | None, root: cache.Root) -> Path | None:
@@ -34,7 +35,9 @@ def state_folder(settings: Settings | None, root: cache.Root) -> Path | None:
     if paths is not None and paths.state is not None and paths.cache == root:
         return paths.state
     folder = cache.local_folder(root)
-    return None if folder is None else folder.with_name(f"{folder.name}.state")
+    if folder is None:
+        return None
+    return folder.with_name(f"{folder.name}.state")
 
 
 def record_run(

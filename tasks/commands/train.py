@@ -65,6 +65,7 @@ def _run(args: argparse.Namespace) -> int:
     with bar(f"train {title}", console.err, unit="step") as progress:
         folder = training.run(config, progress=TrainingView(progress, title))
     fact("run", text.from_here(folder))
+    args.folder = folder
     return 0
 
 
@@ -97,13 +98,13 @@ def _kept(args: argparse.Namespace) -> str:
 
 
 def _record(args: argparse.Namespace, code: int, seconds: float) -> None:
-    """Write the state of the run: once, by the first process."""
-    if os.environ.get("RANK", "0") == "0":
-        config = _config(args)
-        name = runs.run_folder(config).name
+    """Write the state of a run that has ended: once, by the first process."""
+    folder = getattr(args, "folder", None)
+    if folder is not None:
         known = settings()
-        splits = list(config.streams)
-        record_run(known, known.paths.cache, "train", name, splits, code=code, seconds=seconds)
+        splits = list(_config(args).streams)
+        root = known.paths.cache
+        record_run(known, root, "train", folder.name, splits, code=code, seconds=seconds)
 
 
 COMMAND: Final = Command(_run, kept=_kept, record=_record)

@@ -272,18 +272,13 @@ def test_a_mistake_is_one_line_with_code_2_and_changes_nothing(
     places = {name: tmp_path / name for name in ("file", "foreign", "3dpw", "clips")}
     places |= {"root": root, "penn": penn.raw, "cfg": luigi_cfg()}
     places["clips"].mkdir()
-
-    def everything():  # besides the state of the last run, which tells of a missing disk
-        files = into.everything(tmp_path).items()
-        return {file: found for file, found in files if not file.startswith("cache.state")}
-
-    before = everything()
+    before = into.everything(tmp_path)
     for words, message in MISTAKES:
         shown = ran(*words.format(**places).split(), code=2)
         assert (shown.out, shown.err.count("\n")) == ("", 1), words
         assert shown.err.startswith("error: "), words
         assert message.format(**places) in shown.err, words
-        assert everything() == before, words
+        assert into.everything(tmp_path) == before, words
 
 
 @pytest.mark.parametrize(
