@@ -7,6 +7,7 @@ run and the last one that ended with 0. A killed run writes nothing, so watch th
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,6 +38,7 @@ def state_folder(settings: Settings | None, root: cache.Root) -> Path | None:
     folder = cache.local_folder(root)
     if folder is None:
         return None
+    folder = Path(os.path.abspath(folder))  # noqa: PTH100  "." has no name; links stay
     return folder.with_name(f"{folder.name}.state")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import time
 from datetime import datetime
 
@@ -66,6 +67,18 @@ def test_a_folder_that_cannot_be_written_is_a_line(penn, types):
     folder.write_text("a file")
     types(CONVERT, f"! the state of this run is not written: {folder}")
     assert folder.read_text() == "a file"
+
+
+def test_a_cache_that_is_the_current_folder_has_its_state_beside_it(
+    penn, types, types_json, state, monkeypatch
+):
+    types(CONVERT)
+    folder = penn.root.with_name(f"{penn.root.name}.state")
+    shutil.rmtree(folder)
+    monkeypatch.chdir(penn.root)
+    types(CONVERT.replace("CACHE", "."))
+    (split,) = types_json("status --cache .")
+    assert split["runs"] == [state("convert")]
 
 
 def test_a_run_without_a_cache_makes_no_folder(penn, types, tmp_path):
