@@ -29,7 +29,6 @@ for the second one. Coordinates are OpenCV's: (0, 0) is a pixel's centre.
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -204,7 +203,7 @@ class _LiteNetwork:
 @contextmanager
 def _without_info() -> Iterator[None]:
     """Leave out the lines that LiteRT, which has no setting for it, writes about its delegate."""
-    with _standard_error, tempfile.TemporaryFile() as file:
+    with _standard_error, os.fdopen(os.memfd_create("litert"), "w+b") as file:
         kept = os.dup(2)
         os.dup2(file.fileno(), 2)
         try:
