@@ -29,6 +29,11 @@ DEMO: Final = PICTURES / "demo.html"
 WIDTH: Final = 900  # px of the browser's window
 QUALITY: Final = 80  # of JPEG
 FRAME: Final = "#track=0&frame=100"  # of the clip: both people are seen
+# of the clip, whose licence asks for it wherever the clip is
+NOTICE: Final = (
+    "<p>Clip: Sports2D, copyright (c) 2022, perfanalytics, "
+    '<a href="sports2d-licence.txt">BSD-3-Clause</a>.</p>'
+)
 MOVING: Final = range(60, 150, 3)  # frames of the moving picture, which is shown 10 times a second
 
 
@@ -96,7 +101,13 @@ def write_demo(folder: Path) -> None:
     words = ["show", "videos/train", "--cache", str(folder / "cache"), "--out", str(DEMO)]
     main_of_pipeline([*words, "--overwrite"])
     page = DEMO.read_text().replace(str(folder.resolve()), "data/try")
-    DEMO.write_text(page.replace(str(folder), "data/try"))
+    DEMO.write_text(with_notice(page.replace(str(folder), "data/try")))
+
+
+def with_notice(page: str) -> str:
+    """The HTML of a player with the notice of the clip's licence in its footer."""
+    before, after = page.split("<footer>", 1)
+    return f"{before}<footer>\n{NOTICE}{after}"
 
 
 def of_the_clip(page: Page, folder: Path) -> None:

@@ -84,6 +84,18 @@ def test_a_page_of_something_that_one_sees_has_a_picture_with_words_for_it(name)
         assert (ROOT / "docs" / name).parent.joinpath(file).stat().st_size < 150_000
 
 
+CLIP = r"pictures/(try|detecting|identity|grades|bodies|player|demo)\."
+SHOWING = [file for file in PAGES if re.search(CLIP, file.read_text())]
+
+
+@pytest.mark.parametrize("file", [*SHOWING, ROOT / "docs/pictures/demo.html"], ids=name_of)
+def test_whoever_sees_the_clip_reads_whose_it_is_and_finds_its_licence(file):
+    text = file.read_text()
+    assert "copyright (c) 2022, perfanalytics" in text
+    (licence,) = set(re.findall(r"[(\"]([\w./]*sports2d-licence\.txt)", text))
+    assert "Redistributions" in (file.parent / licence).read_text()
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")  # torchdata's import of torch's old names
 def test_windows_resume_at_the_same_sample(folder, monkeypatch):
     """By the permutation of the page; and by torchdata's loader, where it is installed."""
