@@ -1,6 +1,6 @@
 r"""Are left and right put right, and left alone where nobody exchanged them?
 
-    git show 3e733d41:pipeline/datasets/shared/clips/sides.py |
+    git show 3e733d41:pipeline/datasets/detected/sides.py |
         sed -E 's/pipeline\.(boxes|homography|skeletons)/pipeline.people.\1/' > BEFORE.py
     .venv/bin/python benchmarks/sides.py --before BEFORE.py --out benchmarks/sides.md
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -195,11 +196,16 @@ def _exchanged(trials: Sequence[tuple[str, Method, Sequence[int]]]) -> Iterator[
     yield "In brackets: other rows that become wrong, as a share of the exchanged ones."
     yield ""
     cells: dict[tuple[str, str, str], list[str]] = {}
-    for _, method, seeds in trials:
+    worse: list[str] = []
+    for title, method, seeds in trials:
         totals: dict[tuple[str, str, str], Ints] = {}
+        n_cases = 0
+        n_worse = Counter[str]()
         for seed in seeds:
             for case in planted(method, seed):
                 counts = np.array([case.rows, case.left, case.others])
+                n_cases += 1
+                n_worse[case.limb] += case.left + case.others > case.rows
                 shares = [f"{case.share:.0%}"]
                 if case.kind != SINGLE:
                     shares.append("5% to 30%")
@@ -209,10 +215,14 @@ def _exchanged(trials: Sequence[tuple[str, Method, Sequence[int]]]) -> Iterator[
         for key, (n, n_left, n_others) in totals.items():
             text = f"{1 - n_left / n:.1%} ({n_others / n:.1%})"
             cells.setdefault(key, []).append(text)
+        by_limb = ", ".join(f"{limb} {n_worse[limb]}" for limb in LIMBS)
+        worse.append(f"{title} {n_worse.total()} of {n_cases:,} ({by_limb})")
     kinds = (SINGLE, FRONT, PROFILE)
     keys = sorted(cells, key=lambda key: (key[0], kinds.index(key[1]), len(key[2])))
     rows = [(*key, *cells[key]) for key in keys]
     yield from table(("exchanged", "where", "rows", *(title for title, *_ in trials)), rows)
+    yield ""
+    yield f"Tracks that end with more wrong rows than were exchanged: {'; '.join(worse)}."
 
 
 if __name__ == "__main__":
