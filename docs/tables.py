@@ -128,6 +128,16 @@ def _datasets() -> str:
     return _table("dataset | access | splits | official download | columns", _dataset_rows())
 
 
+def _licences() -> str:
+    rows = []
+    for name in datasets.names():
+        release = datasets.get(name).release
+        page = release.licence.page or release.page
+        text = f"{release.licence.name}, [site]({page})" if page else release.licence.name
+        rows.append((f"`{name}`", text, release.licence.sharing))
+    return _table("dataset | licence | may rows be passed on?", rows)
+
+
 def _dataset_rows() -> Iterator[tuple[str, ...]]:
     for name in RELEASES:
         reader = datasets.get(name)
@@ -273,6 +283,7 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
     "keypoint formats": _keypoint_formats,
     "limits of grades": _grades,
     "datasets": _datasets,
+    "licences of datasets": _licences,
     "metrics": _metrics,
     "reports": _reports,
     "exports": _exports,

@@ -32,7 +32,7 @@ import numpy as np
 
 from pipeline.accounting import VideoAccount
 from pipeline.cli.text import count
-from pipeline.datasets.base import Dataset, Mistake, Origin, Release, ReleasePart
+from pipeline.datasets.base import Dataset, Licence, Mistake, Origin, Release, ReleasePart
 from pipeline.datasets.labels.motions import ENDINGS, SMPL_JOINTS, Motion
 from pipeline.datasets.shared.checks import LabelRules, other_unit
 from pipeline.datasets.shared.contradictions import note_contradictions
@@ -129,6 +129,7 @@ class Amass(Dataset):
     release = Release(
         page="https://amass.is.tue.mpg.de",
         access="registration",
+        licence=Licence("AMASS's licence", "https://amass.is.tue.mpg.de/license.html", "no"),
         parts=(
             ReleasePart(
                 "motions",

@@ -21,7 +21,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple
 
 import numpy as np
 
@@ -72,12 +72,27 @@ class ImageFolders(NamedTuple):
     short: frozenset[str] = frozenset()  # videos that lack images in the release itself
 
 
+class Licence(NamedTuple):
+    """Terms of a dataset's files."""
+
+    name: str = "not known"
+    page: str = ""  # with its text; "": `Release.page`
+    # whether rows that were made from the files may be passed on; ask: the terms are not known
+    # here, so ask whoever made the files
+    sharing: Literal["yes", "no", "ask"] = "ask"
+
+
+UNKNOWN_TERMS: Final = Licence()
+REGISTERED: Final = Licence("accepted at registration")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
     """Download of a dataset, or the user's own files: all that is known without opening a file."""
 
     page: str = ""  # where the official download is available; "": the user's own files
     access: str = ""  # what one must do or may expect there: "registration"
+    licence: Licence = UNKNOWN_TERMS
     parts: tuple[ReleasePart, ...] = ()  # where each part of the download is expected
     mistakes: tuple[Mistake, ...] = ()  # known mistakes in unpacking it
     # number of videos and frames in the full release, by split

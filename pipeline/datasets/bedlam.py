@@ -34,7 +34,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pipeline.accounting import VideoAccount
-from pipeline.datasets.base import Dataset, ImageFolders, Mistake, Origin, Release, ReleasePart
+from pipeline.datasets.base import (
+    REGISTERED,
+    Dataset,
+    ImageFolders,
+    Mistake,
+    Origin,
+    Release,
+    ReleasePart,
+)
 from pipeline.datasets.labels.bedlam import (
     AGAIN,
     SKIPPED,
@@ -125,6 +133,7 @@ class Bedlam(Dataset):
     release = Release(
         page="https://bedlam.is.tue.mpg.de",
         access="registration",
+        licence=REGISTERED._replace(page="https://bedlam.is.tue.mpg.de/license.html"),
         parts=(
             ReleasePart(
                 "label files", tuple(f"{f}/<scene>.npz" for f in LABELS), "bedlam-labels-smpl.zip"
@@ -264,6 +273,7 @@ class Bedlam2(Bedlam):
     release = replace(
         Bedlam.release,
         page="https://bedlam2.is.tue.mpg.de",
+        licence=REGISTERED,
         access="registration",
         parts=(
             ReleasePart("label files", tuple(f"{f}/<scene>.npz" for f in LABELS2), "its labels"),

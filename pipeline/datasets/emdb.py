@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from pipeline.accounting import Totals, VideoAccount
-from pipeline.datasets.base import Dataset, ImageFolders, Origin, Release, ReleasePart
+from pipeline.datasets.base import REGISTERED, Dataset, ImageFolders, Origin, Release, ReleasePart
 from pipeline.datasets.shared.checks import LabelRules, finite_joints, finite_rows, require_labels
 from pipeline.datasets.shared.images import frames_there, require_size
 from pipeline.datasets.shared.labelled_track import labelled_track
@@ -76,6 +76,7 @@ class Emdb(Dataset):
     release = Release(
         page="https://eth-ait.github.io/emdb",
         access="registration",
+        licence=REGISTERED,
         parts=(
             ReleasePart("label files", (f"{SEQUENCE}/P<0..9>_<sequence>_data.pkl",), "P<0..9>.zip"),
             ReleasePart("sequences' images", (f"{SEQUENCE}/images/00000.jpg",), "P<0..9>.zip"),

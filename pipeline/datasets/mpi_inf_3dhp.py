@@ -33,7 +33,15 @@ import numpy as np
 
 import cache
 from pipeline.accounting import Totals, VideoAccount
-from pipeline.datasets.base import Dataset, ImageFolders, Mistake, Origin, Release, ReleasePart
+from pipeline.datasets.base import (
+    REGISTERED,
+    Dataset,
+    ImageFolders,
+    Mistake,
+    Origin,
+    Release,
+    ReleasePart,
+)
 from pipeline.datasets.labels import neural_annot
 from pipeline.datasets.labels.mpi_inf_3dhp import (
     CAMERAS,
@@ -109,6 +117,7 @@ class MpiInf3dhp(Dataset):
     release = Release(
         page="https://vcai.mpi-inf.mpg.de/3dhp-dataset",
         access="registration",
+        licence=REGISTERED,
         parts=(
             ReleasePart(
                 "label files",

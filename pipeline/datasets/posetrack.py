@@ -27,7 +27,15 @@ from numpy.typing import ArrayLike
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.cli.text import count
-from pipeline.datasets.base import Dataset, ImageFolders, Mistake, Origin, Release, ReleasePart
+from pipeline.datasets.base import (
+    Dataset,
+    ImageFolders,
+    Licence,
+    Mistake,
+    Origin,
+    Release,
+    ReleasePart,
+)
 from pipeline.datasets.labels.posetrack import (
     DOWNLOAD_ADVICE,
     IMAGE_ARCHIVES,
@@ -94,6 +102,7 @@ class PoseTrack(Dataset):
     release = Release(
         page="https://github.com/anDoer/PoseTrack21",
         access="agreement",
+        licence=Licence("PoseTrack21's agreement, signed"),
         parts=(
             *_parts("train", "training", 593, 792),
             *_parts("val", "validation", 170, 170),

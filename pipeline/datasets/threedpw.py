@@ -30,7 +30,15 @@ import numpy as np
 
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.cli.text import count
-from pipeline.datasets.base import Dataset, ImageFolders, Mistake, Origin, Release, ReleasePart
+from pipeline.datasets.base import (
+    REGISTERED,
+    Dataset,
+    ImageFolders,
+    Mistake,
+    Origin,
+    Release,
+    ReleasePart,
+)
 from pipeline.datasets.shared.checks import LabelRules, finite_rows
 from pipeline.datasets.shared.images import frames_there, require_size
 from pipeline.datasets.shared.labelled_track import labelled_track
@@ -120,6 +128,7 @@ class ThreeDPW(Dataset):
     release = Release(
         page="https://virtualhumans.mpi-inf.mpg.de/3DPW",
         access="registration",
+        licence=REGISTERED._replace(page="https://virtualhumans.mpi-inf.mpg.de/3DPW/license.html"),
         parts=(
             *(
                 ReleasePart(

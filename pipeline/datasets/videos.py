@@ -28,7 +28,7 @@ from pipeline.clips.labels.joint_orders import StatedOrder
 from pipeline.clips.labels.label_files import ClipLabels
 from pipeline.clips.listing import ENDINGS, describe_others, list_clips
 from pipeline.clips.tracks.cleaning import Cleaning
-from pipeline.datasets.base import Release
+from pipeline.datasets.base import Licence, Release
 from pipeline.datasets.shared.clips.by_clip import stated_order, value_of_clip
 from pipeline.datasets.shared.clips.clip import ClipDataset, clip_tracks
 from pipeline.datasets.shared.clips.people import Rules
@@ -121,6 +121,7 @@ class OwnVideos(ClipDataset):
     # 12: linking under a moving camera; left and right by time
     version = 12
     release = Release(
+        licence=Licence("the terms of your clips"),
         optional_splits=frozenset({"val", "test"}),  # used if a folder or a setting says so
         recording="video",
     )

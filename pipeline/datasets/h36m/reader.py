@@ -33,7 +33,15 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from pipeline.accounting import Totals, VideoAccount
-from pipeline.datasets.base import Dataset, ImageFolders, Mistake, Origin, Release, ReleasePart
+from pipeline.datasets.base import (
+    Dataset,
+    ImageFolders,
+    Licence,
+    Mistake,
+    Origin,
+    Release,
+    ReleasePart,
+)
 from pipeline.datasets.h36m import json_layout, release_layout
 from pipeline.datasets.h36m.json_layout import (
     CAMERA,
@@ -150,6 +158,9 @@ class Human36M(Dataset):
     release = Release(
         page="http://vision.imar.ro/human3.6m",
         access="signed licence",
+        licence=Licence(
+            "Human3.6M's licence agreement", "http://vision.imar.ro/human3.6m/eula.php", "no"
+        ),
         parts=(
             *_split_parts("train"),
             *_split_parts("val"),

@@ -25,13 +25,7 @@ import numpy as np
 import cache
 from cache.read.labels import MIRRORED_SMPL
 from pipeline.accounting import VideoAccount
-from pipeline.datasets.base import (
-    Dataset,
-    ImageFolders,
-    Origin,
-    Release,
-    ReleasePart,
-)
+from pipeline.datasets.base import REGISTERED, Dataset, ImageFolders, Origin, Release, ReleasePart
 from pipeline.datasets.rich.labels import (
     N_SHARED,
     UNPACK,
@@ -92,6 +86,7 @@ class Rich(Dataset):
     release = Release(
         page="https://rich.is.tue.mpg.de",
         access="registration",
+        licence=REGISTERED,
         parts=(
             *(
                 ReleasePart(
