@@ -10,7 +10,6 @@ from typing import Final
 
 from cache.errors import CacheError
 from cache.format.place import Place
-from cache.storage import store_at
 from cache.storage.base import Store
 
 TAGS: Final = ".tags"
@@ -19,7 +18,7 @@ TAG: Final = "tag.json"  # in a tag's folder: it is whole
 
 def pin_of_tag(store: Store, name: str) -> Store:
     """Where a tag has its pin, or will have it."""
-    return store_at(store.location(f"{TAGS}/{name}"))
+    return store.below(f"{TAGS}/{name}")
 
 
 def tag_pins(store: Store) -> list[Store]:

@@ -85,6 +85,10 @@ class Store(ABC):
     def location(self, key: str) -> str:
         """The key's path or URL, for messages."""
 
+    @abstractmethod
+    def below(self, folder: str) -> Store:
+        """The store whose root is a folder of this one."""
+
     def folder(self, key: str = "") -> Path | None:  # noqa: ARG002  an object store has none
         """The folder on this machine, whose files can be memory-mapped; None in an object store."""
         return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -57,18 +58,44 @@ def sync_tree(folder: Path) -> None:
     sync_folder(folder)
 
 
-def make_folder(folder: Path) -> None:
-    """Create `folder` and its missing parents, durably."""
+def share(new: Path, group_of: Path | None) -> None:
+    """Give a new file or folder of this process what `group_of` lets its group do, if that group
+    may write there: then it may write the new one, too, whatever the umask. Others get what the
+    umask leaves.
+
+    Args:
+        group_of: a folder; None: the umask alone decides.
+    """
+    if group_of is None:
+        return
+    # `group_of` may not be there yet, and a file system may have no permissions.
+    with contextlib.suppress(OSError):
+        model = group_of.stat()
+        if not model.st_mode & stat.S_IWGRP:
+            return
+        fd = os.open(new, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            own = os.fstat(fd)
+            shared = model.st_mode & (0o070 if stat.S_ISDIR(own.st_mode) else 0o060)
+            if own.st_gid == model.st_gid:
+                os.fchmod(fd, stat.S_IMODE(own.st_mode) | shared)
+        finally:
+            os.close(fd)
+
+
+def make_folder(folder: Path, group_of: Path | None = None) -> None:
+    """Create `folder` and its missing parents, durably. group_of: as in `share`."""
     if folder.is_dir():
         return
-    make_folder(folder.parent)
+    make_folder(folder.parent, group_of)
     with contextlib.suppress(FileExistsError):
         os.mkdir(folder)  # noqa: PTH102  os: tests record it
+        share(folder, group_of)
     sync_folder(folder.parent)
 
 
-def write_synced(file: Path, data: bytes | Iterable[bytes]) -> None:
-    """Write a new file, given at once or in parts, and sync its bytes.
+def write_synced(file: Path, data: bytes | Iterable[bytes], group_of: Path | None = None) -> None:
+    """Write a new file, given at once or in parts, and sync its bytes. group_of: as in `share`.
 
     This is not atomic, so use it only for temporary names that no reader looks at. An existing
     file, left by a killed writer, is removed first and not written over: a snapshot made with hard
@@ -82,6 +109,7 @@ def write_synced(file: Path, data: bytes | Iterable[bytes]) -> None:
         os.unlink(file)  # noqa: PTH108
         fd = os.open(file, flags, 0o666)
     try:
+        share(file, group_of)
         with naming(file):
             for part in parts:
                 unwritten = memoryview(part)
@@ -92,13 +120,15 @@ def write_synced(file: Path, data: bytes | Iterable[bytes]) -> None:
         os.close(fd)
 
 
-def publish(temporary: Path, file: Path) -> None:
-    """Rename a finished, synced temporary file to its final name, atomically and durably."""
-    make_folder(file.parent)
+def publish(temporary: Path, file: Path, group_of: Path | None = None) -> None:
+    """Rename a finished, synced temporary file to its final name, atomically and durably.
+    group_of: as in `share`, for missing folders.
+    """
+    make_folder(file.parent, group_of)
     try:
         os.replace(temporary, file)  # noqa: PTH105
     except FileNotFoundError:  # another process that ended has removed the empty folder
-        make_folder(file.parent)
+        make_folder(file.parent, group_of)
         os.replace(temporary, file)  # noqa: PTH105
     sync_folder(file.parent)
 
@@ -115,12 +145,16 @@ def temporary_file(file: Path, *, shared: bool) -> Path:
     return file.with_name(f"{name}.tmp")
 
 
-def write_atomic(file: Path, data: bytes, *, shared: bool = False) -> None:
-    """Replace `file` by `data`: a reader sees all of the old bytes or all of the new ones."""
-    make_folder(file.parent)
+def write_atomic(
+    file: Path, data: bytes, *, shared: bool = False, group_of: Path | None = None
+) -> None:
+    """Replace `file` by `data`: a reader sees all of the old bytes or all of the new ones.
+    group_of: as in `share`.
+    """
+    make_folder(file.parent, group_of)
     temporary = temporary_file(file, shared=shared)
-    write_synced(temporary, data)
-    publish(temporary, file)
+    write_synced(temporary, data, group_of)
+    publish(temporary, file, group_of)
 
 
 def refuse_link(path: Path) -> None:

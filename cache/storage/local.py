@@ -29,6 +29,7 @@ from cache.storage.durable import (
     no_regular_file,
     publish,
     refuse_link,
+    share,
     sync_folder,
     temporary_file,
     write_atomic,
@@ -46,15 +47,22 @@ _LOCKS: Final = (".writing", "lock")
 
 
 class LocalStore(Store):
-    """The files below a local folder. A lock lets one writer at a time into a split."""
+    """The files below a local folder. A lock lets one writer at a time into a split.
+
+    group_of: as in `durable.share`, for all that is written (default: the root).
+    """
 
     exclusive = True
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, group_of: Path | None = None) -> None:
         self.root: Path = root
+        self._group_of = group_of or root
 
     def _path(self, key: str) -> Path:
         return self.root / key
+
+    def below(self, folder: str) -> LocalStore:
+        return LocalStore(self._path(folder), self._group_of)
 
     def folder(self, key: str = "") -> Path:
         return self._path(key)
@@ -176,17 +184,17 @@ class LocalStore(Store):
     def put(self, key: str, data: bytes, *, temporary: str) -> None:
         unfinished = self._path_to_write(temporary)
         file = self._path_to_write(key)
-        make_folder(unfinished.parent)
-        write_synced(unfinished, data)
-        publish(unfinished, file)
+        make_folder(unfinished.parent, self._group_of)
+        write_synced(unfinished, data, self._group_of)
+        publish(unfinished, file, self._group_of)
 
     def rename(self, key: str, to: str) -> None:
-        publish(self._path_to_write(key), self._path_to_write(to))
+        publish(self._path_to_write(key), self._path_to_write(to), self._group_of)
 
     def put_small(self, files: Mapping[str, bytes], home: str, *, shared: bool = False) -> None:
         top = self._path(home)
         paths = {self._path_to_write(key): data for key, data in files.items()}
-        make_folder(top)
+        make_folder(top, self._group_of)
         folders = set()
         for file, data in paths.items():
             above = [folder for folder in file.parents if folder.is_relative_to(top)]
@@ -194,9 +202,10 @@ class LocalStore(Store):
                 if folder not in folders and not folder.is_dir():
                     with contextlib.suppress(FileExistsError):
                         os.mkdir(folder)  # noqa: PTH102
+                        share(folder, self._group_of)
             folders.update(above)
             temporary = temporary_file(file, shared=shared)
-            write_synced(temporary, data)
+            write_synced(temporary, data, self._group_of)
             os.replace(temporary, file)  # noqa: PTH105
         for folder in sorted(folders, reverse=True):  # each once, and inner ones first
             sync_folder(folder)
@@ -204,7 +213,7 @@ class LocalStore(Store):
     def replace(self, key: str, data: bytes, *, expected: Etag | None) -> None:
         if self.etag(key) != expected:
             raise self._concurrent_commit(key)
-        write_atomic(self._path_to_write(key), data)
+        write_atomic(self._path_to_write(key), data, group_of=self._group_of)
 
     def remove(self, keys: Collection[str]) -> None:
         parents = set()
@@ -254,7 +263,7 @@ class LocalStore(Store):
         return True
 
     def lock(self, folder: str) -> WriterLock:
-        return WriterLock(self._path_to_write(f"{folder}/lock"))
+        return WriterLock(self._path_to_write(f"{folder}/lock"), self._group_of)
 
     def zarr(self, folder: str) -> ZarrStore:
         from zarr.storage import LocalStore as ZarrLocalStore  # here: zarr takes its time to import

@@ -65,6 +65,9 @@ class ObjectStore(Store):
     def __reduce__(self) -> tuple[Any, ...]:
         return ObjectStore, (self.root,)
 
+    def below(self, folder: str) -> ObjectStore:
+        return ObjectStore(self.location(folder))
+
     def location(self, key: str) -> str:
         return f"{self.root}/{key}" if key else self.root
 

@@ -29,7 +29,7 @@ from typing import Final
 
 from cache.errors import AccessDenied, Busy, CacheError
 from cache.storage.base import Lock
-from cache.storage.durable import make_folder, no_regular_file, refuse_link, sync_folder
+from cache.storage.durable import make_folder, no_regular_file, refuse_link, share, sync_folder
 
 # folders that a writer may make for its lock, the innermost one first: its own (.writing), that of
 # the split or stream, and that of the dataset or of all streams
@@ -51,10 +51,13 @@ class WriterLock(Lock):
 
     Raises CacheError naming the other writer's process when the lock is taken, and on a file system
     without locks; AccessDenied for a link in place of the file or its folder.
+
+    group_of: as in `durable.share`, for the file and its folders.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, group_of: Path | None = None) -> None:
         self.file = file
+        self._group_of = group_of
         above = itertools.islice(file.parents, 1, _OWN_FOLDERS)
         # folders that `release` removes if they are empty
         self._made = [file.parent, *(folder for folder in above if not folder.exists())]
@@ -92,7 +95,7 @@ class WriterLock(Lock):
         """
         refuse_link(self.file.parent)
         try:
-            make_folder(self.file.parent)
+            make_folder(self.file.parent, self._group_of)
             fd = self._open()
         except FileNotFoundError:  # the other writer has removed the folder, too
             return None
@@ -138,6 +141,7 @@ class WriterLock(Lock):
                 raise
             raise no_regular_file(self.file) from error
         if stat.S_ISREG(os.fstat(fd).st_mode):
+            share(self.file, self._group_of)
             return fd
         os.close(fd)
         raise no_regular_file(self.file)

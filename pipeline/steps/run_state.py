@@ -82,7 +82,8 @@ def record_run(
         file = folder / f"{command}-{name.replace('/', '-')}.json"
         success = _read(file).get(_SUCCESS) if code else run
         state = {"command": command, "name": name, _LAST: run, _SUCCESS: success}
-        write_atomic(file, f"{json.dumps(state, indent=1)}\n".encode(), shared=True)
+        data = f"{json.dumps(state, indent=1)}\n".encode()
+        write_atomic(file, data, shared=True, group_of=cache.local_folder(root))
     except (OSError, cache.CacheError) as error:
         err.warn(f"the state of this run is not written: {error_text(error, [folder])}")
 

@@ -7,8 +7,10 @@ import warnings
 OTHER = 65534  # nobody
 
 
-def as_another_user(function):
-    """Call a function in a child process, which is not root. Returns the error's text, or ""."""
+def as_another_user(function, groups=(), user=OTHER):
+    """Call a function in a child process, which is not root and in these groups. Returns the
+    error's text, or "".
+    """
     here, there = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside other threads
@@ -18,9 +20,9 @@ def as_another_user(function):
         signal.alarm(60)  # ends what would never end
         try:
             if os.geteuid() == 0:
-                os.setgroups([])
-                os.setgid(OTHER)
-                os.setuid(OTHER)
+                os.setgroups(groups)
+                os.setgid(user)
+                os.setuid(user)
             function()
         except BaseException as error:
             text = f"{type(error).__name__}: {error}"

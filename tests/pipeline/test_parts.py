@@ -278,8 +278,8 @@ def test_a_part_that_wakes_after_the_commit_while_it_writes_says_so(
     root = Path(shutil.copytree(noise, tmp_path / "cache"))
     write = local.write_synced
 
-    def write_late(file, data):
-        write(file, data)
+    def write_late(file, *data):
+        write(file, *data)
         for sign in root.rglob(f"{RUNNING}*"):
             if file.name.startswith(".0-"):  # suspended at its first shard, for longer than FRESH
                 monkeypatch.setattr(local, "write_synced", write)

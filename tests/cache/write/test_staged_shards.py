@@ -103,7 +103,7 @@ def test_a_full_disk_leaves_no_half_file(root, toy, monkeypatch):
     shards = shards_of(root)
     before = contents(root / WRITING)
 
-    def full(file, data):
+    def full(file, data, *_):
         file.write_bytes(data[: len(data) // 2])
         raise OSError(errno.ENOSPC, "No space left on device")
 
