@@ -19,10 +19,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cache.errors import OTHER_VERSION, AccessDenied, CacheError, ForeignStream
 from cache.format.folders import (
@@ -47,6 +46,9 @@ from cache.format.place import Place
 from cache.format.shard import ShardFile
 from cache.read.split import FeatureCache, require_cache
 from cache.storage.base import Etag, Root
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 # called with the shards checked, the shards in all, and the folder of a split or stream
 Progress = Callable[[int, int, str], None]
@@ -148,6 +150,8 @@ def verify(
         progress(n_checked, max(total, n_checked), place.manifest_folder)
 
     n_threads = _THREADS if store.exclusive else _REQUESTS
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(n_threads, thread_name_prefix="verify") as threads:
         try:
             above = _PlaceCheck(Place(store, ""), fast, threads, tell)

@@ -15,12 +15,13 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from importlib import metadata
-from importlib.metadata import EntryPoint, EntryPoints
-from typing import Any, ClassVar, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 
 from pipeline import table
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint, EntryPoints
 
 T = TypeVar("T")
 C = TypeVar("C")
@@ -39,6 +40,8 @@ class PlugInError(PipelineError):
 @functools.cache
 def _entry_points(group: str) -> EntryPoints:
     """Entry points of other installed packages in a group, searched once (20 ms)."""
+    from importlib import metadata
+
     return metadata.entry_points(group=group)
 
 

@@ -12,7 +12,6 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -360,5 +359,7 @@ def map_parallel(job: Callable[[_T], _R], items: Collection[_T]) -> list[_R]:
     """
     if len(items) < 2:
         return [job(item) for item in items]
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(min(IN_FLIGHT, len(items))) as threads:
         return list(threads.map(job, items))

@@ -23,7 +23,6 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from pipeline.clips.tracks.linking import split_at_gaps
 from pipeline.people.skeletons import (
     KEYPOINTS_13,
     LARGEST,
@@ -218,7 +217,7 @@ def numbers_of_motion(pose: Floats, trans: Floats, timing: Timing) -> dict[str, 
     is_known = np.isfinite(pose).all(axis=1) & np.isfinite(trans).all(axis=1)
     rows = np.flatnonzero(is_known)
     numbers = np.rint(timing.frames[rows]).astype(np.int64)
-    stretches = split_at_gaps(numbers, 0)
+    stretches = np.split(np.arange(len(rows)), np.flatnonzero(np.diff(numbers) > 1) + 1)
     longest = max(stretches, key=len)
     rows = rows[longest]
     n_rows = len(rows)

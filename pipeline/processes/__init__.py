@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 TIMEOUT: Final = 600.0  # default limit in s without progress
@@ -35,8 +36,18 @@ PR_SET_PDEATHSIG: Final = 1  # of Linux: prctl's option for a signal when the pa
 OUT_OF_MEMORY: Final = 86  # exit code of a process that has reached its memory limit
 PREPARING: Final = -1  # place of a process that prepares its task, which may take longer
 NO_TASK: Final = -2  # place of a process that starts, or waits for a task
+SAME_FILES: Final = "Mount the same files there."  # on a cluster's other machines
 # what `show_done` counts
 COUNTED: Final = ("frames decoded", "bytes read", "frames linked", "labels tracked")
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The resources of a computation. They may change the results only by rounding."""
+
+    device: str = "auto"  # auto (cuda if there is one, else cpu), cpu, cuda, cuda:1, ...
+    batch_size: int = 0  # crops in a batch; 0: chosen by device
+    threads: int = 0  # number of batches at a time on a CPU; 0: one per core
 
 
 class Pulse:

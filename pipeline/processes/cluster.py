@@ -66,7 +66,6 @@ PARTS_OF_WORKER: Final = 4
 HOW_TO_START: Final = (
     f"Start one ({pages.DASK}), name another address, or leave it out to use only this machine."
 )
-SAME_FILES: Final = "Mount the same files there."
 RUN_AGAIN: Final = "Finished work is kept: run the same command again."
 
 

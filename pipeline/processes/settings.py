@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat
 from pydantic.dataclasses import dataclass as validated
 
 from pipeline.errors import ConfigError
-from pipeline.processes import TIMEOUT, cores
+from pipeline.processes import TIMEOUT, Machine, cores
 
 MOST_CROPS: Final = 8192  # in a batch, 1.2 GB of pixels
 
@@ -34,15 +33,6 @@ DeviceName = Annotated[
 DeviceNames = Annotated[
     str | None, Field(description="GPUs (0,1,2,3), one process each; 0,0: two; none: device")
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """The resources of a computation. They may change the results only by rounding."""
-
-    device: str = "auto"  # auto (cuda if there is one, else cpu), cpu, cuda, cuda:1, ...
-    batch_size: int = 0  # crops in a batch; 0: chosen by device
-    threads: int = 0  # number of batches at a time on a CPU; 0: one per core
 
 
 @validated(frozen=True, config={"extra": "forbid", "defer_build": True})

@@ -27,14 +27,15 @@ from configparser import ConfigParser, DuplicateOptionError, DuplicateSectionErr
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
-
-from pydantic import TypeAdapter
+from typing import TYPE_CHECKING, Annotated, Any, Final, get_args, get_origin, get_type_hints
 
 import cache
 from cache.storage import SCHEMES
 from pipeline.cli.command_line import SET
 from pipeline.errors import ConfigError, did_you_mean, why_refused
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 # Sections that Luigi reads itself.
 LUIGI: Final = frozenset(
@@ -51,7 +52,6 @@ LUIGI: Final = frozenset(
         "task",
     }
 )
-_adapter: Final[Callable[[Any], TypeAdapter[Any]]] = functools.cache(TypeAdapter)
 BY_SET: Final = "--set"
 # settings of which only one is set: an option replaces the file's value of the other one
 EXCLUSIVE: Final = {"device": "devices", "devices": "device"}
@@ -326,6 +326,13 @@ def _value_of(hint: Any, text: str, base: Path) -> Any:
     if hint in (Path, cache.Root):
         return base / _folder_of(text, or_url=hint == cache.Root)
     return _adapter(hint).validate_python(text)
+
+
+@functools.cache
+def _adapter(hint: Any) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(hint)
 
 
 def _folder_of(text: str, *, or_url: bool) -> Path:

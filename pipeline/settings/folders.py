@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import cache
 from pipeline.cli.console import err
@@ -15,7 +15,9 @@ from pipeline.datasets.base import Dataset, globs
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.files.raw import files, is_stand_in
 from pipeline.people import smpl_files
-from pipeline.settings.sections import Settings
+
+if TYPE_CHECKING:
+    from pipeline.settings.sections import Settings
 
 BODY: Final = ("paths.body", "embedded.enabled")  # settings that `body_of` reads
 

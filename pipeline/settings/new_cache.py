@@ -9,13 +9,16 @@ import errno
 import functools
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cache
 from pipeline.cli.console import err
 from pipeline.cli.system_errors import error_text
 from pipeline.errors import ConfigError
 from pipeline.files.places import require_writable
-from pipeline.settings.sections import Settings
+
+if TYPE_CHECKING:
+    from pipeline.settings.sections import Settings
 
 
 def is_new_cache(root: cache.Root) -> bool:

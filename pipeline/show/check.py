@@ -24,8 +24,9 @@ from pipeline.cli.text import count, first_few, from_here
 from pipeline.clips.files import KEYPOINTS
 from pipeline.clips.labels.detections import Detections
 from pipeline.clips.labels.label_content import ABOUT_CLASSES, BOXES_ALONE
+from pipeline.clips.labels.label_files import CLASSES
 from pipeline.clips.labels.people_table import ByFrame
-from pipeline.clips.labels.text_files import CLASSES, find_class_list
+from pipeline.clips.labels.text_files import find_class_list
 from pipeline.clips.tracks.identities import UNCHECKED
 from pipeline.datasets.shared.clips.clip import ClipDataset, read_people
 from pipeline.datasets.shared.clips.people import MIN_CONFIDENCE, confident_people

@@ -19,6 +19,7 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cache
 from pipeline import datasets
@@ -30,11 +31,13 @@ from pipeline.files.raw import is_stand_in
 from pipeline.people import smpl_files
 from pipeline.settings.file import SettingsFile
 from pipeline.settings.folders import body_of, check_own_folder, refuse_one_folder
-from pipeline.settings.sections import Settings
 from pipeline.steps.conversion.keep import NOTHING, MayGo
 from pipeline.steps.conversion.listing import OtherSplits
 from pipeline.steps.conversion.selection import ALL_ROWS, RowSelection
 from pipeline.steps.conversion_record import ConversionRecord
+
+if TYPE_CHECKING:
+    from pipeline.settings.sections import Settings
 
 
 @dataclass(frozen=True, slots=True)

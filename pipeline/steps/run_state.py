@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import cache
 from cache.storage.durable import write_atomic
@@ -19,8 +19,10 @@ from cache.write.parts import staged_by_parts
 from pipeline.cli.console import IDLE, err, plain
 from pipeline.cli.system_errors import error_text
 from pipeline.processes.software import package_version
-from pipeline.settings.sections import Settings
 from pipeline.steps.conversion_record import ConversionRecord
+
+if TYPE_CHECKING:
+    from pipeline.settings.sections import Settings
 
 SETTING: Final = "paths.state"
 REFUSED: Final = 2  # exit code of a command that was not carried out

@@ -34,6 +34,7 @@ from pipeline.clips.labels.label_content import (
     Sizes,
     Stated,
 )
+from pipeline.clips.labels.label_files import ALPHAPOSE, SUFFIXES, UNREAD
 from pipeline.clips.labels.label_values import (
     DAMAGED,
     ONE_VIDEO,
@@ -57,15 +58,6 @@ from pipeline.people.checked_people import CORNERS, People
 from pipeline.people.skeletons import Bools, Doubles, Ints, Skeleton
 
 # AlphaPose's name for its results. Files of results may also have the video's name.
-ALPHAPOSE: Final = "alphapose-results.json"
-SUFFIXES: Final = (".json", ".txt", ".csv", ".trc")
-# formats that are not supported; they are only recognised for error messages
-UNREAD: Final = frozenset({
-    ".npz", ".npy", ".pt", ".pth", ".pkl", ".pickle", ".joblib", ".mat", ".h5", ".hdf5",
-    ".parquet", ".jsonl", ".xml", ".yaml", ".yml", ".msgpack", ".bvh", ".c3d", ".xlsx", ".xls",
-    ".ods", ".tsv", ".slp",
-})  # fmt: skip
-
 MOST_BAD: Final = 0.5  # share of a file's boxes that may have no extent, or no numbers
 
 IN_PX: Final = "_px"  # part of the name of a file in px; Sports2D also writes files in m

@@ -28,13 +28,20 @@ from pathlib import Path, PurePath
 from typing import Final, NamedTuple
 
 from pipeline.clips.files import KEYPOINTS, read_detection
-from pipeline.clips.labels.detections import ALPHAPOSE, SUFFIXES, UNREAD
-from pipeline.clips.labels.text_files import CLASSES
 from pipeline.clips.listing import visible_entries
 from pipeline.errors import FOLDER, RawDataError
 from pipeline.files.raw import RawVideo, VideoTexts
 from pipeline.files.raw.files import VIDEOS, is_folder_entry
 
+ALPHAPOSE: Final = "alphapose-results.json"
+SUFFIXES: Final = (".json", ".txt", ".csv", ".trc")
+# formats that are not supported; they are only recognised for error messages
+UNREAD: Final = frozenset({
+    ".npz", ".npy", ".pt", ".pth", ".pkl", ".pickle", ".joblib", ".mat", ".h5", ".hdf5",
+    ".parquet", ".jsonl", ".xml", ".yaml", ".yml", ".msgpack", ".bvh", ".c3d", ".xlsx", ".xls",
+    ".ods", ".tsv", ".slp",
+})  # fmt: skip
+CLASSES: Final = "labels.txt"  # names of MOT's classes, as CVAT writes them: a line each
 _PACKED: Final = (".zip", ".gz", ".bz2", ".xz", ".zst", ".tar", ".tgz", ".7z", ".rar")
 _SUFFIXES: Final = (*SUFFIXES, *UNREAD, *_PACKED, *VIDEOS, ".part", ".crdownload", ".tmp", ".bak")
 _ADDED: Final = re.compile(  # endings that programs and browsers add to a clip's name
@@ -59,7 +66,7 @@ class _Labels(NamedTuple):
 
     path: str  # below the raw folder: keypoints/train/a.mp4.json
     is_folder: bool
-    classes: str | None = None  # the list of classes beside a text file (`text_files.CLASSES`)
+    classes: str | None = None  # the list of classes beside a text file (CLASSES)
 
 
 class _FolderNames(NamedTuple):

@@ -49,6 +49,7 @@ from pipeline.clips.labels.label_content import (
     LabelContent,
     LabelFormat,
 )
+from pipeline.clips.labels.label_files import CLASSES
 from pipeline.clips.labels.label_values import (
     DAMAGED,
     MOST_NAMES,
@@ -77,7 +78,6 @@ HEADER: Final = (
 TEXT: Final = "text in UTF-8"
 HEAD: Final = 1 << 17  # bytes, which tell another file from text
 MOST_DIGITS: Final = 12  # of a frame's number
-CLASSES: Final = "labels.txt"  # names of MOT's classes, as CVAT writes them: a line each
 NO_CLASS: Final = -1
 MOT_PEOPLE: Final = ("1", "2", "7")  # of MOT16's truth: pedestrian, on a vehicle, standing
 JOINTS: Final = 17  # COCO's, of YOLO's pose models

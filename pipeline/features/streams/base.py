@@ -29,7 +29,7 @@ from pipeline.errors import MissingAssets
 from pipeline.features.weights import WeightsSpec
 from pipeline.files.pixels.frames import Image
 from pipeline.plug_ins import drop_neutral, raised_versions
-from pipeline.processes.settings import Machine as Machine
+from pipeline.processes import Machine as Machine
 
 # A label that every row has besides the columns: its track's fps / step; NaN if fps is unknown.
 ROW_RATE: Final = "rows_per_second"

@@ -27,7 +27,7 @@ from pipeline.cli.progress import Progress
 from pipeline.cli.text import count
 from pipeline.errors import PipelineError
 from pipeline.files.raw import changes
-from pipeline.processes.cluster import SAME_FILES, run_parts
+from pipeline.processes import SAME_FILES
 from pipeline.processes.settings import Dask
 from pipeline.steps.conversion.identity import find_differences, reader_parts, report_other_work
 from pipeline.steps.conversion.plan import ConversionWork, Item
@@ -109,6 +109,8 @@ def read_on_cluster(
     Those that they could not read, or of which they have other files, are read by processes of this
     machine; prints a line about them. Returns the accounts of videos that cannot be read now.
     """
+    from pipeline.processes.cluster import run_parts
+
     spool = _Spool(work)
     _, todo = spool.find(items)
     if not todo:

@@ -43,7 +43,6 @@ from pipeline.files.raw.files import caching, is_folder_there, remember
 from pipeline.grades import video_numbers
 from pipeline.people.track import Track
 from pipeline.processes import Failed
-from pipeline.processes.ordered import ordered_map
 from pipeline.steps.conversion.plan import ConversionWork, Item
 from pipeline.steps.conversion.selection import select
 from pipeline.steps.recipe import Recipe
@@ -103,6 +102,8 @@ def read_videos(
         on_wait: called each second in which a long video is awaited, with its name and how much of
             it is done.
     """
+    from pipeline.processes.ordered import ordered_map
+
     recipe = work.recipe
     body = recipe.body if work.reader["body"] else None
     max_fps = recipe.selection.max_fps

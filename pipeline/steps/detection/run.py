@@ -36,8 +36,8 @@ from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw.files import digest_or_problem
 from pipeline.people.boxes import require_opencv
-from pipeline.processes import Failed
-from pipeline.processes.cluster import SAME_FILES, run_parts
+from pipeline.processes import SAME_FILES, Failed
+from pipeline.processes.cluster import run_parts
 from pipeline.processes.meter import Meter
 from pipeline.processes.pool import Pool
 from pipeline.processes.settings import NO_CLUSTER, Dask, DetectionResources

@@ -34,7 +34,7 @@ from pipeline.features.engine.shards import Counts, StreamRun
 from pipeline.features.pixels import videos_of
 from pipeline.features.streams import load
 from pipeline.features.streams.base import Machine, Provenance
-from pipeline.processes.cluster import SAME_FILES
+from pipeline.processes import SAME_FILES
 from pipeline.processes.meter import Meter
 from pipeline.processes.software import version
 from pipeline.steps.conversion.identity import find_differences, report_other_work

@@ -28,10 +28,10 @@ from pipeline.accounting import VideoAccount, describe_counts
 from pipeline.cli.text import count, first_few
 from pipeline.clips.files import KEYPOINTS, MADE_BY, read_info
 from pipeline.clips.labels.checks import find_cause
-from pipeline.clips.labels.detections import UNREAD, Detections, read_detections, read_results
+from pipeline.clips.labels.detections import Detections, read_detections, read_results
 from pipeline.clips.labels.joint_orders import StatedOrder
 from pipeline.clips.labels.label_content import Stated, StatedIdentities
-from pipeline.clips.labels.label_files import own_labels
+from pipeline.clips.labels.label_files import UNREAD, own_labels
 from pipeline.clips.labels.people_classes import StatedClasses
 from pipeline.clips.labels.people_table import ByFrame
 from pipeline.clips.tracks.linking import SECOND
