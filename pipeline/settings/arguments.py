@@ -30,7 +30,6 @@ from pipeline.cli.console import err, plain
 from pipeline.cli.text import from_here
 from pipeline.errors import ConfigError, PipelineError, did_you_mean
 from pipeline.plug_ins import PlugInError
-from pipeline.settings import sections
 from pipeline.settings.file import (
     LUIGI,
     SettingsFile,
@@ -38,7 +37,6 @@ from pipeline.settings.file import (
     settings_file,
 )
 from pipeline.settings.new_cache import check_new_cache
-from pipeline.settings.sections import training_sections
 
 
 def choose_splits(names: Sequence[str], splits: Sequence[str]) -> list[str]:
@@ -104,6 +102,8 @@ def complete(args: argparse.Namespace) -> None:
     if is_complete and not reads_more:
         return
 
+    from pipeline.settings import sections  # imports pydantic
+
     file = settings_file()
     source = SettingsFile.read(file, optional=file == sections.FILE).apply_overrides()
     for name, setting in options.items():
@@ -111,7 +111,7 @@ def complete(args: argparse.Namespace) -> None:
         if setting in overrides and section != "paths":  # --cache is compared with [paths] cache
             option = f"--{name.replace('_', '-')}"
             source = source.override(section, key, str(overrides[setting]), option)
-    args.cfg = sections.parse(source, tolerant=True)
+    args.cfg = sections.Settings(source, tolerant=True)
     for name, setting in options.items():
         if setting not in overrides:
             section, _, key = setting.partition(".")
@@ -159,6 +159,8 @@ def _refuse_unread(args: argparse.Namespace, reads: Collection[str] | None) -> N
 
     reads: The sections and settings that it reads; None: all except those of training.
     """
+    from pipeline.settings.sections import training_sections
+
     for section, key, _ in parse_overrides(args.settings):
         if reads is None:
             is_read = section not in (*LUIGI, *training_sections())

@@ -1,9 +1,10 @@
 """Typed settings of luigi.cfg for detection, conversion and extraction.  [raw] -> tracks ->
 features
 
-`load` reads the file and `--set`, parses the sections of `schema.SECTION_TYPES` and of datasets,
-and checks them; the result is a `Settings`. Streams (`stream_of`) and detectors (`detector_of`) are
-made from the sections of their names, with the options of a command.
+`Settings` checks the names of sections and keys, and parses a section of `schema.SECTION_TYPES` or
+of a dataset when it is read. `load` reads the file and `--set`, and parses all of them. Streams
+(`stream_of`) and detectors (`detector_of`) are made from the sections of their names, with the
+options of a command.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
@@ -30,7 +32,7 @@ from pipeline.features import streams
 from pipeline.features.spec import StreamSpec
 from pipeline.plug_ins import PlugInError
 from pipeline.processes import cores
-from pipeline.processes.settings import Dask
+from pipeline.processes.settings import Computing, Dask
 from pipeline.settings.file import LUIGI, NO_FILE, Section, SettingsFile
 from pipeline.settings.schema import (
     SECTION_TYPES,
@@ -43,6 +45,7 @@ from pipeline.settings.schema import (
 )
 
 T = TypeVar("T")
+P = TypeVar("P", bound=Computing)
 
 KIND: Final = "kind"  # key of a stream's section that names its class; default: the section's name
 DEMO: Final = "demo"  # detector for demo data only; in [data], all datasets that have these
@@ -52,23 +55,108 @@ _COPY: Final = re.compile(r"(.+)\.j([1-9]\d*)")
 TRAININGS: Final = ("mposer", "pose_embedding")  # sections of trainings that belong to no model
 
 
+def _section(name: str, spec: type[T]) -> functools.cached_property[T]:
+    """A section as an attribute of `Settings`."""
+    return functools.cached_property(lambda settings: _parse_section(settings.source, name, spec))
+
+
 @dataclass(frozen=True)
 class Settings:
     """The settings of luigi.cfg, or the defaults without such a file.
 
+    Making it checks the names of sections and keys. A section is parsed when it is first read, or
+    by `check`; reading it raises ConfigError, with the line, for an invalid or missing setting.
     Sections of training are not parsed here, since they build on presets.
     """
 
     source: SettingsFile  # the sections as text
-    named_paths: Paths | None  # None: no luigi.cfg
-    data: DataSettings
-    embedded: Embedded
-    detect: DetectSettings
-    convert: ConvertSettings
-    features: Features
-    dask: Dask
-    readers: Mapping[str, Dataset]  # datasets that have a section, with its options
-    detector: Detector | None = None  # that of [detect]; None: none is named
+    # skip unknown sections and datasets with a warning; a missing package may add them
+    tolerant: bool = False
+
+    embedded = _section("embedded", Embedded)
+    convert = _section("convert", ConvertSettings)
+    dask = _section("dask", Dask)
+
+    def __post_init__(self) -> None:
+        _check_sections(self.source, tolerant=self.tolerant)
+        _check_keys(self.source)
+
+    @functools.cached_property
+    def named_paths(self) -> Paths | None:
+        """[paths]; None without a luigi.cfg."""
+        if not self.source.path.exists():
+            _configure([self.source.section("paths")], Paths, dict)  # keys that are set
+            return None
+        paths = _parse_section(self.source, "paths", Paths)
+        _check_folders(paths, self.source)
+        return paths
+
+    @functools.cached_property
+    def data(self) -> DataSettings:
+        """[data], with the datasets that exist; none without a luigi.cfg."""
+        if not self.source.path.exists():
+            _configure([self.source.section("data")], DataSettings, dict)
+            return DataSettings(())
+        data = _parse_section(self.source, "data", DataSettings)
+        return replace(data, datasets=_check_datasets(self.source, data.datasets, self.tolerant))
+
+    @functools.cached_property
+    def detect(self) -> DetectSettings:
+        return self._computing("detect", DetectSettings)
+
+    @functools.cached_property
+    def features(self) -> Features:
+        return self._computing("features", Features)
+
+    def _computing(self, name: str, spec: type[P]) -> P:
+        """Parse a section with devices, which must not contradict another setting."""
+        parsed = _parse_section(self.source, name, spec)
+        where = self.source.section(name).where
+        try:
+            processes = parsed.processes
+        except ConfigError as error:
+            raise ConfigError(f"{where('devices')}: {error}") from error
+        key = "devices" if processes else "device"
+        names_gpus = processes or parsed.device.startswith("cuda:")
+        if names_gpus and self.dask.scheduler is not None:
+            line = f"{where(key)} = {getattr(parsed, key)}"
+            raise ConfigError(
+                f"{line}: with [dask] scheduler, each worker has its own GPU. Set cuda or auto."
+            )
+        return parsed
+
+    @functools.cached_property
+    def detector(self) -> Detector | None:
+        """The detector of [detect], with the options of its section; without the key `detector`,
+        that of demo data if it is enabled, else None.
+        """
+        where = self.source.section("detect").where
+        for name in self.detect.datasets:
+            if name not in datasets.names():
+                raise ConfigError(f"{where('datasets')}: {datasets.unknown(name)}")
+        detector = self.detect.detector
+        if self.embedded.enabled and "detector" not in self.source.section("detect"):
+            detector = DEMO
+        if detector is None:
+            return None
+        try:
+            detectors.find(detector)
+        except PipelineError as error:
+            raise ConfigError(f"{where('detector')}: {error}") from error
+        return detector_of(self.source, detector)
+
+    def check(self) -> Settings:
+        """Parse all sections. Raises ConfigError for the first mistake. Datasets that cannot be
+        loaded are left out: they fail when they are used.
+        """
+        _ = self.named_paths, self.data, self.convert, self.detector
+        _ = self.features
+        named = [name for name in datasets.names() if name in self.source.sections]
+        for name in datasets.load_all(named).records:
+            self.dataset(name)
+        if self.source.sections.keys() & {"features", *streams.names()}:
+            _ = self.streams
+        return self
 
     @property
     def file(self) -> Path:
@@ -119,7 +207,10 @@ class Settings:
 
     def dataset(self, name: str) -> Dataset:
         """A dataset with the options of its section. Raises what `datasets.get` raises."""
-        return self.readers.get(name) or datasets.get(name)
+        if name not in self.source.sections:
+            return datasets.get(name)
+        make = functools.partial(datasets.get, name)
+        return _configure([self.source.section(name)], datasets.find(name), make)
 
     def use_device(self, device: str | None) -> Settings:
         """The settings with this device in [detect] and [features]; None: as they are."""
@@ -128,7 +219,7 @@ class Settings:
         source = self.source
         for section in ("detect", "features"):
             source = source.override(section, "device", device, "--device")
-        return parse(source, tolerant=True)
+        return Settings(source, tolerant=True)
 
     def raw(self, name: str) -> Path:
         return self.paths.raw / name
@@ -189,68 +280,13 @@ def load(
 
     Args:
         hint: End of the message for a missing file.
-        tolerant: Skip unknown sections and datasets with a warning; a missing package may add them.
+        tolerant: As for `Settings`.
         optional: Use the defaults if the file is missing.
 
     Raises ConfigError, with the line, for unknown, missing, invalid and contradictory settings.
     """
     source = SettingsFile.read(file, hint, optional=optional)
-    return parse(source.apply_overrides(), tolerant=tolerant)
-
-
-def parse(source: SettingsFile, *, tolerant: bool = False) -> Settings:
-    """Parse and check settings that are read. Raises as `load` does."""
-    _check_sections(source, tolerant=tolerant)
-    settings = _parse_sections(source, tolerant=tolerant)
-    # parse the streams, to check them, if the file has settings of streams; a command that names
-    # its own stream first looks for it in the cache
-    is_named = "streams" in source.section("features").options
-    if not is_named and source.sections.keys() & {"features", *streams.names()}:
-        _ = settings.streams
-    if settings.named_paths is not None:
-        _check_folders(settings.named_paths, source)
-    _check_devices(settings)
-    return settings
-
-
-def _parse_sections(source: SettingsFile, *, tolerant: bool) -> Settings:
-    """Parse each section. Raises ConfigError for missing and invalid settings in it."""
-    named_paths = None
-    data = DataSettings(())
-    if source.path.exists():
-        named_paths = _parse_section(source, "paths", Paths)
-        data = _parse_section(source, "data", DataSettings)
-        data = replace(data, datasets=_check_datasets(source, data.datasets, tolerant))
-    else:  # these have required keys: only check those that are set
-        _configure([source.section("paths")], Paths, dict)
-        _configure([source.section("data")], DataSettings, dict)
-    embedded = _parse_section(source, "embedded", Embedded)
-    detect = _parse_section(source, "detect", DetectSettings)
-    return Settings(
-        source=source,
-        named_paths=named_paths,
-        data=data,
-        embedded=embedded,
-        detect=detect,
-        convert=_parse_section(source, "convert", ConvertSettings),
-        features=_parse_section(source, "features", Features),
-        dask=_parse_section(source, "dask", Dask),
-        readers=_readers_of(source),
-        detector=_detector_of_settings(source, detect, embedded),
-    )
-
-
-def _readers_of(source: SettingsFile) -> dict[str, Dataset]:
-    """The datasets that have a section, with its options. Raises ConfigError for invalid options.
-
-    Datasets that cannot be loaded are left out: they fail when they are used.
-    """
-    names = [name for name in datasets.names() if name in source.sections]
-    readers = {}
-    for name, reader in datasets.load_all(names).records.items():
-        make = functools.partial(datasets.get, name)
-        readers[name] = _configure([source.section(name)], reader, make)
-    return readers
+    return Settings(source.apply_overrides(), tolerant).check()
 
 
 def _parse_section(source: SettingsFile, name: str, spec: type[T]) -> T:
@@ -276,7 +312,6 @@ def _configure(layers: Sequence[Section], spec: type[Any], make: Callable[..., T
     """
     values = dict[str, Any]()
     for layer in reversed(layers):
-        layer.check_keys(field.name for field in fields(spec))
         values |= layer.parse(spec)
     try:
         return make(**values)
@@ -332,28 +367,6 @@ def detector_of(source: SettingsFile, name: str) -> Detector:
     return replace(detector, **{key: getattr(below, key) for key in of_file})
 
 
-def _detector_of_settings(
-    source: SettingsFile, settings: DetectSettings, embedded: Embedded
-) -> Detector | None:
-    """The detector of [detect], with the options of its section; without the key `detector`, that
-    of demo data if it is enabled, else None. Raises ConfigError.
-    """
-    where = source.section("detect").where
-    for name in settings.datasets:
-        if name not in datasets.names():
-            raise ConfigError(f"{where('datasets')}: {datasets.unknown(name)}")
-    detector = settings.detector
-    if embedded.enabled and "detector" not in source.section("detect"):
-        detector = DEMO
-    if detector is None:
-        return None
-    try:
-        detectors.find(detector)
-    except PipelineError as error:
-        raise ConfigError(f"{where('detector')}: {error}") from error
-    return detector_of(source, detector)
-
-
 # --------------------------------------------------------------------------------------------------
 # checks
 
@@ -382,6 +395,22 @@ def _check_sections(source: SettingsFile, *, tolerant: bool) -> None:
     for key, text in exit_codes.items():
         if not text.isdecimal():
             raise ConfigError(f"{exit_codes.where(key)} = {text}: expected a whole number")
+
+
+def _check_keys(source: SettingsFile) -> None:
+    """Raise ConfigError for an unknown key. Not checked are sections of trainings and of Luigi, and
+    of packages that cannot be loaded.
+    """
+    for name, section in source.sections.items():
+        spec = SECTION_TYPES.get(name)
+        kind = section.get(KIND, name)
+        for registry in (datasets, detectors, streams):
+            if spec is None and kind in registry.names():
+                with suppress(PlugInError):
+                    spec = registry.find(kind)
+        if spec is not None:
+            keys = section.drop_keys(KIND) if kind in streams.names() else section
+            keys.check_keys(field.name for field in fields(spec))
 
 
 def _raise_or_warn(message: str, *, warn: bool) -> None:
@@ -426,21 +455,4 @@ def _check_folders(paths: Paths, source: SettingsFile) -> None:
             raise ConfigError(
                 f"{source.where('paths', key)}: {getattr(paths, key)} is in the cache "
                 f"{paths.cache}, which must hold nothing else. Name another folder."
-            )
-
-
-def _check_devices(settings: Settings) -> None:
-    """Raise ConfigError for invalid `devices`, and for devices that contradict another setting."""
-    for section, computing in (("features", settings.features), ("detect", settings.detect)):
-        where = settings.source.section(section).where
-        try:
-            processes = computing.processes
-        except ConfigError as error:
-            raise ConfigError(f"{where('devices')}: {error}") from error
-        key = "devices" if processes else "device"
-        names_gpus = processes or computing.device.startswith("cuda:")
-        if settings.dask.scheduler is not None and names_gpus:
-            line = f"{where(key)} = {getattr(computing, key)}"
-            raise ConfigError(
-                f"{line}: with [dask] scheduler, each worker has its own GPU. Set cuda or auto."
             )

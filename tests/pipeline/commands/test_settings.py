@@ -162,6 +162,7 @@ def test_a_command_reads_only_what_it_names(
 
     def begin(args, reads):
         check(args, reads)
+        _ = args.cfg.named_paths  # all of them, which are compared with the cache
         used.clear()
         named[:] = reads
         required.update(args.reads(args))
