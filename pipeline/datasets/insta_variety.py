@@ -37,7 +37,8 @@ from pipeline.clips.listing import list_clips
 from pipeline.datasets.base import Mistake, Origin, Release, ReleasePart
 from pipeline.datasets.labels.fits import FILE, FitStore, picture_name
 from pipeline.datasets.shared.checks import finite_joints
-from pipeline.datasets.shared.clips.clip import ClipDataset, clip_tracks
+from pipeline.datasets.shared.clips.clip import clip_tracks
+from pipeline.datasets.shared.clips.clip_dataset import ClipDataset
 from pipeline.datasets.shared.clips.people import ANY_CLIP
 from pipeline.datasets.shared.labelled_track import labelled_track
 from pipeline.errors import RawDataError

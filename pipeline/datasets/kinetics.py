@@ -27,7 +27,8 @@ from pipeline.clips.labels.label_files import ClipLabels
 from pipeline.clips.listing import list_clips
 from pipeline.datasets.base import Mistake, Release, ReleasePart
 from pipeline.datasets.shared.clips.by_clip import stated_order
-from pipeline.datasets.shared.clips.clip import ClipDataset, clip_tracks
+from pipeline.datasets.shared.clips.clip import clip_tracks
+from pipeline.datasets.shared.clips.clip_dataset import ClipDataset
 from pipeline.datasets.shared.clips.people import Rules
 from pipeline.errors import RawDataError
 from pipeline.files.pixels.frames import Video
@@ -89,14 +90,11 @@ class Kinetics(ClipDataset):
         recording="video",
         totals={"val": Totals(videos=19_906)},  # rows of the release's list
     )
-    by_clip = ("joints",)
+    by_clip = ("joints", *ClipDataset.by_clip)
     added: ClassVar[Mapping[str, Any]] = {**ClipDataset.added, "joints": None}
 
-    def __post_init__(self) -> None:
-        self.joint_order("")  # raises ConfigError for an invalid option
-
     def joint_order(self, clip: str) -> StatedOrder:
-        return stated_order(f"{self.name}/{clip.partition('/')[0]}", self.joints, clip)
+        return stated_order(self.full_split(clip), self.joints, clip)
 
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         clips = raw / split

@@ -30,7 +30,8 @@ from pipeline.clips.listing import ENDINGS, describe_others, list_clips
 from pipeline.clips.tracks.cleaning import Cleaning
 from pipeline.datasets.base import Licence, Release
 from pipeline.datasets.shared.clips.by_clip import stated_order, value_of_clip
-from pipeline.datasets.shared.clips.clip import ClipDataset, clip_tracks
+from pipeline.datasets.shared.clips.clip import clip_tracks
+from pipeline.datasets.shared.clips.clip_dataset import ClipDataset
 from pipeline.datasets.shared.clips.people import Rules
 from pipeline.errors import ConfigError, RawDataError, require_options
 from pipeline.files.pixels.video import MAX_FPS
@@ -125,7 +126,7 @@ class OwnVideos(ClipDataset):
         optional_splits=frozenset({"val", "test"}),  # used if a folder or a setting says so
         recording="video",
     )
-    by_clip = ("fps", "joints")
+    by_clip = ("fps", "joints", *ClipDataset.by_clip)
     added: ClassVar[Mapping[str, Any]] = {
         **ClipDataset.added,
         "cuts": True,
@@ -158,7 +159,7 @@ class OwnVideos(ClipDataset):
         # these raise ConfigError for invalid options
         self.cleaning()
         self.filmed_fps("")
-        self.joint_order("")
+        super().__post_init__()
 
     def versions(self) -> dict[str, int]:
         """With that of grades, if these decide which tracks are dropped."""
@@ -183,14 +184,14 @@ class OwnVideos(ClipDataset):
         if re.search(r"\d,\d+\s*(,|$)", self.fps or ""):
             expected = "a decimal point, or a blank behind a comma between entries"
             raise ConfigError(f"videos: fps is {self.fps!r}; expected {expected}", "fps")
-        stated = value_of_clip(self._full_split(clip), clip, self.fps, to_rate)
+        stated = value_of_clip(self.full_split(clip), clip, self.fps, to_rate)
         return math.nan if stated is None else stated
 
-    def _full_split(self, clip: str) -> str:
+    def full_split(self, clip: str) -> str:
         return f"{self.name}/{self.split_of(clip)}"
 
     def joint_order(self, clip: str) -> StatedOrder:
-        return stated_order(self._full_split(clip), self.joints, clip)
+        return stated_order(self.full_split(clip), self.joints, clip)
 
     def cleaning(self) -> Cleaning:
         """The options of cleaning. Raises ConfigError for invalid ones."""

@@ -28,7 +28,8 @@ from pipeline.clips.labels.label_files import CLASSES
 from pipeline.clips.labels.people_table import ByFrame
 from pipeline.clips.labels.text_files import find_class_list
 from pipeline.clips.tracks.identities import UNCHECKED
-from pipeline.datasets.shared.clips.clip import ClipDataset, read_people
+from pipeline.datasets.shared.clips.clip import read_people
+from pipeline.datasets.shared.clips.clip_dataset import ClipDataset
 from pipeline.datasets.shared.clips.people import MIN_CONFIDENCE, confident_people
 from pipeline.datasets.videos import OwnVideos
 from pipeline.errors import FOLDER, PipelineError, RawDataError, reading_refused

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from pipeline.accounting import DEGENERATE_BOX
+from pipeline.clips.labels.column_names import StatedColumns
 from pipeline.clips.labels.joint_orders import StatedOrder
 from pipeline.clips.labels.label_values import label_error, whole_number
 from pipeline.clips.labels.people_classes import StatedClasses
@@ -77,6 +78,7 @@ class Stated(NamedTuple):
     joints: StatedOrder = StatedOrder()
     classes: StatedClasses = StatedClasses()
     identities: StatedIdentities = StatedIdentities()
+    columns: StatedColumns = StatedColumns()
 
 
 NOT_STATED: Final = Stated()

@@ -28,7 +28,8 @@ MOST_NAMES: Final = 100  # of joints, keys or classes that are not read; others 
 ONE_VIDEO: Final = "Have the files of one video, and of one run of the detector, in a folder."
 OTHER_TOOL: Final = (
     f"{pages.KEYPOINT_FILES} has the formats that are read (AlphaPose's without --format). "
-    f"Ten lines in {pages.ADDING_A_DETECTOR} write those of another tool."
+    f"Ten lines in {pages.ADDING_A_DETECTOR} write those of another tool. Of a CSV file, or of a "
+    "list of flat records, table_columns states the columns."
 )
 # the functions of `arrays`, with advice for these files
 whole_number: Final = partial(arrays.whole_number, do=FORMATS)

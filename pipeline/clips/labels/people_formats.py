@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from pipeline.clips.labels import keypoints_json, mmpose, sam_3d_body, text_files
+from pipeline.clips.labels import keypoints_json, mmpose, sam_3d_body, tables, text_files
 from pipeline.clips.labels.keypoints_json import has
 from pipeline.clips.labels.label_content import NOT_STATED, LabelContent, Stated
 from pipeline.files.formats.large_json import StreamedList
@@ -105,6 +105,16 @@ FORMATS: Final = (
         orders={25: "body_25", 18: "openpose_coco"},
     ),
     PeopleFormat(
+        "Flat records",
+        "| Flat records, [whose columns you name](#name-the-columns-of-a-table) | a list of "
+        "objects without a list or an object in them | 0, or as you state | `x y w h`, px, or as "
+        "you state | none | `track` |",
+        lambda source: bool(source.stated.columns.theirs) and _is_list(source.json, _is_flat),
+        lambda source, sizes: tables.records_content(
+            source.place, source.json, sizes, source.stated
+        ),
+    ),
+    PeopleFormat(
         "AlphaPose's and COCO's results",
         "| AlphaPose's and COCO's results (also ViTPose's) | a list with `image_id` | 0; from "
         "the number at the end of `image_id` | `x y w h`, px | see [joints](#joints) | `idx`, "
@@ -139,10 +149,11 @@ FORMATS: Final = (
     ),
     PeopleFormat(
         "CSV",
-        "| CSV | text with a header line that has `track`, `frame`, `x`, `y`, `w`, `h` | 0 | "
-        "`x y w h`, px | none | `track` |",
+        "| CSV | text with a header line that has `track`, `frame`, `x`, `y`, `w`, `h`, or "
+        "[the columns that you name](#name-the-columns-of-a-table) | 0, or as you state | "
+        "`x y w h`, px, or as you state | none | `track` |",
         lambda source: source.text is not None,
-        lambda source, _: text_files.csv_content(source.place, source.text),
+        lambda source, sizes: tables.csv_content(source.place, source.text, sizes, source.stated),
     ),
 )
 
@@ -159,3 +170,8 @@ def _is_list(content: Any, is_entry: Callable[[Any], bool]) -> bool:
     """Whether it is a list with entries of this kind alone."""
     is_list = isinstance(content, list | StreamedList)
     return is_list and len(content) > 0 and all(map(is_entry, content))
+
+
+def _is_flat(entry: Any) -> bool:
+    """Whether it is an object without a list or an object in it."""
+    return isinstance(entry, dict) and not any(isinstance(v, list | dict) for v in entry.values())

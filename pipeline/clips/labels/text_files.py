@@ -1,10 +1,8 @@
-"""Text files of people in frames: CSV, MOT, YOLO and TRC.  [raw] -> tracks
+"""Text files of people in frames: MOT, YOLO and TRC.  [raw] -> tracks
 
-In a line of CSV, MOT and YOLO is one person in one frame. CSV and MOT are one file for a clip, YOLO
-is a file for each frame, and TRC (Sports2D, in pixels) a file for each person.
+In a line of MOT and YOLO is one person in one frame. MOT is one file for a clip, YOLO is a file for
+each frame, and TRC (Sports2D, in pixels) a file for each person. `tables` reads CSV.
 
-CSV    a header with the columns track, frame, x, y, w, h; frames from 0, upper left corner and size
-       in px:               anna,0,100,40,60,150
 MOT    frame,id,x,y,w,h,conf,... without a header; frames and pixels from 1
        (motchallenge.net/instructions):     1,7,101,41,60,150,0.9
 YOLO   class cx cy w h [x y conf per joint] [conf] [id], in shares of the image (Ultralytics'
@@ -23,13 +21,12 @@ if the file is in px. With tabs shown as blanks:
       X1 Y1 Z1 X2 Y2 Z2 ...
     0 0.0 412.5 310.1 0.0 398.7 311.9 0.0 ...
 
-`people_formats` calls `csv_content` or `mot_content` for a file, `yolo_content` for a folder of
-YOLO's files, and `trc_content` for files of TRC.
+`people_formats` calls `mot_content` for a file, `yolo_content` for a folder of YOLO's files, and
+`trc_content` for files of TRC.
 """
 
 from __future__ import annotations
 
-import csv
 import itertools
 import math
 import re
@@ -37,10 +34,11 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple, NoReturn, Self
+from typing import Final, NamedTuple, Self
 
 import numpy as np
 
+from pipeline.clips.labels.column_names import COLUMNS, HEADER
 from pipeline.clips.labels.label_content import (
     BY_CLASS,
     BY_MARK,
@@ -56,35 +54,26 @@ from pipeline.clips.labels.label_values import (
     all_in_one,
     finite_score,
     floats,
-    is_person_name,
     label_error,
-    other_tool_error,
     whole_number,
 )
 from pipeline.clips.labels.people_classes import PEOPLE, StatedClasses
 from pipeline.clips.labels.people_table import FoundPeople, FoundPerson
 from pipeline.files.formats.arrays import reading, refuse
-from pipeline.files.formats.names import LARGEST_WHOLE, kind, shown
+from pipeline.files.formats.names import LARGEST_WHOLE
 from pipeline.files.formats.other_formats import other_than_text
 from pipeline.files.raw.files import open_regular
 from pipeline.people.skeletons import Doubles, are_usable_numbers
 from pipeline.processes import show_done
 
-COLUMNS: Final = ("track", "frame", "x", "y", "w", "h")
-NO_TRACK: Final = ("", "-1")  # of a person without an identity
-HEADER: Final = (
-    f"Write a first line {','.join(COLUMNS)} and one line for each person in each frame."
-)
 TEXT: Final = "text in UTF-8"
 HEAD: Final = 1 << 17  # bytes, which tell another file from text
-MOST_DIGITS: Final = 12  # of a frame's number
 NO_CLASS: Final = -1
 MOT_PEOPLE: Final = ("1", "2", "7")  # of MOT16's truth: pedestrian, on a vehicle, standing
 JOINTS: Final = 17  # COCO's, of YOLO's pose models
 KEYPOINT_NUMBERS: Final = (0, 2 * JOINTS, 3 * JOINTS)  # none, without and with confidence
 N_BEFORE: Final = 5  # numbers of a YOLO line before its keypoints: class and box
 
-CSV: Final = LabelFormat("CSV", first_frame=0, box_form="x y w h")
 MOT: Final = LabelFormat("MOT", first_frame=1, box_form="x y w h", first_pixel=1)
 YOLO: Final = LabelFormat("YOLO", first_frame=1, box_form="cx cy w h", in_shares=True)
 
@@ -97,46 +86,11 @@ TAKE_PX: Final = "Take Sports2D's files with _px in their names."
 
 def are_mot_lines(first: str | None) -> bool:
     """Whether the first line begins with a number and a comma."""
-    return first is not None and _is_number(first.split(",")[0])
+    return first is not None and is_number(first.split(",")[0])
 
 
-def csv_content(file: Path, first: str) -> LabelContent:
-    """A clip's boxes by lines with a header, of which `first` is the first one, "" without any.
-
-    Other columns are ignored; lines may have any order. Raises RawDataError.
-    """
-    expected = f"{','.join(COLUMNS)}, or MOT's lines"
-    if not first:
-        raise label_error(file, "line 1", expected, "nothing", HEADER)
-    if _is_number(first.split()[0]):
-        actual = "numbers with spaces between them"
-        do = (
-            "The frames of YOLO's lines in one file cannot be known: run it on the video, so that "
-            "it writes a file for each. Write MOT's lines with commas."
-        )
-        raise label_error(file, "line 1", expected, actual, do)
-    content = LabelContent()
-    with reading(file, "CSV", do=HEADER):
-        header = {name.strip() for name in next(csv.reader([first]))}
-        unread = header.difference(COLUMNS, [""])
-        for key, track, frame, box in _csv_people(file, first):
-            for name in unread:
-                content.unread["columns not read"][name] += 1
-            corners = CSV.parse_box(file, key, floats(file, key, box), content)
-            if corners is not None:
-                identity = None if track in NO_TRACK else track
-                content.people.add(FoundPerson(frame, corners, identity))
-        people = content.people.finish()
-        repeated = people.find_repeated()
-        is_known = np.array([identity is not None for identity in people.identities], np.bool_)
-        repeated = repeated[is_known[people.code[repeated]]]
-        if len(repeated):
-            row = int(repeated.min())
-            _refuse_second(file, first, people.identities[people.code[row]], people.frame[row])
-    return content
-
-
-def _is_number(word: str) -> bool:
+def is_number(word: str) -> bool:
+    """Whether a text is a number."""
     try:
         float(word)
     except ValueError:
@@ -146,12 +100,12 @@ def _is_number(word: str) -> bool:
 
 def lines_of(file: Path) -> Iterator[tuple[str, str]]:
     """(key, text) of each line that is not blank, such as ("line 3", "1,7,101,41,60,150")."""
-    for number, text in enumerate(_text_lines(file, TEXT), 1):
+    for number, text in enumerate(text_lines(file, TEXT), 1):
         if text.strip():
             yield f"line {number}", text
 
 
-def _text_lines(file: Path, expected: str) -> Iterator[str]:
+def text_lines(file: Path, expected: str) -> Iterator[str]:
     """Read the lines of a file of text, also blank ones. Raises RawDataError for another file."""
     with reading(file, expected, do=DAMAGED), open_regular(file) as stream:
         head = stream.read(HEAD)
@@ -165,61 +119,6 @@ def _text_lines(file: Path, expected: str) -> Iterator[str]:
             show_done(stream.tell(), n_bytes, "bytes read")
             yield from line.decode(encoding).splitlines()
             encoding = "utf-8"
-
-
-def _csv_people(file: Path, first: str) -> Iterator[tuple[str, str, int, list[str]]]:
-    """(key, track, frame, box) of each line below the header, `first`. Raises RawDataError."""
-    rows = _csv_rows(file)
-    _, header = next(rows, (1, []))
-    names = [name.strip() for name in header]
-    _require_columns(file, names, first)
-    columns = [names.index(name) for name in COLUMNS]
-    for line, row in rows:
-        key = f"line {line}"
-        if any(map(str.strip, row[len(names) :])):
-            expected = f"{len(names)} fields, as in the first line"
-            do = "Write decimal points, and quotes around names with commas."
-            raise label_error(file, key, expected, f"{len(row)} fields", do)
-        padded = row + [""] * len(names)
-        track, number, *box = (padded[column].strip() for column in columns)
-        if track not in NO_TRACK and not is_person_name(track):
-            actual = f"{kind(track)} as the track"
-            raise label_error(file, key, "a name or number", actual, "Name every person.")
-        if not (number.isdecimal() and len(number) <= MOST_DIGITS):
-            actual = f"{kind(number)} as the frame"
-            raise label_error(file, key, "a whole number", actual, "Count frames from 0.")
-        yield key, track, int(number), box
-
-
-def _csv_rows(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """(number, fields) of each line of a CSV file that is not blank. Raises RawDataError."""
-    rows = csv.reader(_text_lines(file, TEXT), strict=True)
-    for number, row in enumerate(rows, 1):
-        if number > 1 and rows.line_num != number:
-            actual = "one over several"
-            raise label_error(file, "file", "a line a person and frame", actual, HEADER)
-        if len(row) > 1 or "".join(row).strip():
-            yield number, row
-
-
-def _require_columns(file: Path, names: Sequence[str], header: str) -> None:
-    """Raise RawDataError unless the names of a header include those of all COLUMNS."""
-    missing = [name for name in COLUMNS if name not in names]
-    expected = ",".join(COLUMNS)
-    if len(names) == 1 and header.count(";") >= len(COLUMNS) - 1:
-        do = "Separate columns by commas."
-        raise label_error(file, "line 1", expected, "semicolons between columns", do)
-    if missing:
-        actual = f"{len(names)} columns, without {', '.join(missing)}"
-        raise other_tool_error(file, "line 1", expected, actual, HEADER)
-
-
-def _refuse_second(file: Path, first: str, track: object, frame: int) -> NoReturn:
-    """Raise RawDataError for the second line of a track in a frame, which is looked for."""
-    lines = (line for line in _csv_people(file, first) if line[1:3] == (track, frame))
-    _, second = itertools.islice(lines, 2)
-    actual = f"track {shown(track)} a second time in frame {frame}"
-    raise label_error(file, second[0], "one box a frame", actual, HEADER)
 
 
 def mot_content(file: Path, classes: StatedClasses) -> LabelContent:
@@ -289,7 +188,7 @@ class _ClassList(NamedTuple):
         listed = find_class_list(file)
         if listed is None:
             return cls({}, stated)
-        lines = enumerate(_text_lines(listed, TEXT), 1)
+        lines = enumerate(text_lines(listed, TEXT), 1)
         names = {str(number): name.strip() for number, name in lines if name.strip()}
         return cls(names, stated)
 
@@ -431,7 +330,7 @@ def _read_trc(file: Path) -> tuple[list[str], list[int], Doubles]:
     or 0 (missing).
     """
     expected = "a TRC file: text, with five lines of header"
-    lines = _text_lines(file, expected)
+    lines = text_lines(file, expected)
     header = [*itertools.islice(lines, TRC_HEADER)]
     if len(header) < TRC_HEADER:
         raise label_error(file, "file", expected, f"{len(header)} lines", DAMAGED)

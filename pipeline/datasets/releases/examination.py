@@ -29,7 +29,7 @@ from pipeline.clips.labels.label_files import labels_of
 from pipeline.datasets.base import Dataset, Mistake, Release, ReleasePart, globs
 from pipeline.datasets.releases.downloads import has_gaps, incomplete_inputs
 from pipeline.datasets.releases.misplaced import letters, misplaced_parts
-from pipeline.datasets.shared.clips.clip import ClipDataset
+from pipeline.datasets.shared.clips.clip_dataset import ClipDataset
 from pipeline.errors import RawDataError, describe_error
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import MARKER, RawVideo, files

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
+from pipeline.clips.labels.column_names import EXPECTED, Column, StatedColumns, parse_columns
 from pipeline.clips.labels.joint_orders import ORDER_NAMES, StatedOrder
 from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError, did_you_mean
@@ -66,3 +67,21 @@ def stated_order(split: str, joints: str | None, clip: str) -> StatedOrder:
         raise ConfigError(f"{dataset}: joints is {joints!r}; expected {expected}", "joints")
 
     return StatedOrder(value_of_clip(split, clip, joints, known_order), f"[{dataset}] joints")
+
+
+def stated_columns(split: str, columns: str | None, clip: str) -> StatedColumns:
+    """What the option `table_columns` states for a clip. split: DATASET/SPLIT. Raises ConfigError
+    for an invalid option.
+    """
+    dataset = split.partition("/")[0]
+    patterns = [entry.pattern for entry in _entries(columns)]
+
+    def parse(text: str) -> dict[str, list[Column]]:
+        theirs = parse_columns(text)
+        if not theirs or "*" in patterns[:-1]:  # a comma in place of a blank
+            problem = f"{dataset}: table_columns is {columns!r}; expected {EXPECTED}"
+            raise ConfigError(problem, "table_columns")
+        return theirs
+
+    theirs = value_of_clip(split, clip, columns, parse)
+    return StatedColumns(theirs or {}, f"[{dataset}] table_columns")

@@ -16,11 +16,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PurePath
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -29,14 +28,11 @@ from pipeline.cli.text import count, first_few
 from pipeline.clips.files import KEYPOINTS, MADE_BY, read_info
 from pipeline.clips.labels.checks import find_cause
 from pipeline.clips.labels.detections import Detections, read_detections, read_results
-from pipeline.clips.labels.joint_orders import StatedOrder
-from pipeline.clips.labels.label_content import Stated, StatedIdentities
+from pipeline.clips.labels.label_content import Stated
 from pipeline.clips.labels.label_files import UNREAD, own_labels
-from pipeline.clips.labels.people_classes import StatedClasses
 from pipeline.clips.labels.people_table import ByFrame
 from pipeline.clips.tracks.linking import SECOND
-from pipeline.datasets.base import Dataset, Origin
-from pipeline.datasets.shared.checks import LabelRules
+from pipeline.datasets.shared.clips.clip_dataset import ClipDataset
 from pipeline.datasets.shared.clips.people import (
     MIN_CONFIDENCE,
     PersonTrack,
@@ -53,60 +49,13 @@ from pipeline.files.pixels.cuts import cuts_of
 from pipeline.files.pixels.frames import MOST_LOST, Video
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.corrections import CUT, EXCHANGE, IDENTITIES, JOIN
-from pipeline.files.raw.files import VIDEOS, file_digest
+from pipeline.files.raw.files import file_digest
 from pipeline.grades.same_person import find_same_people
 from pipeline.people.homography import CORNERS, LARGEST_MOVE, transfer
 from pipeline.people.skeletons import Doubles, zero_invalid_joints
 from pipeline.people.track import Track
 
 DETECTORS: Final = "`python -m pipeline detect`, OpenPose or another one"
-
-
-@dataclass(frozen=True)
-class ClipDataset(Dataset):
-    """A dataset of clips whose people a detector finds. Clips without its labels are rejected."""
-
-    # names or numbers of the classes that are people in keypoint files, as "player, referee";
-    # unset: person, people, pedestrian and human, or those that the file's format numbers as people
-    people_classes: str | None = None
-    # file: identities of files are used, and people without one are left out; link: they are not
-    # used, people are linked; another word: the key of people in JSON files that has it, used as
-    # file; unset: they are used, unless no people can have them
-    identities: str | None = None
-
-    # 2: what files of people state is used, identities too, and what of them is not read is told;
-    # ends of H.264 slices
-    # 3: boxes with a side under a pixel, and more boxes that are two corners, are refused
-    uses = Dataset.uses | {"clips": 3}
-    labels = LabelRules(keypoints_from="detected")
-    corrects_people = True
-    added: ClassVar[Mapping[str, Any]] = {"people_classes": None, "identities": None}
-
-    def joint_order(self, clip: str) -> StatedOrder:
-        """What the user states about files of a clip that do not name their joints."""
-        return StatedOrder()
-
-    def stated(self, clip: str) -> Stated:
-        """What the user states about the label files of a clip."""
-        listed = [name.strip().casefold() for name in (self.people_classes or "").split(",")]
-        numbers = frozenset(name for name in listed if name.isdecimal())
-        names = frozenset(filter(None, listed)) - numbers
-        classes = StatedClasses(names, numbers, f"[{self.name}] people_classes")
-        identities = StatedIdentities(self.identities, f"[{self.name}] identities")
-        return Stated(self.joint_order(clip), classes, identities)
-
-    def origin(self, video: str) -> Origin:
-        """The recording is the published video: the stem of the clip's file name, in any folder.
-
-        The start and end seconds that Kinetics appends to the name are removed.
-
-        >>> from pipeline import datasets
-        >>> datasets.get("kinetics").origin("train/abseiling/jB8CPlU9xjA_000012_000022").recording
-        'jB8CPlU9xjA'
-        """
-        path = PurePath(video)
-        name = path.stem if path.suffix.lower() in VIDEOS else path.name
-        return Origin(recording=re.sub(r"_[0-9]{6}_[0-9]{6}$", "", name))
 
 
 class _ClipDetections(NamedTuple):

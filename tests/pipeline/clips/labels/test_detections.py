@@ -177,8 +177,11 @@ MISTAKES = [  # the files, words of the message
     ({"": "1,1,nan,10,20,40\n"}, r"'line 1': expected x y w h in px"),
     ({"": "1,1,10,10,20,40\n2,1,10,10,-20,40\n"}, r"'line 2': expected a box x y w h with a width"),
     ({"": "1,1,10,10\n"}, r"'line 1': expected frame,id,x,y,w,h.*4 numbers"),
-    ({"": "id,frame,x1,y1,x2,y2\n1,0,1,2,3,4\n"}, "without track, x, y, w, h"),
-    ({"": '" "\n'}, "found 0 columns, without track, frame, x, y, w, h"),
+    (
+        {"": "id,frame,x1,y1,x2,y2\n1,0,1,2,3,4\n"},
+        "id, x1, x2, y1, y2; missing or twice: track, x, y, w, h",
+    ),
+    ({"": '" "\n'}, "found none; missing or twice: track, frame, x, y, w, h"),
     ({"": f"{CSV}ann,0,1,2,3,4\n"}, "a second time"),
     (
         {"": f"{CSV}a\x07,1,1,2,3,4\n"},

@@ -1,5 +1,6 @@
 """Settings that name clips and tracks: they fit, or are an error; and they hold until they end."""
 
+import numpy as np
 import pytest
 
 import cache
@@ -249,3 +250,39 @@ def test_a_joint_order_is_stated_of_clips_that_there_are_and_holds(dataset, tmp_
     types(f"{convert} --set {dataset}.joints={dataset}/train/train/{name}=coco", "videos 1 kept")
     assert "assumed" not in types(convert, "up to date")
     types(f"{convert} --set {dataset}.joints=none", "assumed the joint order coco for 1 video")
+
+
+# --------------------------------------------------------------------------------------------------
+# columns of tables
+
+
+def test_columns_are_stated_of_clips_that_there_are_and_hold(clips, tmp_path, tracks, types):
+    """A table of supervision, frames from 1, beside one with our columns."""
+    clips("plain.mp4")
+    write_video(tmp_path / "clips/lab/a.mp4", N, step=0)
+    file = tmp_path / "clips/keypoints/lab/a.mp4.csv"
+    file.parent.mkdir()
+    lines = [f"{10 + t / 10},40,{40 + t / 10},70,0.9,7,{t + 1}" for t in range(N)]
+    file.write_text("\n".join(["x_min,y_min,x_max,y_max,confidence,tracker_id,no", *lines]))
+    stated = (
+        "--set 'videos.table_columns=lab/*=track:tracker_id frame:no-1 x:x_min y:y_min x2:x_max "
+        "y2:y_max score:confidence'"
+    )
+    plain = {"plain.mp4/1": "left", "plain.mp4/2": "right"}
+    types(f"{WITH_RAW} {stated.replace('lab/', 'lib/')}", "fits 'lib/*'", code=2)
+    types(WITH_RAW, "lab/a.mp4.csv", "missing or twice: track", "[videos] table_columns")
+    assert tracks() == plain
+    types(f"{WITH_RAW} {stated}", "parameters.table_columns was not set")
+    assert tracks() == plain | {"lab/a.mp4/7": "left"}
+    (track,) = (
+        one for one in cache.open(tmp_path / "cache")["videos/train"].tracks if one.video[0] == "l"
+    )
+    rows = cache.open(tmp_path / "cache")["videos/train"]
+    x, y, w, h = rows.rows("bbox", track.start, track.stop).T
+    np.testing.assert_allclose(x, 25 + np.arange(N) / 10, atol=1e-4)
+    assert ({*y.tolist()}, {*w.round(3).tolist()}, {*h.round(3).tolist()}) == ({55}, {30}, {30})
+    frames = rows.rows("frame_index", track.start, track.stop)
+    assert frames.tolist() == [*range(N)]
+    types(f"{PREPARE} --plan", "up to date", "as before: videos.table_columns = lab/*=track:")
+    dropped = types(f"{WITH_RAW} --set videos.table_columns=none", "drops 40 rows")
+    assert "(why: parameters.table_columns was lab/*=track:tracker_id" in dropped
