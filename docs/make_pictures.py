@@ -8,6 +8,7 @@ Headless Chromium takes the pictures of pages that the commands write. Nothing e
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from typing import Any, Final
 import av
 import cv2
 import numpy as np
+import rerun_cli  # type: ignore[import-untyped]
 from playwright.sync_api import Page, sync_playwright
 
 from pipeline import datasets
@@ -42,7 +44,8 @@ def browser() -> Iterator[Page]:
     """A page of a window that is WIDTH wide."""
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=["--no-sandbox"]
+            executable_path="/usr/bin/chromium",
+            args=["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"],
         )
         yield chromium.new_page(viewport={"width": WIDTH, "height": 1000})
         chromium.close()
@@ -145,6 +148,23 @@ def of_datasets(page: Page, raw: Path) -> None:
             take(opened(page, file), "canvas, .views", f"dataset-{name}")
 
 
+def of_rerun(page: Page, demo: Path) -> None:
+    """Rerun's viewer with a track of demo data, in the browser, without its panels."""
+    words = ["export", "3dpw/train", "--cache", str(demo / "cache"), "--body", str(demo / "body")]
+    viewer = str(Path(rerun_cli.__file__).with_name("rerun"))
+    with tempfile.TemporaryDirectory() as folder:
+        file = f"{folder}/tracks.rrd"
+        main_of_pipeline([*words, "--format", "rerun", "--out", file, "--option", "tracks=1"])
+        with subprocess.Popen([viewer, file, "--web-viewer"]) as server:  # noqa: S603  rerun's own
+            page.wait_for_timeout(5000)
+            page.set_viewport_size({"width": 1280, "height": 800})
+            page.goto("http://localhost:9090/?url=rerun%2Bhttp://localhost:9876/proxy")
+            page.wait_for_timeout(40_000)  # it draws without a GPU
+            clip = {"x": 200, "y": 36, "width": 780, "height": 564}
+            save(decode(page.screenshot(clip=clip)), "rerun")  # type: ignore[arg-type]
+            server.terminate()
+
+
 def main() -> None:
     """Make all pictures. Arguments: folder of `make try`, folder of demo data."""
     clip, demo = map(Path, sys.argv[1:])
@@ -152,6 +172,7 @@ def main() -> None:
         of_the_clip(page, clip)
         of_datasets(page, demo / "raw")
         of_the_report(page, demo / "runs/report.html")
+        of_rerun(page, demo)
 
 
 if __name__ == "__main__":

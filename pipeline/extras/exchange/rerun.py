@@ -287,7 +287,8 @@ def _joint_entries(track: ShownTrack, row: int) -> Iterator[_Entry]:
     if "kp_2d" in rows:
         visible = np.flatnonzero(rows["kp_2d"][row, :, 2] > 0)
         joints = rows["kp_2d"][row, visible, :2]
-        points_2d = rr.Points2D(joints, class_ids=PERSON, keypoint_ids=visible)
+        # 17 names would hide the person; the viewer shows the one that the mouse is at
+        points_2d = rr.Points2D(joints, class_ids=PERSON, keypoint_ids=visible, show_labels=False)
         yield _Entry(f"camera/image/{person}/joints", points_2d)
     if "kp_3d" in rows and ("has_3d" not in rows or rows["has_3d"][row] == 1):
         labelled = np.flatnonzero(rows["kp_3d"][row, :, 3] > 0)
