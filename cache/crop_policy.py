@@ -32,10 +32,11 @@ class Jitter:
     """
 
     copy: int  # number of the random version, from 1
-    trans_px: float = 20.0  # largest move on each axis, in px of a 224 px crop
-    scale_log2: float = 0.3  # magnification 2^u of each frame, u uniform within plus or minus this
-    flip: float = 0.5  # probability that a whole track is mirrored
-    seed: int = 0  # seed of the random numbers
+    trans_px: float = 20.0  # largest move on each axis, 0 to 224 px of a 224 px crop
+    # magnification 2^u of each frame, u uniform within plus or minus this, 0 to 3
+    scale_log2: float = 0.3
+    flip: float = 0.5  # probability that a whole track is mirrored, 0 to 1
+    seed: int = 0  # seed of the random numbers, at least 0
 
     def __post_init__(self) -> None:
         if self.copy < 1 or self.seed < 0:
@@ -56,10 +57,10 @@ class Jitter:
 class CropPolicy:
     """How a box becomes a crop. Raises ValueError for values out of range."""
 
-    size: int = SIZE  # side of the crop, px
+    size: int = SIZE  # side of the crop, 8 to 1024 px
     # (height, width) px of the central part that the network is given; None: the whole crop
     region: tuple[int, int] | None = None
-    scale: float = 1.0  # factor on the track's crop scale
+    scale: float = 1.0  # factor on the track's crop scale, 0.1 to 10
     jitter: Jitter | None = None
 
     def __post_init__(self) -> None:

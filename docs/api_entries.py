@@ -81,6 +81,8 @@ def row(key: Key) -> list[list[str]]:
     if not all(choice in about for choice in key.choices):
         about = f"{about.rstrip('.')}. One of {', '.join(f'`{choice}`' for choice in key.choices)}."
     default = key.default if key.default in ("required", "(empty)") else f"`{key.default}`"
+    if key.limits:
+        default += f", {key.limits}"
     values = [default, *(f"{preset}: `{value}`" for preset, value in key.presets.items())]
     return [[f"`{key.name}`" + ("" if key.decides else " *")], values, [about]]
 

@@ -9,7 +9,7 @@ import inspect
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast, get_args, get_origin, get_type_hints
+from typing import Any, Final, Literal, NamedTuple, cast, get_args, get_origin, get_type_hints
 
 from cache import CropPolicy, Jitter
 from pipeline import datasets
@@ -43,6 +43,7 @@ class Key(NamedTuple):
     about: str
     choices: tuple[str, ...] = ()
     presets: Mapping[str, str] = {}  # other presets -> their values
+    limits: str = ""  # of a number, as "at least 0"
     decides: bool = True  # whether a training's fingerprint has its value
 
 
@@ -91,11 +92,23 @@ def about(cls: type[Any], name: str) -> str:
     described = (getattr(item, "description", None) for item in getattr(hint, "__metadata__", ()))
     classes = (base for base in cls.__mro__ if base is not object)
     comments = (field.about for base in classes for field in fields(base) if field.name == name)
-    # of weights
-    kinds = "; ".join(
-        f"`{kind}`: {meaning}" for kind, meaning in getattr(hint, "kinds", {}).items()
-    )
+    kinds = "; ".join(kind.form for kind in getattr(hint, "kinds", {}).values())  # of weights
     return ". ".join(filter(None, (next(filter(None, (*described, *comments)), ""), kinds)))
+
+
+_LIMITS: Final = {"gt": "over", "ge": "at least", "lt": "under", "le": "at most"}
+
+
+def _limits(hint: Any) -> str:
+    """The limits of a number by its type, or of the numbers in it; "" without any."""
+    found = [
+        f"{words} {getattr(limit, name)}"
+        for item in getattr(hint, "__metadata__", ())
+        for limit in getattr(item, "metadata", [item])
+        for name, words in _LIMITS.items()
+        if hasattr(limit, name)
+    ]
+    return ", ".join(found) or next(filter(None, map(_limits, get_args(hint))), "")
 
 
 def keys_of(
@@ -103,6 +116,7 @@ def keys_of(
 ) -> Iterator[Key]:
     """The keys of a record, or those of `names`. defaults: a record with the default values."""
     hints = get_type_hints(cls)
+    limited = get_type_hints(cls, include_extras=True)
     for field in dataclasses.fields(cls):
         if names is None or field.name in names:
             value = field.default if defaults is None else getattr(defaults, field.name)
@@ -111,7 +125,8 @@ def keys_of(
                 get_args(hints[field.name]) if get_origin(hints[field.name]) is Literal else ()
             )
             default = "required" if required else _shown(value)
-            yield Key(field.name, default, about(cls, field.name), choices)
+            limits = _limits(limited[field.name])
+            yield Key(field.name, default, about(cls, field.name), choices, limits=limits)
 
 
 def _shown(value: Any) -> str:

@@ -443,8 +443,8 @@ def json_option(sub: argparse.ArgumentParser, more: str = "") -> None:
 def every_option(sub: argparse.ArgumentParser) -> None:
     """Add --every."""
     help_ = (
-        "Find people in every N-th frame, and follow them in between (rtmpose, blaze_pose; "
-        "default: 1)"
+        "Find people in every N-th frame, N from 1 to 100, and follow them in between (rtmpose, "
+        "blaze_pose; default: 1)"
     )
     sub.add_argument("--every", type=whole(1), metavar="N", help=help_)
 

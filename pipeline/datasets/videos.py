@@ -76,15 +76,20 @@ class OwnVideos(ClipDataset):
     """
 
     # Splits
-    val: Percent = 0  # per cent of the clips to draw for val
-    test: Percent = 0  # per cent of the clips to draw for test
-    seed: int = 0  # another seed draws other clips
+
+    val: Percent = 0  # per cent of the clips to draw for val, 0 to 100
+    test: Percent = 0  # per cent of the clips to draw for test, 0 to 100; with val at most 100
+    seed: int = 0  # whole number; another one draws other clips
 
     # Linking
-    max_gap: float = 1.0  # seconds that a person may be missing and still be the same person
-    min_frames: int = 40  # shorter stretches of a person are left out; at most half of `max_frames`
-    max_frames: int = 500  # longer stretches are split
-    # stretches with this share of frames that show only face and shoulders are left out
+
+    # seconds that a person may be missing and still be the same person, 0 to 10
+    max_gap: float = 1.0
+    # stretches of a person with fewer frames are left out; 1 to half of `max_frames`
+    min_frames: int = 40
+    max_frames: int = 500  # stretches with more frames are split; at least 2
+    # stretches with this share of frames that show only face and shoulders are left out; over 0, at
+    # most 1
     face_only: float = 0.4
     # for prediction: add frames in which a person was missed, up to `max_gap` in a row, with
     # interpolated boxes
@@ -101,14 +106,16 @@ class OwnVideos(ClipDataset):
     cut_at_switches: bool | None = None
 
     # Limits of `pipeline.grades`
-    # drop people with a joint that shakes more, in % of their box; unset: none
+
+    # drop people with a joint that shakes more, in % of their box, over 0; unset: none
     max_jitter: float | None = None
-    # drop people with a limb whose length varies more, in %; unset: none
+    # drop people with a limb whose length varies more, in %, over 0; unset: none
     max_limb_spread: float | None = None
     # drop people whose grade is worse: doubtful drops the bad ones, good the doubtful ones, too;
     # unset: none
     min_grade: Literal["doubtful", "good"] | None = None
-    # rates of the camera, as 240 or "slow/*=240, a.mp4=120"; unset: those of the files
+    # rates of the camera, frames a second, as 240 or "slow/*=240, a.mp4=120"; unset: those of the
+    # files
     fps: str | None = None
     # order of the joints in files that do not name them, as coco or "lab/*=h36m, coco"; unset: the
     # order that the file's format fixes, or else the usual one

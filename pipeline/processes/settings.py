@@ -95,7 +95,8 @@ class DetectionResources(Computing):
         NonNegativeInt, Field(description="Images in a batch; 0: chosen by the detector")
     ] = 0
     timeout: Annotated[
-        PositiveFloat, Field(description="Seconds without progress until a clip is given up")
+        PositiveFloat,
+        Field(description="Seconds without progress, over 0, until a clip is given up"),
     ] = TIMEOUT
 
 
@@ -109,7 +110,8 @@ class Resources(Computing):
         int, Field(ge=0, le=MOST_CROPS, description="Crops in a batch; 0: chosen by device")
     ] = 0
     timeout: Annotated[
-        PositiveFloat, Field(description="Seconds without progress until a decoder is ended")
+        PositiveFloat,
+        Field(description="Seconds without progress, over 0, until a decoder is ended"),
     ] = 60
 
     def machine(self, process: str = "") -> Machine:

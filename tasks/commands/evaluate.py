@@ -74,7 +74,7 @@ def options(sub: argparse.ArgumentParser) -> None:
         "--out",
         type=PATH,
         metavar="DIR",
-        help="Folder for metrics.json, results.csv and results by track",
+        help="Folder for metrics.json, results.csv and results by track (default: none is written)",
     )
     json_option(sub, ": the content of metrics.json")
 
@@ -95,7 +95,7 @@ def model_options(sub: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     model.add_argument(
         "--device",
         default="auto",
-        help="Device: auto (a GPU if there is one), cpu, cuda, cuda:1, ...",
+        help="Device: auto (a GPU if there is one), cpu, cuda, cuda:1, ... (default: auto)",
     )
     return model
 

@@ -62,13 +62,14 @@ def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--cache", type=ROOT, required=True, metavar="DIR", help="Cache of tracks and features"
     )
-    sub.add_argument(
-        "--detector",
-        help=f"Detector for clips without keypoints: {', '.join(detectors.names())}, or none",
-    )
+    help_ = f"Detector for clips without keypoints: {', '.join(detectors.names())}, or none"
+    sub.add_argument("--detector", help=f"{help_} (default: [detect] detector)")
     every_option(sub)
     sub.add_argument(
-        "--tracks", default="*", metavar="PATTERN", help="Names of tracks to predict (default: all)"
+        "--tracks",
+        default="*",
+        metavar="PATTERN",
+        help="Names of tracks to predict, such as 'dance*' (default: all)",
     )
     model = model_options(sub)
     model.add_argument(
@@ -87,7 +88,7 @@ def options(sub: argparse.ArgumentParser) -> None:
         type=_positive,
         default=0.0,
         metavar="SIGMA",
-        help="Smooth bodies over time (default: 0 frames)",
+        help="Smooth bodies over time by a Gaussian of SIGMA frames, over 0 (default: none)",
     )
     outputs = sub.add_argument_group("output")
     outputs.add_argument(

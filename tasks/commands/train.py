@@ -39,7 +39,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     )
     help_ = f"Variant of the model, or several joined by + (default: luigi.cfg's). {variants}"
     sub.add_argument("--variant", metavar="NAME", help=help_)
-    sub.add_argument("--seed", type=whole(0), help="Seed (default: luigi.cfg's)")
+    sub.add_argument("--seed", type=whole(0), help="Seed, at least 0 (default: luigi.cfg's)")
 
 
 def _model(name: str) -> str:

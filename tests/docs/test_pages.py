@@ -69,7 +69,7 @@ def test_every_example_runs_or_says_that_it_does_not(file, folder, monkeypatch):
 
 
 PICTURED = (
-    "index", "look", "bodies", "predicting", "getting-started", "vibe",
+    "index", "look", "bodies", "predicting", "getting-started", "vibe", "exports",
     *(f"clips/{name}" for name in ("first-result", "grades", "identity", "detecting")),
     *(f"datasets/{name}" for name in RELEASES if name != "bedlam2"),
 )  # fmt: skip
@@ -241,6 +241,10 @@ def test_every_key_has_a_meaning_and_its_default_where_settings_are_generated():
     for section, keys in {**setting_keys.sections(), "crop": setting_keys.crop_words()}.items():
         assert [key.name for key in keys if len(key.about) < 4] == [], section
         assert all(key.default and not set("`") & set(key.default) for key in keys), section
+        numbers = [key for key in keys if re.fullmatch(r"[\d.e-]+", key.default)]
+        ranges = (f"{key.about}, {key.limits}" for key in numbers)
+        wanted = re.compile(r"\d to |\bover \d|at least \d|whole number|; 0:")
+        assert [text for text in ranges if not wanted.search(text)] == [], section
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ class FollowingDetector(Detector):
 
     added: ClassVar[Mapping[str, Any]] = {"every": 1}
 
-    every: int = 1  # find people in each N-th frame, and follow them in between
+    every: int = 1  # find people in each N-th frame, N from 1 to 100, and follow them in between
 
     def __post_init__(self) -> None:
         if not 1 <= self.every <= LONGEST:

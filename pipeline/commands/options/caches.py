@@ -32,7 +32,10 @@ def gc(sub: argparse.ArgumentParser) -> None:
     add("--erase", action="store_true", help=help_)
     help_ = "Leave younger files (default: 0; in an object store, one day)"
     add("--older-than", type=whole(0), metavar="SECONDS", help=help_)
-    help_ = "Delete only what gc with this option has found unused, without a break, for DAYS days"
+    help_ = (
+        "Delete only what gc with this option has found unused, without a break, for DAYS days "
+        "(default: 0)"
+    )
     add("--unused-for", type=whole(0), default=0, metavar="DAYS", help=help_)
     json_option(sub)
 
@@ -51,7 +54,7 @@ def status(sub: argparse.ArgumentParser) -> None:
         action="store_true",
         help="List every video that was rejected, lost frames, or has notes",
     )
-    help_ = "Exit with 1 if more of a split's videos are rejected, for example 2%%"
+    help_ = "Exit with 1 if more of a split's videos are rejected: 0%% to 100%% (default: 100%%)"
     sub.add_argument("--max-rejected", type=_percent, default=100.0, metavar="N%", help=help_)
     instead = sub.add_mutually_exclusive_group()  # of the table
     help_ = "Show bytes and commit times by split and stream, and what gc would free"

@@ -74,7 +74,7 @@ def detect(sub: argparse.ArgumentParser) -> None:
     add(
         "--weights",
         metavar="FILE|pretrained",
-        help="the network's weights (pretrained: downloaded once)",
+        help="the network's weights (pretrained: downloaded once; default: from its section)",
     )
     every_option(sub)
     part_option(sub, "clips")

@@ -46,7 +46,9 @@ Mask = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Demo(Detector):
-    """Detector for demo data; confidence is 1 for detected joints and 0 for others."""
+    """Finds people of demo data by their colours; confidence is 1 for joints that are found, 0 for
+    others.
+    """
 
     name: ClassVar[str] = "demo"
     stand_in: ClassVar[bool] = True

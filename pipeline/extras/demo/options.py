@@ -13,8 +13,14 @@ def synthesize(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--out", type=path, required=True, help="output folder, for raw/<dataset>/ and body/"
     )
-    sub.add_argument("--seed", type=whole(0), default=0, help="random seed (default: 0)")
-    sub.add_argument("--size", default="default", help="amount of data: tiny, default or large")
+    sub.add_argument(
+        "--seed", type=whole(0), default=0, help="random seed, at least 0 (default: 0)"
+    )
+    sub.add_argument(
+        "--size",
+        default="default",
+        help="amount of data: tiny, default or large (default: default)",
+    )
     sub.add_argument(
         "--workers", type=whole(0), default=0, help="Number of processes (default: one per core)"
     )

@@ -250,7 +250,7 @@ class Imported(Stream):
     missing rows.
     """
 
-    dim: int = 2048  # type: ignore[misc]  # Numbers per row
+    dim: int = 2048  # type: ignore[misc]  # Numbers per row, at least 1
 
     kind: ClassVar[str] = IMPORTED
     uses: ClassVar[dict[str, int]] = {}

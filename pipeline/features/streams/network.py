@@ -184,7 +184,7 @@ class LibraryStream(NetworkStream):
     # Weights of the network
     weights: NetworkWeights = NetworkWeights("pretrained", "")  # noqa: RUF009 - it is frozen
     precision: Precision = "exact"
-    dim: int = 0  # type: ignore[misc]  # Numbers per crop; 0: ask the library, which takes seconds at each start
+    dim: int = 0  # type: ignore[misc]  # Numbers per crop, at least 1; 0: ask the library, which takes seconds at each start
 
     def __post_init__(self) -> None:
         super().__post_init__()

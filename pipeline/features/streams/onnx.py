@@ -80,7 +80,7 @@ class Onnx(NumberStream):
     outputs: str = ""  # Names of the outputs to store; empty: all
     mean: str = "0.485 0.456 0.406"  # Subtracted from RGB in [0, 1]
     std: str = "0.229 0.224 0.225"  # Divides the difference
-    crop_per_box: float = 1.0  # Side of the crop divided by side of the box
+    crop_per_box: float = 1.0  # Side of the crop divided by side of the box, over 0
 
     kind: ClassVar[str] = "onnx"
     dtype: ClassVar[str] = "float32"

@@ -26,12 +26,15 @@ def bodies(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--raw", type=path, metavar="DIR", help="The dataset's raw folder, if it has moved"
     )
-    help_ = f"Age of all people: 0 a baby, 0.33 a child, {ADULT} an adult, 1 old (default: {ADULT})"
+    help_ = (
+        f"Age of all people, 0 to 1: 0 a baby, 0.33 a child, {ADULT} an adult, 1 old (default: "
+        f"{ADULT})"
+    )
     sub.add_argument("--age", type=_age, default=ADULT, help=help_)
     sub.add_argument(
         "--device",
         default="auto",
-        help="Device: auto (a GPU if there is one), cpu, cuda, cuda:1, ...",
+        help="Device: auto (a GPU if there is one), cpu, cuda, cuda:1, ... (default: auto)",
     )
     sub.add_argument(
         "--overlay",

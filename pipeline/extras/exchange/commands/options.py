@@ -92,7 +92,8 @@ def import_(sub: argparse.ArgumentParser) -> None:
         "--joints-2d",
         type=_joint_order,
         metavar="ORDER",
-        help=f"joint order of joints2D, such as coco ({pages.JOINT_ORDERS}; also common13)",
+        help=f"joint order of joints2D, such as coco ({pages.JOINT_ORDERS}; also common13; "
+        "default: by their number)",
     )
     add(
         "--crop-scale",
