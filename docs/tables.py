@@ -22,17 +22,21 @@ from typing import Any, Final
 
 import pipeline.__main__
 import tasks.__main__
-from docs.setting_keys import sections
+from docs.setting_keys import about, sections
 from pipeline import datasets, table
 from pipeline.accounting import REASONS
 from pipeline.cli.command_line import EXIT_CODES
+from pipeline.clips import detectors
 from pipeline.clips.labels import people_formats
 from pipeline.clips.labels.checks import CHECKS
+from pipeline.clips.labels.joint_orders import BODY_JOINTS, ORDERS
 from pipeline.datasets import RELEASES
+from pipeline.datasets.shared import contradictions
 from pipeline.extras.exchange.formats import FORMATS
 from pipeline.features import streams
 from pipeline.grades.words import MEASURES
 from pipeline.people.skeletons import JOINTS
+from vibe_model import models
 from vibe_model.metrics import METRICS
 
 ROOT: Final = Path(__file__).parents[1]
@@ -159,6 +163,32 @@ def _dataset_rows() -> Iterator[tuple[str, ...]]:
         )
 
 
+def asked() -> dict[str, list[str]]:
+    """What is said of labels that contradict each other -> the datasets whose demo data have both,
+    as `benchmarks/contradictions.py` counted.
+    """
+    found: dict[str, list[str]] = {
+        check.text: []
+        for check in vars(contradictions).values()
+        if isinstance(check, contradictions.Check)
+    }
+    report = (ROOT / "benchmarks/contradictions.md").read_text()
+    for name, said in re.findall(r"(?m)^\| (\w+) \| (.+) \| [1-9]\d* \|$", report):
+        found[said].append(name)
+    return found
+
+
+def _contradictions() -> str:
+    rows = ((said, _code(names)) for said, names in asked().items())
+    return _table("what is said | datasets that are asked", rows)
+
+
+def _numbers_of_joints() -> str:
+    rows = [(3 * n, "all", _code(orders)) for n, orders in ORDERS.items()]
+    rows += [(3 * n, f"first {body}", _code(ORDERS[body])) for n, body in BODY_JOINTS.items()]
+    return _table("numbers of a person | joints that are read | joint orders", rows)
+
+
 _FORMAT: Final = ("recognized by", "first frame", "boxes", "joints", "identity")
 
 
@@ -222,13 +252,36 @@ def _streams() -> str:
     return _table("kind | numbers per row | what they are", rows)
 
 
+def _detectors() -> str:
+    rows = []
+    for name in table.OWN["vibe_pipeline.detectors"]:
+        detector = detectors.find(name)
+        options = _code(field.name for field in dataclasses.fields(detector))
+        rows.append((f"`{name}`", _first_sentence(detector), options))
+    return _table("detector | what it does | options", rows)
+
+
+def _losses(name: str) -> str:
+    """The terms of a model's loss, with the weights of its usual preset."""
+    model = models.find(name)
+    config = model.presets[model.preset]()
+    rows = [
+        (f"`{term}`", f"{weight:g}", about(type(config), f"{term}_weight"))
+        for term, weight in config.weights.items()
+    ]
+    return _table("term | weight | definition", rows)
+
+
 def _first_sentence(thing: Any) -> str:
     text = " ".join((inspect.getdoc(thing) or "").split("\n\n")[0].split())
     return text.partition(". ")[0].rstrip(".")
 
 
 def _options(section: str) -> str:
-    rows = [(f"`{key.name}`", f"`{key.default}`", key.about) for key in sections()[section]]
+    rows = []
+    for key in sections()[section]:
+        default = ", ".join(filter(None, (f"`{key.default}`", key.limits)))
+        rows.append((f"`{key.name}`", default, key.about))
     return _table("option | default | meaning", rows)
 
 
@@ -288,7 +341,13 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
     "reports": _reports,
     "exports": _exports,
     "streams": _streams,
-    "options of rtmpose": lambda: _options("rtmpose"),
-    "options of blaze_pose": lambda: _options("blaze_pose"),
+    "detectors": _detectors,
+    "labels that contradict each other": _contradictions,
+    "numbers of joints": _numbers_of_joints,
+    **{
+        f"options of {name}": partial(_options, name)
+        for name in ("rtmpose", "blaze_pose", "3dpw", "amass")
+    },
+    **{f"losses of {name}": partial(_losses, name) for name in table.OWN["vibe_pipeline.models"]},
     **{f"tests of {promise}": partial(_tests_of, promise) for promise in _promises()},
 }

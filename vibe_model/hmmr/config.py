@@ -66,15 +66,19 @@ class HMMRConfig(VideoConfig):
 
     # Weights of the loss terms.
 
-    kp_weight: NonNegativeFloat = 60.0  # 2D joints, absolute errors
-    joints_weight: NonNegativeFloat = 60.0  # 3D joints, in m
-    smpl_weight: NonNegativeFloat = 60.0  # rotation matrices and betas
-    const_weight: NonNegativeFloat = 1.0  # change of the betas between frames
-    # squared distance between hallucination and movie strip
+    # 2D joints: absolute errors; past and future by the optimal camera, without gradient
+    kp_weight: NonNegativeFloat = 60.0
+    # 3D joints, in m: half the squared error of 14 about the hip midpoint
+    joints_weight: NonNegativeFloat = 60.0
+    # half the squared errors of 24 rotation matrices, and of the betas
+    smpl_weight: NonNegativeFloat = 60.0
+    const_weight: NonNegativeFloat = 1.0  # change of the betas between frames, equation 1
+    # squared distance between hallucination and movie strip, equation 3
     hallucinate_weight: NonNegativeFloat = 1.0
-    shape_weight: NonNegativeFloat = 1.0  # squared betas
-    adversarial_weight: NonNegativeFloat = 1.0  # adversarial term of the generator
-    discriminator_weight: NonNegativeFloat = 1.0
+    shape_weight: NonNegativeFloat = 1.0  # mean squared betas
+    # of the generator: least-squares GAN, summed over 24 outputs
+    adversarial_weight: NonNegativeFloat = 1.0
+    discriminator_weight: NonNegativeFloat = 1.0  # of the discriminator, likewise
     # joint: `hallucinate_weight` trains the movie strip, too; detached: only the hallucinator.
     hallucinator_target: Literal["joint", "detached"] = "joint"
 

@@ -64,11 +64,13 @@ class PartDynamicsConfig(VideoConfig):
 
     # Weights of the loss terms.
 
-    kp_2d_weight: NonNegativeFloat = 300.0  # 2D joints, in crop coordinates from -1 to 1
-    kp_3d_weight: NonNegativeFloat = 300.0  # 3D joints, in m
-    pose_weight: NonNegativeFloat = 60.0  # rotation matrices
-    shape_weight: NonNegativeFloat = 0.06  # betas
-    # the four terms above for the frames `delta` before and after; provisional
+    # 2D joints, in crop coordinates from -1 to 1; as VIBE's
+    kp_2d_weight: NonNegativeFloat = 300.0
+    kp_3d_weight: NonNegativeFloat = 300.0  # 3D joints, in m; as VIBE's
+    pose_weight: NonNegativeFloat = 60.0  # rotation matrices; as VIBE's
+    shape_weight: NonNegativeFloat = 0.06  # betas; as VIBE's
+    # the four terms above for the frames `delta` before and after, 2D by the optimal camera;
+    # provisional
     neighbours_weight: NonNegativeFloat = 0.5
     # Distance between the embeddings of the projected prediction and of the labelled 2D pose;
     # provisional. 0: no embedding is needed.

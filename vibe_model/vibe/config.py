@@ -62,13 +62,16 @@ class TrainConfig(VideoConfig):
 
     # Weights of the loss terms.
 
-    kp_2d_weight: NonNegativeFloat = 300.0  # 2D joints, in crop coordinates from -1 to 1
-    kp_3d_weight: NonNegativeFloat = 300.0  # 3D joints, in m
+    # 2D joints: squared error times confidence, in crop coordinates from -1 to 1
+    kp_2d_weight: NonNegativeFloat = 300.0
+    kp_3d_weight: NonNegativeFloat = 300.0  # 3D joints, in m: 14 about the hip midpoint
     pose_weight: NonNegativeFloat = 60.0  # rotation matrices
     shape_weight: NonNegativeFloat = 0.06  # betas
-    adversarial_weight: NonNegativeFloat = 0.5  # adversarial term of the generator
+    # of the generator: E[(D - 1)^2] of predicted motion
+    adversarial_weight: NonNegativeFloat = 0.5
+    # of the discriminator: E[(D - 1)^2] of real motion + E[D^2] of predicted motion
     discriminator_weight: NonNegativeFloat = 0.5
-    # mean squared norm of the motion code; ours, the paper gives none
+    # mean squared norm of the motion's latent code; ours, the paper gives none
     mposer_weight: NonNegativeFloat = 0.1
 
     # Generator.

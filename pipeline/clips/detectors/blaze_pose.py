@@ -121,10 +121,13 @@ class _FramePeople(NamedTuple):
 
 @dataclass(frozen=True)
 class BlazePose(FollowingDetector):
-    """The detector `blaze_pose`. Weights are from MediaPipe's wheel (full) or npm (lite, heavy)."""
+    """Finds people and 17 joints of each by BlazePose, with few people in a frame.
+
+    Weights are from MediaPipe's wheel (full) or npm (lite, heavy).
+    """
 
     weights: Weights = "full"  # lite, full or heavy
-    min_score: float = 0.5  # minimum score of a person, and of the pose in its crop
+    min_score: float = 0.5  # minimum score of a person, and of the pose in its crop, 0 to 1
 
     name: ClassVar[str] = "blaze_pose"
     version: ClassVar[int] = 2  # the image's edge is repeated, and 9 x 9 cells refine a point

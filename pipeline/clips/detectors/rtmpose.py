@@ -109,7 +109,7 @@ class _NetworkOption(NamedTuple):
 
 @dataclass(frozen=True)
 class RTMPose(TwoPartDetector):
-    """The detector `rtmpose`: RTMPose (`weights`) on the boxes of a person detector (`detector`).
+    """Finds people by YOLOX or RTMDet (`detector`), and 17 joints of each by RTMPose (`weights`).
 
     Both options are an ONNX file, a zip with one, or the name of a published one.
     """
@@ -119,8 +119,8 @@ class RTMPose(TwoPartDetector):
     # of persons: an ONNX file, a zip with one, yolox-m, or pretrained (yolox-tiny)
     detector: str = PRETRAINED
     family: Literal["auto", "yolox", "rtmdet"] = "auto"  # of `detector`; auto: from its file name
-    min_score: float = 0.3  # minimum score of a person
-    max_overlap: float = 0.45  # maximum intersection over union of two persons' boxes
+    min_score: float = 0.3  # minimum score of a person, 0 to 1
+    max_overlap: float = 0.45  # maximum intersection over union of two persons' boxes, 0 to 1
 
     name: ClassVar[str] = "rtmpose"
 
