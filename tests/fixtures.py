@@ -28,7 +28,6 @@ from pipeline.features.streams.network import ResNet50
 from pipeline.files.raw import MARKER
 from pipeline.processes.settings import Resources
 from pipeline.steps.conversion import convert
-from pipeline.steps.conversion.keep import MayGo
 from pipeline.steps.conversion.plan import plan_conversion
 from pipeline.steps.extraction import extract as features
 from pipeline.steps.extraction.plan import plan_extraction
@@ -79,16 +78,15 @@ class Embedded:
         return self._folder / "body"
 
 
-def planned(dataset, split, raw, root, *, drop_removed=False, retry=False, **changed):
+def planned(dataset, split, raw, root, **changed):
     """What a conversion is to do. changed: `body`, `selection`, and options of `plan_conversion`."""
     options = {key: changed.pop(key) for key in ("reads_contents",) if key in changed}
-    may_go = MayGo(drop_removed, retry)
-    return plan_conversion(Recipe(dataset, split, raw, root, may_go=may_go, **changed), **options)
+    return plan_conversion(Recipe(dataset, split, raw, root, **changed), **options)
 
 
 def planned_again(split, **changed):
     """What a conversion that retries videos of a committed split is to do."""
-    return plan_conversion(Recipe.recorded(split, may_go=MayGo(retry=True), **changed))
+    return plan_conversion(replace(Recipe.recorded(split, **changed), retry=True))
 
 
 def convert_into(root, raw, name="penn_action", split="train", *, body=None, **options):

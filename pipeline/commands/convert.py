@@ -17,7 +17,6 @@ from pipeline.settings.options import (
     DROP,
 )
 from pipeline.steps.conversion.convert import run_conversion
-from pipeline.steps.conversion.keep import MayGo
 from pipeline.steps.conversion.plan import plan_conversion
 from pipeline.steps.conversion_record import committed_split
 from pipeline.steps.recipe import Recipe
@@ -53,8 +52,8 @@ def _recipe(args: argparse.Namespace) -> Recipe:
         split = committed_split(args.cache, name)
         if split is None:
             raise PipelineError(f"{name}: name the dataset's raw folder: --raw DIR")
-        may_go = MayGo(drop=args.drop_removed, retry=args.retry)
-        recipe = Recipe.recorded(split, args.raw, args.body, may_go)
+        recipe = Recipe.recorded(split, args.raw, args.body)
+        recipe = replace(recipe, drop_removed=args.drop_removed, retry=args.retry)
         if args.cfg.source.names(LIST):
             corrections = args.cfg.convert.corrections
             recipe = replace(recipe, selection=replace(recipe.selection, corrections=corrections))
@@ -62,7 +61,7 @@ def _recipe(args: argparse.Namespace) -> Recipe:
     recipe = Recipe.by_options(
         args.cfg, args.dataset, args.split, raw=args.raw, root=args.cache, named_body=args.body
     )
-    return replace(recipe, may_go=MayGo(drop=args.drop_removed or recipe.may_go.drop))
+    return replace(recipe, drop_removed=args.drop_removed or recipe.drop_removed)
 
 
 def _is_as_recorded(args: argparse.Namespace) -> bool:

@@ -49,7 +49,7 @@ from pipeline.features.committed import IMPORTED, fill_command
 from pipeline.people.estimates import estimates_of
 from pipeline.settings.arguments import choose_splits, warn_of_broken
 from pipeline.steps.contents import StoredBytes, csv_table, list_digests
-from pipeline.steps.conversion.keep import Kind, RowsBefore, reasons_of_kind
+from pipeline.steps.conversion.keep import Loss, unusable
 from pipeline.steps.grading import describe_words
 from pipeline.steps.run_state import prometheus_lines, read_states
 from pipeline.steps.sentences import missing_lines, next_cell
@@ -259,13 +259,13 @@ def _add_notes(
     every = command("status", "--all", "--cache", str(args.cache))
     for state in states:
         if state.committed is not None:
-            for mark, texts in _video_lists(state.committed, state.stays, every=args.all):
+            for mark, texts in _video_lists(state.committed, state.losses, every=args.all):
                 for text in few(texts, limit, every):
                     result.add_line(f"{state.name}: {text}", mark)
 
 
 def _video_lists(
-    row: Committed, stays: Mapping[str, RowsBefore], *, every: bool
+    row: Committed, losses: Mapping[str, Loss], *, every: bool
 ) -> Iterator[tuple[str, list[str]]]:
     """Yield (mark, lines) for each list of a split's videos.
 
@@ -282,8 +282,8 @@ def _video_lists(
     if not every:
         return
     yield IDLE, [*_noted_lines(row)]
-    yield IDLE, [f"missing: {line}" for line in missing_lines(stays)]
-    yield DOUBT, [f"unusable: {why}" for why in reasons_of_kind(stays, Kind.UNUSABLE).values()]
+    yield IDLE, [f"missing: {line}" for line in missing_lines(losses)]
+    yield DOUBT, [f"unusable: {why}" for why in unusable(losses).values()]
 
 
 def _noted_lines(row: Committed) -> Iterator[str]:

@@ -38,6 +38,7 @@ from pipeline.people.estimates import files_of, recorded_estimates
 from pipeline.settings.arguments import choose_splits
 from pipeline.settings.options import DROP
 from pipeline.steps.conversion.convert import convert
+from pipeline.steps.conversion.keep import missing
 from pipeline.steps.conversion.plan import ConversionWork, plan_conversion
 from pipeline.steps.conversion_record import ConversionRecord
 from pipeline.steps.grading import stored_words
@@ -323,7 +324,13 @@ def _drop_videos(split: cache.Split, shards: Sequence[int]) -> tuple[str, ...]:
     damaged = tuple(sorted(shards))
     convert(
         replace(
-            work, items=(), drop=drop, removed=drop, stays={}, unread=unread, damaged_shards=damaged
+            work,
+            items=(),
+            drop=drop,
+            removed=drop,
+            losses={},
+            unread=unread,
+            damaged_shards=damaged,
         )
     )
     return drop
@@ -347,7 +354,7 @@ def _plan_rereading(split: cache.Split, names: Set[str]) -> ConversionWork:
         raise PipelineError(
             f"{split.name}: all videos must be converted again ({work.why}). Do that first."
         )
-    there = {video.name for video in texts_of(work.listed)} - work.missing.keys()
+    there = {video.name for video in texts_of(work.listed)} - missing(work.losses).keys()
     gone = sorted(names - there)
     if gone:
         raise PipelineError(

@@ -21,7 +21,9 @@ from pipeline.errors import PipelineError
 from pipeline.files.raw import texts_of
 from pipeline.files.raw.changes import what_differs
 from pipeline.files.raw.files import digest_or_problem
-from pipeline.steps.conversion.plan import ConversionWork, Reason, plan_conversion
+from pipeline.steps.conversion.comparison import Reason
+from pipeline.steps.conversion.keep import as_json
+from pipeline.steps.conversion.plan import ConversionWork, plan_conversion
 from pipeline.steps.conversion_record import committed_split
 from pipeline.steps.detection.plan import DetectionWork, plan_unlabelled, unlabelled_clips
 from pipeline.steps.extraction.plan import ExtractionWork, Why
@@ -94,8 +96,7 @@ class NextRun:
                 },
                 **named_videos(work),
                 "renamed": work.renamed,
-                "missing": work.missing,
-                "unusable": work.unusable,
+                **as_json(work.losses),
             }
         return {
             "nothing_to_do": self.up_to_date,

@@ -31,7 +31,6 @@ from pipeline.files.raw import is_stand_in
 from pipeline.people import smpl_files
 from pipeline.settings.file import SettingsFile
 from pipeline.settings.folders import body_of, check_own_folder, refuse_one_folder
-from pipeline.steps.conversion.keep import NOTHING, MayGo
 from pipeline.steps.conversion.listing import OtherSplits
 from pipeline.steps.conversion.selection import ALL_ROWS, RowSelection
 from pipeline.steps.conversion_record import ConversionRecord
@@ -50,7 +49,8 @@ class Recipe:
     root: cache.Root  # the cache
     body: Path | None = None  # folder of the body model
     selection: RowSelection = ALL_ROWS  # which of the reader's tracks and rows are taken
-    may_go: MayGo = NOTHING  # rows of missing, unusable and rejected videos
+    drop_removed: bool = False  # whether rows go that the raw files do not give now
+    retry: bool = False  # whether videos that were rejected, or would lose rows, are read again
     detector: Detector | None = None
     by_any_detector: bool = False  # whether clips with another detector's keypoints are left alone
     streams: tuple[StreamSpec, ...] = ()  # empty: the committed streams, as recorded
@@ -100,11 +100,7 @@ class Recipe:
 
     @classmethod
     def recorded(
-        cls,
-        split: cache.Split,
-        raw: Path | None = None,
-        body: Path | None = None,
-        may_go: MayGo = NOTHING,
+        cls, split: cache.Split, raw: Path | None = None, body: Path | None = None
     ) -> Recipe:
         """The recipe to convert a committed split again, as it was converted.
 
@@ -124,7 +120,6 @@ class Recipe:
             split.root,
             record.body_folder(body),
             RowSelection.recorded(record),
-            may_go,
         )
 
     @classmethod
@@ -154,7 +149,7 @@ class Recipe:
             root,
             body_of(settings, named_body, dataset, demo=is_stand_in(raw)),
             _selection(settings),
-            MayGo(drop=settings.convert.removed == "drop"),
+            drop_removed=settings.convert.removed == "drop",
             source=settings.source,
         )
 
@@ -212,8 +207,8 @@ class Recipe:
             settings.paths.cache if root is None else root,
             body,
             _selection(settings),
-            MayGo(drop=is_demo or settings.convert.removed == "drop"),
-            settings.detector if name in settings.detect.datasets else None,
+            drop_removed=is_demo or settings.convert.removed == "drop",
+            detector=settings.detector if name in settings.detect.datasets else None,
             streams=StreamSpec.readable(settings.streams, dataset.columns(split, body=False)),
             refuses_random_weights=True,
             needs_demo_data=settings.embedded.enabled and (without_raw or without_body),

@@ -27,7 +27,7 @@ from pipeline.clips.listing import describe_others
 from pipeline.features.committed import IMPORTED, is_current
 from pipeline.files.pixels.clip_record import ClipRecord
 from pipeline.files.raw.files import VIDEOS
-from pipeline.steps.conversion.keep import Kind, RowsBefore, reasons_of_kind
+from pipeline.steps.conversion.keep import Loss, missing, unusable
 from pipeline.steps.conversion_record import ConversionRecord
 from pipeline.steps.extraction.plan import Why
 from pipeline.steps.next_run import NextRun, named_videos
@@ -44,42 +44,39 @@ MIXED: Final = 1.5  # a window is this many times as long in one track as in ano
 
 
 # --------------------------------------------------------------------------------------------------
-# what stays
+# rows that are kept
 
 
-def missing_lines(stays: Mapping[str, RowsBefore]) -> list[str]:
+def missing_lines(losses: Mapping[str, Loss]) -> list[str]:
     """The missing videos, each with the file that is gone if others are there:
     `b (without b/labels.json)`.
     """
-    missing = reasons_of_kind(stays, Kind.MISSING).items()
-    return [f"{video} (without {file})" if file else video for video, file in missing]
+    return [f"{name} (without {file})" if file else name for name, file in missing(losses).items()]
 
 
-def kept_lines(work: ConversionWork, stays: Mapping[str, RowsBefore]) -> list[str]:
-    """Messages about missing and unusable videos that stay, with what to do; empty without any."""
-    if work.committed is None or not stays:
+def kept_lines(work: ConversionWork, losses: Mapping[str, Loss]) -> list[str]:
+    """Messages about videos that would lose rows, with what to do; empty without any."""
+    if work.committed is None or not losses:
         return []
     recipe = work.recipe
     status = command("status", "--all", "--cache", str(recipe.root))
     drop = ConversionRecord(work.committed).drop_command(recipe.raw)
     or_delete = f"or delete their rows: {drop}"
-    moved = recipe.others.find_moved(
-        name for name, before in stays.items() if before.may_have_moved
-    )
-    not_moved = {name: before for name, before in stays.items() if name not in moved}
-    missing = missing_lines(not_moved)
-    unusable = [*reasons_of_kind(not_moved, Kind.UNUSABLE).values()]
+    moved = recipe.others.find_moved(name for name, loss in losses.items() if loss.may_have_moved)
+    not_moved = {name: loss for name, loss in losses.items() if name not in moved}
+    without_files = missing_lines(not_moved)
+    with_fewer_rows = [*unusable(not_moved).values()]
     lines = []
-    if missing:
-        shown = ", ".join(few(missing, FEW, status))
+    if without_files:
+        shown = ", ".join(few(without_files, FEW, status))
         lines.append(
-            f"{count(len(missing), 'video')} missing from {recipe.raw}; the rows are kept: "
+            f"{count(len(without_files), 'video')} missing from {recipe.raw}; the rows are kept: "
             f"{shown}. Restore them (is the disk mounted?), {or_delete}"
         )
-    if unusable:
-        shown = " ".join(few(unusable, FEW, status))
+    if with_fewer_rows:
+        shown = " ".join(few(with_fewer_rows, FEW, status))
         lines.append(
-            f"{count(len(unusable), 'video')} would lose rows; the rows are kept: "
+            f"{count(len(with_fewer_rows), 'video')} would lose rows; the rows are kept: "
             f"{shown} Restore them (and touch the folder of an image that is put back), {or_delete}"
         )
     if moved:
@@ -92,10 +89,10 @@ def kept_lines(work: ConversionWork, stays: Mapping[str, RowsBefore]) -> list[st
 
 
 def problems_of(work: ConversionWork) -> list[str]:
-    """Problems of a split with nothing to convert: missing or unusable videos, or no rows."""
+    """Problems of a split with nothing to convert: videos that would lose rows, or no rows."""
     if work.committed is None:
         return []
-    return [*kept_lines(work, work.stays), *ConversionRecord(work.committed).why_empty()]
+    return [*kept_lines(work, work.losses), *ConversionRecord(work.committed).why_empty()]
 
 
 # --------------------------------------------------------------------------------------------------
@@ -365,7 +362,7 @@ def lost_videos(run: NextRun) -> list[str]:
     work = run.conversion
     if work is None:
         return []
-    return problems_of(work) if work.up_to_date else kept_lines(work, work.stays)
+    return problems_of(work) if work.up_to_date else kept_lines(work, work.losses)
 
 
 def _extraction_lines(run: NextRun) -> Iterator[str]:

@@ -22,7 +22,7 @@ from pipeline.errors import PipelineError
 from pipeline.features.committed import is_untrained, stream_label, weights_of
 from pipeline.files.raw.corrections import count_verbs
 from pipeline.people.estimates import estimates_of
-from pipeline.steps.conversion.keep import Kind, RowsBefore, reasons_of_kind
+from pipeline.steps.conversion.keep import Loss, as_json
 from pipeline.steps.conversion.plan import plan_conversion
 from pipeline.steps.conversion_record import MOUNT, ConversionRecord
 from pipeline.steps.grading import stored_words
@@ -185,11 +185,11 @@ class SplitState:
         return cls(run.name, committed, run, unlisted, list(dict.fromkeys(problems)))
 
     @property
-    def stays(self) -> Mapping[str, RowsBefore]:
-        """Committed videos that keep their rows, whatever their files give now."""
+    def losses(self) -> Mapping[str, Loss]:
+        """What committed videos would lose, which keep their rows."""
         if self.next_run is None or self.next_run.conversion is None:
             return {}
-        return self.next_run.conversion.stays
+        return self.next_run.conversion.losses
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values; docs/terminal.md describes the keys."""
@@ -199,8 +199,7 @@ class SplitState:
             document |= self.committed.as_dict()
             document |= {
                 "to_convert": "" if work is None else work.why,
-                "missing": reasons_of_kind(self.stays, Kind.MISSING),
-                "unusable": reasons_of_kind(self.stays, Kind.UNUSABLE),
+                **as_json(self.losses),
                 "unlisted": self.unlisted,
             }
         if self.next_run is not None:

@@ -24,7 +24,7 @@ def test_rows_of_real_data_stay_also_where_demo_data_are_enabled(tmp_path):
     folder = loaded.raw("penn_action")
 
     def drops():
-        return Recipe.from_settings(loaded, "penn_action", "train").may_go.drop
+        return Recipe.from_settings(loaded, "penn_action", "train").drop_removed
 
     assert drops()  # demo data are made first
     folder.mkdir(parents=True)

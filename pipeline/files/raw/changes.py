@@ -70,9 +70,8 @@ class Seen(NamedTuple):
 
     stamp: Stamp | None  # None: not known
     digest: str
-    # why it could not be used, so that the committed rows are those of an earlier reading; else ""
-    unusable: str = ""
-    is_of_other_split: bool = False  # by its labels, which is why it could not be used
+    # rows before, rows now and why, if the committed rows are those of an earlier reading
+    loss: tuple[int, int, str] | None = None
 
 
 def stamp(raw: Path, video: RawVideo) -> Stamp:
@@ -176,7 +175,7 @@ def write_stamps(root: cache.Root, name: str, seen: Mapping[str, Seen]) -> None:
         "names": list(seen),
         "stamps": [video.stamp for video in seen.values()],
         "digests": [video.digest for video in seen.values()],
-        "unusable": {name: video[2:] for name, video in seen.items() if video.unusable},
+        "losses": {name: video.loss for name, video in seen.items() if video.loss},
     }
     cache.store_at(root).put_small({f"{name}/{STAMPS}": json.dumps(columns).encode()}, name)
 
@@ -190,8 +189,8 @@ def read_stamps(root: cache.Root, name: str) -> dict[str, Seen]:
         "".join(columns["stamps"])  # raises TypeError if one is no text
         rows = map(Seen, columns["stamps"], columns["digests"])
         seen = dict(zip(columns["names"], rows, strict=True))
-        for video, why in dict(columns["unusable"]).items():
-            seen[video] = Seen(*seen[video][:2], *why)
+        for video, (before, now, why) in dict(columns.get("losses", {})).items():
+            seen[video] = seen[video]._replace(loss=(before, now, why))
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return {}
     return seen

@@ -7,104 +7,103 @@ only where sizes or times differ.
     stamp       sizes and times of a video's files, as text: equal stamps, unchanged files
     digest      hash of a video's contents and paths: it tells a changed video from a touched one
     touched     a committed video with another stamp, but the same digest
-    kept        the committed videos that keep their rows, whatever their files give now
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from enum import StrEnum
 from typing import Final, NamedTuple
 
 import cache
-from pipeline.accounting import VideoAccount
+from pipeline.accounting import VideoAccount, VideoState
 from pipeline.files.raw import RawVideo, RawVideos, changes, texts_of
-from pipeline.steps.conversion.keep import (
-    InOtherSplit,
-    Kind,
-    MayGo,
-    NotThere,
-    Now,
-    RowsBefore,
-    Unusable,
-    keep,
-    reasons_of_kind,
-)
-from pipeline.steps.conversion.listing import OtherSplits, renamed_videos
+from pipeline.steps.conversion.keep import Loss, unusable
+from pipeline.steps.conversion.listing import renamed_videos
 from pipeline.steps.conversion_record import CORRECTIONS, ConversionRecord
+from pipeline.steps.recipe import Recipe
 
 NEVER_SEEN: Final = changes.Seen(None, "")
+
+
+class Reason(StrEnum):
+    """Why a video is read."""
+
+    NEW = "new"
+    CHANGED = "changed"
+    RENAMED = "renamed"
+    # rejected for a passing reason, or to be retried; or an earlier reader made its rows
+    UNREADABLE = "unreadable"
+    CORRECTED = "other corrections"
+    OTHER_READER = "another reader"
 
 
 class Comparison(NamedTuple):
     """What differs between a committed split and its raw folder."""
 
     recorded: Mapping[str, changes.Stamp]  # recorded stamps of those with their committed content
-    kept: Mapping[str, RowsBefore]
-    not_compared: Sequence[RawVideo]  # others with other sizes or times: contents are not read
-    unreadable: set[str]  # to read again: they could not be read, or an earlier reader read them
-    corrected: set[str]  # to read again: the user corrects them otherwise
-    coming: Sequence[RawVideo]  # not committed under this name
-    new: Sequence[RawVideo]  # those of them that are not renamed
-    changed: Sequence[RawVideo]  # committed ones to read again, of which no file is missing
+    losses: Mapping[str, Loss]  # of committed videos that keep their rows and are not read
+    reasons: Mapping[str, Reason]  # why each video is read, by its name
+    n_not_compared: int  # others with other sizes or times: contents are not read
     touched: Sequence[str]
     renamed: Mapping[str, str]  # new name -> old name
-    removed: set[str]  # committed ones that are gone and do not stay
+    removed: Collection[str]  # committed ones that are gone, and whose rows are not kept
 
 
 def compare(
+    recipe: Recipe,
     committed: cache.Split,
     listed: Sequence[RawVideo],
     stamps: Mapping[str, changes.Stamp],
     seen: Mapping[str, changes.Seen],
-    others: OtherSplits,
-    may_go: MayGo,
     *,
+    differs: bool,
     reads_contents: bool,
 ) -> Comparison:
     """Compare a committed split with all videos of the raw folder, whose stamps are given.
 
-    seen: as recorded at the last commit.
-    others: the dataset's other splits; videos that they took do not stay. reads_contents: whether
-    digests of restamped and new videos are computed; without, none is touched, changed or renamed.
+    seen: as recorded at the last commit. differs: whether another reader reads all videos.
+    reads_contents: whether digests of restamped and new videos are computed; without, none is
+    touched, changed or renamed.
     """
-    raw = others.raw
+    raw = recipe.raw
     record = ConversionRecord(committed)
     before = record.digests()
-    kept = _keep_unread(committed, stamps, seen, others, may_go)
-    usable = stamps.keys() - reasons_of_kind(kept, Kind.UNUSABLE).keys()
+    losses = _find_losses(recipe, committed, stamps, seen, differs=differs)
+    # those that miss a file are compared, too: at the commit, it may have been missing
+    usable = stamps.keys() - unusable(losses).keys()
     recorded = record.stamps(seen)
-    compared = before.keys() & usable
-    restamped = named(listed, {name for name in compared if recorded.get(name) != stamps[name]})
+    restamped = {name for name in before.keys() & usable if recorded.get(name) != stamps[name]}
     digests = {}
     # Another reader reads all videos again anyway. Then contents only matter in a moved folder, to
     # tell whether it has the same videos.
-    if reads_contents and (record.has_moved(raw) or not may_go.other_reader):
-        digests = {video.name: changes.video_digest(raw, video) for video in restamped}
+    if reads_contents and (record.has_moved(raw) or not differs):
+        videos = named(listed, restamped)
+        digests = {video.name: changes.video_digest(raw, video) for video in videos}
     same = {name for name, digest in digests.items() if digest == before[name]}
-    unreadable = record.names_to_retry(retry=may_go.retry) | (record.earlier_reader & usable)
-    corrected = _with_other_corrections(committed, listed) & usable
-    asked = unreadable | corrected
-    again = (digests.keys() - same) | asked
-    coming = named(listed, stamps.keys() - before.keys())
-    changed = named(listed, again)
+    for name in same & losses.keys():
+        del losses[name]
+    unreadable = record.names_to_retry(retry=recipe.retry) | record.earlier_reader
+    reasons = dict.fromkeys(digests.keys() - same, Reason.CHANGED)
+    reasons |= dict.fromkeys(_with_other_corrections(committed, listed), Reason.CORRECTED)
+    reasons |= dict.fromkeys(unreadable, Reason.UNREADABLE)
+    reasons |= dict.fromkeys(stamps.keys() - before.keys(), Reason.NEW)
+    reasons = {name: reasons[name] for name in reasons.keys() & stamps.keys() - losses.keys()}
     gone = {name: digest for name, digest in before.items() if name not in stamps}
     renamed = {}
-    if reads_contents:
-        renamed = renamed_videos(committed, raw, gone, [*coming, *changed], digests)
-    for name in same.union(renamed.values()):
-        kept.pop(name, None)
+    if reads_contents and gone:
+        renamed = renamed_videos(committed, raw, gone, named(listed, reasons), digests)
+    reasons |= dict.fromkeys(renamed, Reason.RENAMED)
+    for name in renamed.values():
+        losses.pop(name, None)
     return Comparison(
         recorded,
-        kept,
-        [video for video in restamped if video.name not in kept and not reads_contents],
-        unreadable,
-        corrected,
-        coming,
-        new=[video for video in coming if video.name not in renamed],
-        changed=[video for video in changed if video.name not in kept],
-        touched=sorted(same - asked),
+        losses,
+        reasons,
+        0 if reads_contents else len(restamped - losses.keys()),
+        touched=sorted(same - reasons.keys()),
         renamed=renamed,
-        removed=gone.keys() - kept.keys(),
+        removed=gone.keys() - losses.keys(),
     )
 
 
@@ -116,40 +115,47 @@ def named(listed: Sequence[RawVideo], names: Collection[str]) -> list[RawVideo]:
     return [listed[number] for number, video in enumerate(texts) if video.name in names]
 
 
-def _keep_unread(
+def _find_losses(
+    recipe: Recipe,
     committed: cache.Split,
     stamps: Mapping[str, changes.Stamp],
     seen: Mapping[str, changes.Seen],
-    others: OtherSplits,
-    may_go: MayGo,
-) -> dict[str, RowsBefore]:
-    """The committed videos that keep their rows by what is known without reading them: they are
-    missing, or as unusable as when they were last read.
+    *,
+    differs: bool,
+) -> dict[str, Loss]:
+    """What committed videos would lose, by what is known without reading them: they are missing, or
+    have the files that gave fewer rows when they were last read.
 
     Where the earlier stamp of a video is not known, all of its files are taken to have been there.
     """
-    kept = {}
+    losses: dict[str, Loss] = {}
+    if recipe.drop_removed:
+        return losses
+    others = recipe.others
     for number, name in enumerate(committed.videos.names):
         current = stamps.get(name)
-        before = seen.get(name, NEVER_SEEN)
+        last = seen.get(name, NEVER_SEEN)
         lost_file = ""
-        if current is not None and current != before.stamp:
-            lost_file = changes.lost_input(before.stamp, current)
-        now: Now
-        if current is None or lost_file:
-            now = NotThere(lost_file)
-        elif before.unusable and current == before.stamp:
-            now = Unusable(before.unusable, before.is_of_other_split)
-        else:
+        if current is not None and current != last.stamp:
+            lost_file = changes.lost_input(last.stamp, current)
+        known = None
+        if current == last.stamp and not (recipe.retry or differs):
+            known = last.loss
+        if current is not None and not lost_file and known is None:
             continue
         video = committed.videos[number]
+        before = VideoAccount.from_dict(video.account)
         # of a video that is listed, reading it decides
-        if others.took(video, before.digest, is_listed=current is not None):
-            now = InOtherSplit()
-        answer = keep(VideoAccount.from_dict(video.account), now, may_go)
-        if isinstance(answer, RowsBefore):
-            kept[name] = answer
-    return kept
+        n_moved = others.count_rows(video, last.digest, is_listed=current is not None)
+        if n_moved >= before.read:
+            continue
+        if known is not None:
+            losses[name] = Loss(*known)
+        elif current is None and n_moved:
+            losses[name] = Loss(before.kept, n_moved, VideoState.OTHER_SPLIT)
+        elif before.kept:
+            losses[name] = Loss.of_missing(before, lost_file)
+    return losses
 
 
 def _with_other_corrections(committed: cache.Split, videos: Iterable[RawVideo]) -> set[str]:

@@ -11,7 +11,7 @@ Words:
     account     what became of one video: frames kept, dropped and why (`pipeline.accounting`)
     rejected    the whole video is left out, and its account says why: `account.set_aside`
     failed      rejected because of an error, not for lack of labels
-    stays       of a committed video: it keeps its rows, whatever its files give now
+    loss        what a committed video would lose, which keeps its rows
                 (`pipeline.steps.conversion.keep`)
     unsettled   rejected, now or earlier, for a reason of UNSETTLED: the next plan reads its content
                 again
@@ -19,6 +19,7 @@ Words:
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
@@ -28,6 +29,7 @@ from typing import Any
 import cache
 from cache.write.parts import Part
 from pipeline.accounting import (
+    PASSING,
     UNSETTLED,
     Accounting,
     VideoAccount,
@@ -38,9 +40,11 @@ from pipeline.accounting import (
 from pipeline.cli.console import IDLE, out, plain
 from pipeline.cli.progress import Progress, silent
 from pipeline.cli.text import FEW, command, count, few, from_here
+from pipeline.clips.files import read_detection
 from pipeline.clips.labels.label_files import labels_of
 from pipeline.datasets.shared.contradictions import contradiction_lines
 from pipeline.errors import PipelineError
+from pipeline.files.pixels.sources import file_part
 from pipeline.files.raw import changes
 from pipeline.processes.settings import NO_CLUSTER, Dask
 from pipeline.settings.arguments import MEANWHILE
@@ -50,18 +54,11 @@ from pipeline.settings.sections import Settings
 from pipeline.steps import sentences
 from pipeline.steps.conversion.doubts import Doubts
 from pipeline.steps.conversion.identity import report_other_work
-from pipeline.steps.conversion.keep import (
-    Kind,
-    NotThere,
-    RowsBefore,
-    RowsNow,
-    keep,
-    reasons_of_kind,
-)
+from pipeline.steps.conversion.keep import Loss, as_json, count_undecodable, unusable
+from pipeline.steps.conversion.listing import OtherSplits
 from pipeline.steps.conversion.parts import read_on_cluster, read_part, read_spooled
 from pipeline.steps.conversion.plan import ConversionWork, Item
 from pipeline.steps.conversion.reading import DEFECTS, ReadVideo, attach_clips
-from pipeline.steps.conversion.rereading import describe_now
 from pipeline.steps.conversion_record import (
     CORRECTIONS,
     EARLIER_READER,
@@ -177,7 +174,6 @@ def convert(
             for item, video in zip(todo, videos, strict=True):
                 run.take(item, video)
                 progress(len(run.digests), len(work.items), item.video.name)
-        run.count_gone_before()
         run.keep_renamed()
         accounts = _accounts(following)
         run.record_stamps(accounts)
@@ -218,14 +214,14 @@ def _begin(work: ConversionWork, writer: cache.SplitWriter) -> cache.NextCommit:
     PipelineError if a video should keep its rows and the columns change.
     """
     if writer.state.has_other_columns:
-        _refuse_other_columns(work, work.missing)
+        _refuse_other_columns(work, work.losses)
     planned_digest = "" if work.committed is None else work.committed.manifest["digest"]
     if writer.state.commit.digest != planned_digest:
         raise cache.CacheChanged(
             f"{work.name}: another run has committed since the plan was made. Run it again."
         )
     keys = {item.video.name: item.stamp for item in work.items}
-    if work.recipe.may_go.drop:  # what it has dropped is not taken over by a run that may not
+    if work.recipe.drop_removed:  # what it has dropped is not taken over by a run that may not
         keys = {name: f"{stamp} {DROP}" for name, stamp in keys.items()}
     return writer.begin(work.drop, invalidate=work.damaged_shards, keys=keys)
 
@@ -243,79 +239,106 @@ class _Run:
     following: cache.NextCommit
     strict: bool
     digests: dict[str, str] = field(init=False)  # of the videos that were read, by name
-    stays: dict[str, RowsBefore] = field(default_factory=dict)  # of the videos that were read
-    # rows of unchanged files that another reader drops, by video (`RowsNow.n_gone`)
-    n_gone: Counter[str] = field(default_factory=Counter)
+    losses: dict[str, Loss] = field(default_factory=dict)  # of videos that keep their rows
+    kept: list[VideoAccount] = field(default_factory=list)  # what was read of them
+    others: OtherSplits = field(init=False)
 
     def __post_init__(self) -> None:
         self.digests = {**self.following.journalled}  # a killed run has read these
+        self.others = self.work.recipe.others
 
     def take(self, item: Item, video: ReadVideo) -> None:
         """Take the rows of a video, or keep what the cache has of it."""
-        name = video.account.name
+        account = video.account
+        name = account.name
         committed = self.following.state.videos.get(name)
-        answer: RowsNow | RowsBefore = RowsNow()
+        loss = None
         if committed is not None and self.work.committed is not None:
-            answer = self._decide(item, video, committed, self.work.committed)
+            loss = self._find_loss(item, video, committed, self.work.committed)
         if self.strict:
-            _refuse_rejected(self.work, [video.account])
+            _refuse_rejected(self.work, [account])
         self.digests[name] = video.fingerprint
-        if isinstance(answer, RowsBefore):
-            self._keep(name, answer)
-        elif video.account.set_aside and committed == video.entry and not self.work.differs:
+        if loss is not None:
+            if self.strict:
+                _refuse_strict(self.work, f"{name}: {loss}")
+            self._keep(name, loss)
+            self.kept.append(account)
+        elif account.set_aside and committed == video.entry and not self.work.differs:
             self.following.keep(name)  # the same reader rejects the same content
         else:
             self.following.append(video.entry, video.tracks)
-            if answer.n_gone:
-                self.n_gone[name] = answer.n_gone
 
-    def _decide(
+    def _find_loss(
         self, item: Item, video: ReadVideo, committed: cache.VideoEntry, split: cache.Split
-    ) -> RowsNow | RowsBefore:
-        recipe = self.work.recipe
+    ) -> Loss | None:
+        """What a committed video would lose that keeps its rows; None: its new rows are taken."""
+        account = video.account
         before = VideoAccount.from_dict(committed.account)
-        labels = labels_of(recipe.raw, item.video)
-        now = describe_now(video, split, committed, before, labels, recipe.others)
-        return keep(before, now, recipe.may_go._replace(other_reader=item.by_other_reader))
+        n_lost_before = count_undecodable(split, account.name) if video.lost else math.inf
+        loss = Loss.of_read(before, account, video.lost, n_lost_before)
+        if loss is None or account.set_aside in PASSING:
+            return loss
+        if self.work.recipe.drop_removed:
+            return None
+        images = file_part(video.pixels.pixels)
+        has_same_images = images == file_part(committed.pixels)
+        n_moved = 0
+        if account.other_split:
+            n_moved = self.others.rows.get(video.fingerprint, 0)
+            loss = loss._replace(now=n_moved)
+        if images and not has_same_images:  # others may have taken the place of its files
+            n_moved = max(n_moved, self.others.count_rows(committed, is_listed=True))
+        if n_moved >= before.read:
+            return None
+        is_same_content = video.fingerprint == committed.fingerprint
+        if not account.set_aside:
+            is_corrected = account.corrections.keys() != before.corrections.keys()
+            labels = labels_of(self.work.recipe.raw, item.video)
+            by_detect = has_same_images and labels is not None and read_detection(labels)
+            if by_detect or (is_same_content and is_corrected):
+                return None
+        is_settled = is_same_content and account.set_aside not in UNSETTLED
+        return None if item.by_other_reader and is_settled else loss
 
-    def _keep(self, name: str, stays: RowsBefore) -> None:
+    def _keep(self, name: str, loss: Loss) -> None:
         """Keep the rows of a committed video."""
         if self.following.state.has_other_columns:
-            _refuse_other_columns(self.work, [stays.why])
-        if self.strict and stays.kind == Kind.UNUSABLE:
-            _refuse_strict(self.work, stays.why)
+            _refuse_other_columns(self.work, [f"{name}: {loss}"])
         self.following.keep(name)
-        self.stays[name] = stays
+        self.losses[name] = loss
 
-    def count_gone_before(self) -> None:
-        """Count rows of unchanged files that another reader dropped in a run that was killed."""
-        if not self.work.differs or self.work.recipe.may_go.drop:
-            return
-        for account in _accounts(self.following):
+    def count_gone(self, accounts: Iterable[VideoAccount]) -> Counter[str]:
+        """The rows of unchanged files that another reader drops, by video, also in a run that was
+        killed. accounts: of the commit.
+        """
+        n_gone = Counter[str]()
+        for account in accounts:
+            if account.name not in self.digests or self.work.recipe.drop_removed:
+                continue
             committed = self.following.state.videos.get(account.name)
-            digest = self.following.journalled.get(account.name)
-            if committed is not None and committed.fingerprint == digest:
-                n_less = VideoAccount.from_dict(committed.account).read - account.read
-                if n_less > 0:
-                    self.n_gone[account.name] = n_less
+            if committed is None or committed.fingerprint != self.digests[account.name]:
+                continue
+            before = VideoAccount.from_dict(committed.account)
+            if account.corrections.keys() == before.corrections.keys():
+                n_gone[account.name] = max(0, before.read - account.read)
+        return +n_gone
 
     def keep_renamed(self) -> None:
         """Keep the rows of renamed videos that have none under their new names, such as a clip that
         was renamed without its keypoint file.
         """
         renamed = self.work.renamed
-        if not renamed:  # no look at every account, of which there may be 400,000
-            return
+        if not renamed or self.work.recipe.drop_removed:
+            return  # no look at every account, of which there may be 400,000
         for account in _accounts(self.following):
             old_name = renamed.get(account.name)
-            if old_name is None or (account.tracks_kept and account.name not in self.stays):
+            if old_name is None or (account.tracks_kept and account.name not in self.losses):
                 continue
             why = f": {account.set_aside}" if account.set_aside else ""
-            now = NotThere(f"rows under its new name {account.name}{why}")
             before = VideoAccount.from_dict(self.following.state.videos[old_name].account)
-            answer = keep(before, now, self.work.recipe.may_go)
-            if isinstance(answer, RowsBefore):
-                self._keep(old_name, answer)
+            if before.kept:
+                file = f"rows under its new name {account.name}{why}"
+                self._keep(old_name, Loss.of_missing(before, file))
 
     def record_stamps(self, accounts: Iterable[VideoAccount]) -> None:
         """Record which files each video was read from, so that the next plan can tell whether they
@@ -326,12 +349,10 @@ class _Run:
         seen = {**self.work.unread}
         for item in self.work.items:
             name = item.video.name
-            stays = self.stays.get(name)
-            unusable = ("", False) if stays is None else (stays.why, stays.may_have_moved)
-            seen[name] = changes.Seen(item.stamp, self.digests[name], *unusable)
-        read_now = [stays.account for stays in self.stays.values() if stays.account is not None]
-        for account in (*accounts, *read_now):
-            if account.set_aside in UNSETTLED and account.name not in self.work.unusable:
+            loss = self.losses.get(name)
+            seen[name] = changes.Seen(item.stamp, self.digests[name], loss and loss[:3])
+        for account in (*accounts, *self.kept):
+            if account.set_aside in UNSETTLED:
                 seen.pop(account.name, None)
         changes.write_stamps(self.work.recipe.root, self.work.name, seen)
 
@@ -343,7 +364,7 @@ class _Run:
             "stand_in": work.reader["stand_in"],
             "keypoints": work.recipe.dataset.labels.keypoints_from,
         }
-        earlier = {*self.following.state.videos} - {*work.drop} | {*self.stays}
+        earlier = {*self.following.state.videos} - {*work.drop} | {*self.losses}
         if not work.differs and work.committed is not None:
             earlier &= ConversionRecord(work.committed).earlier_reader
         if earlier:
@@ -363,20 +384,21 @@ def _report(
     appended = [account for account in accounts if account.name in names]
     n_read = sum(not account.other_split for account in appended)
     n_of_split = sum(not account.other_split for account in accounts)
-    stays = {**work.stays, **run.stays}
+    losses = {**work.losses, **run.losses}
     read = {account.name: account for account in appended}
-    for name, before in run.stays.items():
-        if before.kind == Kind.NOT_NOW and before.account is not None:
-            read[name] = before.account
+    for account in run.kept:
+        if account.set_aside in PASSING:
+            read[account.name] = account
+            del losses[account.name]
     rejected = [account for account in read.values() if is_error(account.set_aside)]
     rejected.sort(key=lambda account: account.set_aside not in DEFECTS)  # these first
     split = cache.open(work.recipe.root)[work.name]
     problems = [
-        *sentences.kept_lines(work, stays),
+        *sentences.kept_lines(work, losses),
         *sentences.rejection_problems(work, rejected),
         *([] if totals["videos"]["kept"] else ConversionRecord(split).why_empty()),
     ]
-    notes = [*sentences.gone_notes(run.n_gone), *doubts.notes(appended)]
+    notes = [*sentences.gone_notes(run.count_gone(accounts)), *doubts.notes(appended)]
     if work.recipe.selection.max_fps is None and n_read:
         notes += sentences.mixed_rates_notes(split)
     document = {
@@ -386,7 +408,7 @@ def _report(
         "unchanged": n_of_split - n_read,
         "removed": list(work.removed),
         "renamed": work.renamed,
-        "kept": {kind: reasons_of_kind(stays, kind) for kind in Kind},
+        "kept": as_json(losses),
         "rejected": {account.name: account.rejection for account in rejected},
         "assumed": assumption_lines(accounts),
         "contradictions": contradiction_lines(accounts),
@@ -427,7 +449,7 @@ def refuse_committed_failures(work: ConversionWork) -> None:
     """
     if work.committed is None:
         return
-    for why in work.unusable.values():
+    for why in unusable(work.losses).values():
         raise PipelineError(f"{work.name}: {why} (--strict: its rows are of an earlier state)")
     failed = ConversionRecord(work.committed).names_to_retry(retry=True) - {*work.drop}
     if failed:

@@ -1,26 +1,24 @@
-"""The rule by which a committed video keeps its rows.  [raw -> tracks]
+"""Rows of committed videos that the raw files do not give now.  [raw -> tracks]
 
 Files that were lost, cut off or damaged in part look like corrected ones, and a disk that is not
-mounted looks like deleted videos. So rows stay until their files are restored, or until the user
-lets them go. `keep` decides. The plan asks it for what it knows without reading a video, the
-conversion for the rest:
+mounted looks like deleted videos. So the cache keeps these rows until the files are restored, or
+until the user lets them go. A `Loss` says what one video would lose. The plan finds those that it
+knows without reading a video (`comparison`), the conversion those of the videos that it reads:
 
-    now                                                       rows stay   but not for
-    NotThere      not all files of the video are there        MISSING     drop, no rows before
-    Unusable      the files are those that were unusable      UNUSABLE    drop, retry, other_reader,
-                  when they were last read                                no rows before
-    InOtherSplit  another split of the dataset has the rows   never
-    Reading       rejected for a reason of PASSING            NOT_NOW
-                  no fewer rows, nor fewer with an image      never
-                  fewer                                       UNUSABLE    drop, by_user, settled
+    the video                                               rows are kept, but not for
+    has not all of its files, or its new name has no rows   drop_removed, moved
+    has the files that gave fewer rows when last read       drop_removed, moved, retry, other reader
+    is rejected for a reason of PASSING                     never
+    has fewer rows, or fewer with an image                  drop_removed, moved, user, settled
 
-    by_user     `detect` has found people again in the committed images, by the user's settings; or
+    moved       another split of the dataset has as many rows of it
+    user        `detect` has found people again in the committed images, by the user's settings; or
                 the content is the same, and other lines correct it
     settled     another reader drops, of the same content, what the old one accepted, for a reason
-                that is not in UNSETTLED. These rows are counted (`RowsNow.n_gone`)
+                that is not in UNSETTLED. These rows are counted
 
 The next plan reads again what another reader keeps (EARLIER_READER), but for unchanged files that
-are UNUSABLE.
+gave fewer rows.
 """
 
 from __future__ import annotations
@@ -28,123 +26,95 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Any, NamedTuple, Self
 
-from pipeline.accounting import PASSING, UNSETTLED, VideoAccount, VideoState, describe_dropped
+import numpy as np
+
+import cache
+from cache.format.layout import HAS_VALUE, UNDECODABLE
+from cache.windows import intersect
+from pipeline.accounting import PASSING, VideoAccount, VideoState, describe_dropped
 from pipeline.cli.text import count
 
 
-class MayGo(NamedTuple):
-    """What lets rows go that the raw files do not give now."""
+class Loss(NamedTuple):
+    """What a committed video would lose."""
 
-    drop: bool = False  # the user lets rows of missing and unusable videos go
-    retry: bool = False  # the user has rejected and unusable videos read again
-    other_reader: bool = False  # another reader than that of the committed rows reads the video
-
-
-NOTHING: Final = MayGo()
-
-
-class NotThere(NamedTuple):
-    """A video of which files are missing."""
-
-    file: str  # the missing one; "": all of them
-
-
-class Unusable(NamedTuple):
-    """A video with the same files that could not be used when they were last read."""
-
+    before: int  # rows in the cache
+    now: int  # rows that its files give, without those whose image is lost
     why: str
-    is_of_other_split: bool
+    file: str | None = None  # the missing one, "" for all of them; None: none is missing
+
+    @classmethod
+    def of_missing(cls, before: VideoAccount, file: str) -> Self:
+        """The loss of a video without this file; "": all of them."""
+        return cls(before.kept, 0, f"without {file}" if file else "missing", file)
+
+    @classmethod
+    def of_read(
+        cls,
+        before: VideoAccount,
+        now: VideoAccount,
+        lost: Mapping[str, int] = {},
+        n_lost_before: float = math.inf,
+    ) -> Self | None:
+        """The loss of a video that was read; None: it loses nothing, and could be read.
+
+        before, now: its accounts. lost: if its images have changed, why rows have no image now ->
+        their number. n_lost_before: their number before; infinite: unknown.
+        """
+        n_lost = sum(lost.values())
+        fewer = before.read - now.read
+        if now.set_aside not in PASSING and max(fewer, fewer + n_lost - n_lost_before) <= 0:
+            return None
+        reasons = describe_dropped(now.dropped + Counter(lost))
+        labelled = f"{now.found:,} frames labelled, {before.found:,} before"
+        why = ", ".join(filter(None, [labelled, reasons]))
+        if now.other_split:
+            why = VideoState.OTHER_SPLIT
+        elif now.set_aside:
+            why = now.rejection.removeprefix(f"{now.name}: ").removesuffix(".")
+        return cls(before.kept, now.kept - n_lost, why)
+
+    @property
+    def may_have_moved(self) -> bool:
+        """Whether another split may list the video, which is to be converted then."""
+        return self.file == "" or self.why == VideoState.OTHER_SPLIT
+
+    def __str__(self) -> str:
+        return f"{self.now:,} of {count(self.before, 'row')} left ({self.why})."
 
 
-class InOtherSplit(NamedTuple):
-    """A video whose rows another split of the dataset has."""
+def missing(losses: Mapping[str, Loss]) -> dict[str, str]:
+    """The missing videos -> the missing file; "": all of them."""
+    return {name: loss.file for name, loss in sorted(losses.items()) if loss.file is not None}
 
 
-class Reading(NamedTuple):
-    """A video that was read."""
-
-    account: VideoAccount
-    is_same_content: bool = False  # as at the commit
-    # if its images have changed: why rows have no image now -> their number, and their number
-    # before; infinite: unknown
-    lost: Mapping[str, int] = {}
-    n_lost_before: float = math.inf
-    by_detect: bool = False  # `detect` made the labels, of the committed images
-
-    def count_gone(self, before: VideoAccount) -> int:
-        """Number of rows, or of rows with an image, that it has less than before; none: <= 0."""
-        fewer = before.read - self.account.read
-        return int(max(fewer, fewer + sum(self.lost.values()) - self.n_lost_before))
+def unusable(losses: Mapping[str, Loss]) -> dict[str, str]:
+    """The videos whose files give fewer rows -> a sentence on what they would lose."""
+    return {name: f"{name}: {loss}" for name, loss in sorted(losses.items()) if loss.file is None}
 
 
-Now = NotThere | Unusable | InOtherSplit | Reading
+def as_json(losses: Mapping[str, Loss]) -> dict[str, Any]:
+    """JSON values; docs/terminal.md describes the keys."""
+    would_lose = {}
+    for name, loss in sorted(losses.items()):
+        would_lose[name] = {"before": loss.before, "now": loss.now, "why": loss.why}
+    return {"would_lose": would_lose, "missing": missing(losses), "unusable": unusable(losses)}
 
 
-class Kind(StrEnum):
-    """What keeps the rows before."""
-
-    MISSING = "missing"
-    UNUSABLE = "unusable"
-    NOT_NOW = "not readable now"
-
-
-class RowsNow(NamedTuple):
-    """The cache takes what the files give now."""
-
-    n_gone: int = 0  # rows of the same content that another reader drops
-
-
-class RowsBefore(NamedTuple):
-    """The cache keeps what it has of the video."""
-
-    kind: Kind
-    why: str  # of a missing video: `NotThere.file`; else a sentence
-    account: VideoAccount | None = None  # of what was read now; None: the video was not read
-    may_have_moved: bool = False  # to another split, which is to be converted then
-
-
-def keep(before: VideoAccount, now: Now, may_go: MayGo) -> RowsNow | RowsBefore:
-    """Decide which rows of a committed video the next commit has.
-
-    before: its committed account. now: what the raw folder has of it.
+def count_undecodable(split: cache.Split, video: str) -> float:
+    """The most rows of a committed video that a stream could not compute; infinite if none has
+    tried any.
     """
-    match now:
-        case NotThere(file) if before.kept and not may_go.drop:
-            return RowsBefore(Kind.MISSING, file, may_have_moved=not file)
-        case Unusable(why, is_of_other_split) if before.read and may_go == NOTHING:
-            return RowsBefore(Kind.UNUSABLE, why, may_have_moved=is_of_other_split)
-        case Reading(account) if account.set_aside in PASSING:
-            return RowsBefore(Kind.NOT_NOW, account.rejection, account)
-        case Reading(account) if now.count_gone(before) > 0 and not may_go.drop:
-            is_corrected = account.corrections.keys() != before.corrections.keys()
-            by_user = now.by_detect or (now.is_same_content and is_corrected)
-            if by_user and not account.set_aside:
-                return RowsNow()
-            is_settled = now.is_same_content and account.set_aside not in UNSETTLED
-            if may_go.other_reader and is_settled:
-                return RowsNow(now.count_gone(before))
-            loss = _describe_loss(before, now)
-            return RowsBefore(Kind.UNUSABLE, loss, account, account.other_split)
-    return RowsNow()
-
-
-def reasons_of_kind(kept: Mapping[str, RowsBefore], kind: Kind) -> dict[str, str]:
-    """The videos of one kind -> why their rows stay."""
-    return {name: stays.why for name, stays in sorted(kept.items()) if stays.kind == kind}
-
-
-def _describe_loss(before: VideoAccount, now: Reading) -> str:
-    """Why a video has fewer rows than the commit."""
-    account = now.account
-    if account.set_aside:
-        return account.rejection
-    reasons = describe_dropped(account.dropped + Counter(now.lost))
-    if account.other_split:
-        reasons = VideoState.OTHER_SPLIT
-    frames_text = f"{account.found:,} frames labelled, {before.found:,} before"
-    left = "left with a readable image" if now.lost else "left"
-    rows_text = f"{account.kept - sum(now.lost.values()):,} of {count(before.kept, 'row')} {left}"
-    return f"{account.name}: {rows_text} ({', '.join(filter(None, [frames_text, reasons]))})."
+    rows = split.tables.track_rows[split.tracks.video == split.videos.names.index(video)]
+    numbers = []
+    for name in split.streams:
+        try:
+            stream = split.open_stream(name)
+            if len(intersect(rows, stream.rows_with_flag(UNDECODABLE, *HAS_VALUE))):
+                undecodable = intersect(rows, stream.rows_with_flag(UNDECODABLE))
+                numbers.append(int(np.diff(undecodable).sum()))
+        except cache.CacheError:  # it is damaged, so the rows stay
+            numbers.append(0)
+    return max(numbers, default=math.inf)

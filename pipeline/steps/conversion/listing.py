@@ -22,6 +22,7 @@ from pathlib import Path
 
 import cache
 from cache.format.track_tables import VideosByName
+from pipeline.accounting import BY_USER
 from pipeline.cli.text import command, count
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.releases.misplaced import videos_of
@@ -69,29 +70,35 @@ class OtherSplits:
         return VideoNames(self.dataset.name, by_split)
 
     @cached_property
-    def digests(self) -> set[str]:
-        """Digests of the listed videos that have rows in the cache, and of what `_parts` gives."""
-        digests = set[str]()
+    def rows(self) -> Mapping[str, int]:
+        """Digests of the listed videos that have rows in the cache, and of what `_parts` gives ->
+        how many rows, of several videos the most.
+        """
+        rows = dict[str, int]()
         for split, names in self.listed.items():
             with contextlib.suppress(cache.CacheError):
                 committed = committed_split(self.root, f"{self.dataset.name}/{split}")
                 if committed is None:
                     continue
                 for video in committed.videos:
-                    if video.name in names and video.account.get("tracks_kept"):
-                        digests |= {video.fingerprint, *_parts(video)}
-        return digests
+                    account = video.account
+                    if video.name in names and account.get("tracks_kept"):
+                        dropped = account["dropped"]
+                        n_rows = account["kept"] + sum(dropped.get(why, 0) for why in BY_USER)
+                        for digest in (video.fingerprint, *_parts(video)):
+                            rows[digest] = max(rows.get(digest, 0), n_rows)
+        return rows
 
-    def took(self, video: cache.VideoEntry, digest: str = "", *, is_listed: bool) -> bool:
-        """Whether one of them has rows of a committed video, under any name, or of files with this
-        digest.
+    def count_rows(self, video: cache.VideoEntry, digest: str = "", *, is_listed: bool) -> int:
+        """The number of rows that one of them has of a committed video, under any name, or of files
+        with this digest.
 
         is_listed: whether this split lists the video, too. Then files that were of both splits at
         their commits have not moved.
         """
-        if is_listed and video.fingerprint in self.digests:
-            return False
-        return not self.digests.isdisjoint({digest, *_parts(video)})
+        if is_listed and video.fingerprint in self.rows:
+            return 0
+        return max(self.rows.get(known, 0) for known in (digest, *_parts(video)))
 
     def find_moved(self, videos: Iterable[str]) -> dict[str, str]:
         """Those of these videos which another split lists, in its own folder or not, and has no
@@ -169,8 +176,6 @@ def renamed_videos(
     gone: committed videos that the raw folder does not list any more -> their digests. coming: its
     new and changed videos. digests: of some of these, by name, where they are known already.
     """
-    if not gone:
-        return {}
     contents = {}
     for video in coming:
         digest = digests.get(video.name) or changes.video_digest(raw, video)

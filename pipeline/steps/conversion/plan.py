@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 import cache
@@ -21,27 +20,15 @@ from pipeline.files.raw import RawVideo, changes
 from pipeline.files.raw.corrections import describe
 from pipeline.grades.stored import StoredGrades
 from pipeline.processes.software import staging_plan
-from pipeline.steps.conversion.comparison import Comparison, compare, named
+from pipeline.steps.conversion.comparison import Comparison, Reason, compare, named
 from pipeline.steps.conversion.identity import Difference, find_differences, reader_parts
-from pipeline.steps.conversion.keep import Kind, RowsBefore, reasons_of_kind
+from pipeline.steps.conversion.keep import Loss, missing
 from pipeline.steps.conversion.listing import list_videos
 from pipeline.steps.conversion.refusals import refuse_loss, refuse_mixed_cache, refuse_other_folder
 from pipeline.steps.conversion_record import CORRECTIONS, ConversionRecord, committed_split
 from pipeline.steps.recipe import Recipe
 
 UNFINISHED: Final = "a killed run left something to finish or to remove"
-
-
-class Reason(StrEnum):
-    """Why a video is read."""
-
-    NEW = "new"
-    CHANGED = "changed"
-    RENAMED = "renamed"
-    # rejected for a passing reason, or to be retried; or an earlier reader made its rows
-    UNREADABLE = "unreadable"
-    CORRECTED = "other corrections"
-    OTHER_READER = "another reader"
 
 
 class Item(NamedTuple):
@@ -74,8 +61,8 @@ class ConversionWork:
     differs: tuple[Difference, ...] = ()  # parts of the reader; if any, all videos are read again
     damaged_shards: tuple[int, ...] = ()  # to be deleted; `drop` has their videos
 
-    # committed videos that keep their rows, whatever their files give now
-    stays: Mapping[str, RowsBefore] = field(default_factory=dict)
+    # what committed videos would lose, by what is known without reading them: they keep their rows
+    losses: Mapping[str, Loss] = field(default_factory=dict)
     # what is recorded of the files of videos that are not read
     unread: Mapping[str, changes.Seen] = field(default_factory=dict)
     touched: tuple[str, ...] = ()  # videos with other sizes or times, but the same content
@@ -88,16 +75,6 @@ class ConversionWork:
     @property
     def up_to_date(self) -> bool:
         return not self.why
-
-    @property
-    def missing(self) -> dict[str, str]:
-        """Missing video -> its missing file; "": all files."""
-        return reasons_of_kind(self.stays, Kind.MISSING)
-
-    @property
-    def unusable(self) -> dict[str, str]:
-        """Unusable video -> why it was rejected, or how many rows it would lose."""
-        return reasons_of_kind(self.stays, Kind.UNUSABLE)
 
     @property
     def renamed(self) -> dict[str, str]:
@@ -183,24 +160,30 @@ def _update(
 
     work: without what differs. stamps: of the listed videos. seen: as recorded at the commit.
     """
-    raw = work.recipe.raw
+    recipe = work.recipe
     record = ConversionRecord(committed)
+    digests = record.digests()
     differs = tuple(find_differences(committed.manifest["reader"], work.reader))
-    may_go = work.recipe.may_go._replace(other_reader=bool(differs))
-    others = work.recipe.others
     found = compare(
-        committed, work.listed, stamps, seen, others, may_go, reads_contents=reads_contents
+        recipe,
+        committed,
+        work.listed,
+        stamps,
+        seen,
+        differs=bool(differs),
+        reads_contents=reads_contents,
     )
-    missing = reasons_of_kind(found.kept, Kind.MISSING)
-    drop = found.removed.union(video.name for video in found.changed)
-    has_moved = record.has_moved(raw)
-    if has_moved and not may_go.drop:
-        n_same = len(committed.videos) - len(drop) + len(found.renamed) - len(missing)
-        refuse_other_folder(committed, raw, n_same=n_same, missing=missing, n_new=len(found.new))
-    reasons = _reasons(found)
+    reasons = found.reasons
+    drop = {*found.removed} | (digests.keys() & reasons.keys())
+    gone = missing(found.losses)
+    has_moved = record.has_moved(recipe.raw)
+    if has_moved and not recipe.drop_removed:
+        n_same = len(digests) - len(drop) + len(found.renamed) - len(gone)
+        n_new = Counter(reasons.values())[Reason.NEW]
+        refuse_other_folder(committed, recipe.raw, n_same=n_same, missing=gone, n_new=n_new)
     if differs:
-        reasons = dict.fromkeys(stamps.keys() - missing.keys(), Reason.OTHER_READER)
-        drop = {name for name in committed.videos.names if name not in missing}
+        reasons = dict.fromkeys(stamps.keys() - found.losses.keys(), Reason.OTHER_READER)
+        drop = digests.keys() - found.losses.keys()
     by_others = reasons.keys() if differs else record.earlier_reader
     items = [
         Item(
@@ -216,7 +199,7 @@ def _update(
     if not differs:
         items.sort(key=lambda item: item.video.name)
     removed = drop - reasons.keys() - {*found.renamed.values()}
-    why = "; ".join(map(str, differs)) or _describe(items, len(removed), len(found.not_compared))
+    why = "; ".join(map(str, differs)) or _describe(items, len(removed), found.n_not_compared)
     if not why and (committed.has_unfinished_commit() or StoredGrades(committed).is_outdated):
         why = UNFINISHED
     return replace(
@@ -226,23 +209,11 @@ def _update(
         drop=tuple(sorted(drop)),
         removed=tuple(sorted(removed)),
         differs=differs,
-        stays=found.kept,
-        unread=_describe_unread(found, record.digests(), stamps, seen, reasons.keys()),
+        losses=found.losses,
+        unread=_describe_unread(found, digests, stamps, seen, reasons.keys()),
         touched=tuple(found.touched),
-        has_moved=has_moved and not missing,
+        has_moved=has_moved and not gone,
     )
-
-
-def _reasons(found: Comparison) -> dict[str, Reason]:
-    """Why each video of an update is read, by its name."""
-    reasons = {video.name: Reason.NEW for video in found.coming}
-    for video in found.changed:
-        reasons[video.name] = Reason.CHANGED
-        if video.name in found.unreadable:
-            reasons[video.name] = Reason.UNREADABLE
-        elif video.name in found.corrected:
-            reasons[video.name] = Reason.CORRECTED
-    return reasons | dict.fromkeys(found.renamed, Reason.RENAMED)
 
 
 def _describe_unread(
@@ -254,14 +225,14 @@ def _describe_unread(
 ) -> dict[str, changes.Seen]:
     """What is recorded of the files that are not read.
 
-    Missing videos keep the stamps of the last commit: new ones would hide that one is missing.
+    Of videos that would lose rows, it stays as it was: a new stamp would hide that a file is
+    missing.
     """
-    missing = reasons_of_kind(found.kept, Kind.MISSING)
-    known = {name: found.recorded[name] for name in missing if name in found.recorded}
-    read_or_missing = to_read | missing.keys()
-    known |= {name: stamp for name, stamp in stamps.items() if name not in read_or_missing}
-    unread = {name: changes.Seen(stamp, digests[name]) for name, stamp in known.items()}
-    return unread | {name: seen[name] for name in reasons_of_kind(found.kept, Kind.UNUSABLE)}
+    unread = {name: seen[name] for name in found.losses if name in seen}
+    for name, stamp in stamps.items():
+        if name not in to_read and name not in found.losses:
+            unread[name] = changes.Seen(stamp, digests[name])
+    return unread
 
 
 def _describe(items: Iterable[Item], n_removed: int, n_not_compared: int) -> str:

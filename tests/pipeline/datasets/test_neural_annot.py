@@ -130,7 +130,7 @@ def test_fits_that_arrive_later_are_read_keep_features_and_may_not_go(raw, tmp_p
     assert late.why == "shared was not set, is fits NeuralAnnot"
     convert.convert(late)
     assert {"pose", "betas", "has_smpl"} <= set(cache.open(root)[name].columns)
-    assert conversion().stays == {}
+    assert conversion().losses == {}
     again = into.extract(root, name)
     assert (again.computed, again.carried) == (0, n_rows)
     assert conversion().up_to_date

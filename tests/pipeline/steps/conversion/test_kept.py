@@ -16,12 +16,13 @@ from pipeline.datasets.base import Dataset
 from pipeline.errors import RawDataError
 from pipeline.files.raw import RawVideo
 from pipeline.steps.conversion import convert, reading
-from pipeline.steps.conversion.keep import Kind
+from pipeline.steps.conversion.keep import as_json, missing
 from pipeline.steps.sentences import problems_of
 from tests.fixtures import planned
 
 NAME = "lines/train"
 BROKEN = "unexpected_error"
+MISSING, UNUSABLE = "missing", "unusable"
 # what a file says -> why its video is rejected
 MOVED_ROWS = 4
 REJECTED = {"bad": "bad_label_file", "broken": BROKEN, "denied": NOT_NOW}
@@ -123,15 +124,21 @@ class Lab:
         return planned(reader, split, raw=self.raw, root=self.root, **options)
 
     def convert(self, split="train", **options):
-        """Run the command. Returns the videos that are kept -> of which kind."""
+        """Run the command. Returns the videos that are kept -> how."""
         todo = self.plan(split, **options)
         self.was_read = "v" in {item.video.name for item in todo.items}
+        kept = as_json(todo.losses)
+        rejected = {}
         if todo.up_to_date:
             convert.record_moves(todo)
         else:
-            kept = convert.convert(todo).document["kept"]
-            return {name: kind for kind, names in kept.items() for name in names}
-        return {name: stays.kind for name, stays in todo.stays.items()}
+            done = convert.convert(todo).document
+            kept, rejected = done["kept"], done["rejected"]
+        assert kept["would_lose"].keys() == kept[MISSING].keys() | kept[UNUSABLE].keys()
+        found = {name: how for how in (MISSING, UNUSABLE) for name in kept[how]}
+        before = () if todo.committed is None else todo.committed.videos.names
+        unread = [name for name in rejected if f": {NOT_NOW}: " in rejected[name]]
+        return found | {name: NOT_NOW for name in unread if name in before}
 
     @property
     def committed(self):
@@ -153,20 +160,21 @@ class Lab:
             self.elsewhere = ""
 
     def expect(self, now, *, changed, drop, retry, other):
-        """The kind by which `v` is kept, "" for none. now: what its file says, "" without a file.
+        """How `v` is kept, "" if it is not. now: what its file says, "" without a file.
         changed: since the command before. other: by another reader than then.
         """
         self.must_read = False
         if not now:
-            kept = Kind.MISSING if self.rows and not drop else ""
+            kept = MISSING if self.rows and not drop else ""
             self.by_earlier_reader = bool(kept) and (self.by_earlier_reader or other)
             self.is_still_unusable = False
             if not kept:
                 self.content, self.has = "", "0"
             return kept
-        still_unusable = self.is_still_unusable and not changed and now != self.elsewhere
+        has_moved = now == self.elsewhere and self.rows <= MOVED_ROWS
+        still_unusable = self.is_still_unusable and not changed and not has_moved
         if still_unusable and not (drop or retry or other):
-            return Kind.UNUSABLE
+            return UNUSABLE
         is_same = now == self.content
         must_retry = REJECTED.get(self.has) == NOT_NOW or (retry and self.has in REJECTED)
         if is_same and not (must_retry or other or self.by_earlier_reader):
@@ -174,9 +182,9 @@ class Lab:
         self.must_read = True
         is_other = other or self.by_earlier_reader
         kept = self._expect_read(given_by(now, self.version), is_same, drop=drop, other=is_other)
-        if now == self.elsewhere:
+        if has_moved:
             kept = ""
-        self.is_still_unusable = kept == Kind.UNUSABLE and self._is_settled(now)
+        self.is_still_unusable = kept == UNUSABLE and self._is_settled(now)
         if kept:
             self.by_earlier_reader = self.by_earlier_reader or other
         else:
@@ -190,12 +198,12 @@ class Lab:
     def _expect_read(self, found, is_same, *, drop, other):
         """The same for a video that was read, and in which `found` was found."""
         if found == "denied":
-            return Kind.NOT_NOW if self.content else ""
+            return NOT_NOW if self.content else ""
         n_found = int(found) if found.isdigit() else 0
         if n_found >= self.rows:
             return ""
         is_right = other and is_same and REJECTED.get(found, "") not in UNSETTLED
-        return "" if drop or is_right else Kind.UNUSABLE
+        return "" if drop or is_right else UNUSABLE
 
 
 @pytest.fixture(autouse=True)
@@ -240,9 +248,9 @@ def check(lab, now, *, drop, retry, other, elsewhere):
     assert committed == is_there
 
     # what `status` says, without reading a file
-    shown = lab.plan(reads_contents=False).stays
-    lasting = expected == Kind.MISSING or lab.is_still_unusable
-    assert {name: video.kind for name, video in shown.items()} == (kept if lasting else {})
+    shown = lab.plan(reads_contents=False).losses
+    lasting = expected == MISSING or lab.is_still_unusable
+    assert shown.keys() == (kept.keys() if lasting else set())
 
 
 @pytest.mark.promise("rows kept")
@@ -287,8 +295,9 @@ def test_a_video_without_one_of_its_files_is_missing(drop, tmp_path):
     check(lab, "5", **NONE)
     lab.remove("v", ".note")
     for _ in range(2):
-        assert lab.plan(drop_removed=drop).missing == ({} if drop else {"v": "v.note"})
-        assert lab.convert(drop_removed=drop) == ({} if drop else {"v": Kind.MISSING})
+        assert missing(lab.plan(drop_removed=drop).losses) == ({} if drop else {"v": "v.note"})
+        assert lab.convert(drop_removed=drop) == ({} if drop else {"v": MISSING})
+        assert lab.was_read <= drop
         assert lab.committed["v"] == (5, "")
 
 
@@ -299,7 +308,7 @@ def test_a_renamed_video_without_rows_leaves_the_old_ones(drop, tmp_path):
     for suffix in (".txt", ".note"):
         (lab.raw / f"v{suffix}").rename(lab.raw / f"w{suffix}")
     for _ in range(2):
-        assert lab.convert(drop_removed=drop) == ({} if drop else {"v": Kind.MISSING})
+        assert lab.convert(drop_removed=drop) == ({} if drop else {"v": MISSING})
         kept = {} if drop else {"v": (5, "")}
         assert lab.committed == {**kept, "other": (2, ""), "w": (0, "bad_label_file")}
 
@@ -310,7 +319,7 @@ def test_a_video_that_is_renamed_while_the_reader_changes_leaves_its_rows(tmp_pa
     for suffix in (".txt", ".note"):
         (lab.raw / f"v{suffix}").rename(lab.raw / f"w{suffix}")
     lab.version = 3
-    assert lab.convert() == {"v": Kind.MISSING}
+    assert lab.convert() == {"v": MISSING}
     assert lab.committed == {"v": (5, ""), "other": (2, ""), "w": (0, "bad_label_file")}
 
 
@@ -323,7 +332,7 @@ def test_a_video_that_is_renamed_to_another_one_costs_neither_its_rows(tmp_path)
     for suffix in (".txt", ".note"):
         (lab.raw / f"v{suffix}").rename(lab.raw / f"w{suffix}")
     lab.remove("v")
-    assert lab.convert() == {"v": Kind.MISSING, "w": Kind.UNUSABLE}
+    assert lab.convert() == {"v": MISSING, "w": UNUSABLE}
     assert lab.committed == {"v": (5, ""), "other": (2, ""), "w": (4, "")}
 
 
@@ -350,7 +359,7 @@ def test_what_a_killed_run_was_allowed_to_drop_stays_without_the_permission(tmp_
     lab.write("v", "8192")
     lab.write("z", "9001")
     killed_at_z(lab.plan(drop_removed=True))
-    assert lab.convert() == {"v": Kind.UNUSABLE}
+    assert lab.convert() == {"v": UNUSABLE}
     assert lab.committed == {"v": (10000, ""), "other": (2, ""), "z": (9001, "")}
 
 
@@ -373,11 +382,11 @@ def test_a_reason_that_names_another_split_is_no_move(tmp_path):
     lab.convert()
     lab.write(name, "bad")
     for _ in range(2):
-        assert lab.convert() == {name: Kind.UNUSABLE}
+        assert lab.convert() == {name: UNUSABLE}
         assert "moved to another split" not in " ".join(problems_of(lab.plan()))
     lab.write(name, "moved")
     for _ in range(2):
-        assert lab.convert() == {name: Kind.UNUSABLE}
+        assert lab.convert() == {name: UNUSABLE}
         assert "moved to another split" in " ".join(problems_of(lab.plan()))
 
 

@@ -16,7 +16,8 @@ from pipeline.errors import RawDataError
 from pipeline.settings.options import DROP
 from pipeline.settings.sections import load
 from pipeline.steps.conversion import convert
-from pipeline.steps.conversion.plan import Reason
+from pipeline.steps.conversion.comparison import Reason
+from pipeline.steps.conversion.keep import missing
 from pipeline.steps.sentences import problems_of
 
 CONVERT = "convert penn_action/train --raw RAW/penn_action --cache CACHE"
@@ -49,7 +50,7 @@ def test_rows_of_a_video_that_is_gone_stay_until_they_are_dropped(penn, types, s
         types(CONVERT, "error: penn_action/train: 1 video missing from", "0005", DROP, code=1)
     assert penn.everything() == before
     plan = penn.plan()
-    assert (plan.up_to_date, plan.missing) == (True, {"0005": ""})
+    assert (plan.up_to_date, missing(plan.losses)) == (True, {"0005": ""})
     types(STATUS, "1 video missing from", code=1)
     assert status()["missing"] == {"0005": ""}
     types(f"{CONVERT} {DROP}", "1 removed")
@@ -95,8 +96,8 @@ def test_other_label_files_in_the_place_of_the_old_ones_are_a_change(embedded, i
     into.convert(root, raw, "kinetics")
     folder = next(path for path in (raw / "keypoints/train").iterdir() if path.is_dir())
     shutil.rmtree(folder)
-    missing = into.convert(root, raw, "kinetics").document["kept"]["missing"]
-    assert [*missing.values()] == [folder.relative_to(raw).as_posix()]
+    without_file = into.convert(root, raw, "kinetics").document["kept"]["missing"]
+    assert [*without_file.values()] == [folder.relative_to(raw).as_posix()]
     folder.with_suffix(".json").write_text("[]")
     assert into.convert(root, raw, "kinetics").document["why"] == "1 changed video"
 
@@ -125,9 +126,8 @@ def test_rows_of_a_video_that_turned_bad_stay_until_they_are_dropped(
     bad = good[:300]
     penn.label("0003").write_bytes(bad)
     types(f"{CONVERT} --strict", "--strict: nothing was committed", code=2)
-    problem = (
-        "penn_action/train: 1 video would lose rows; the rows are kept: 0003: bad_label_file: "
-    )
+    lost = "0003: 0 of 8 rows left (bad_label_file: "
+    problem = f"penn_action/train: 1 video would lose rows; the rows are kept: {lost}"
     for read in ["0003"], []:  # it is read again only after a change
         reads.clear()
         shown = types(CONVERT, f"error: {problem}", "or delete their rows: ", DROP, code=1)
@@ -135,9 +135,11 @@ def test_rows_of_a_video_that_turned_bad_stay_until_they_are_dropped(
     assert convert_step(penn).problems == problems_of(penn.plan()), "Luigi's task fails"
     types(f"{CONVERT} --strict", "--strict: its rows are of an earlier state", code=2)
     assert status()["unusable"].keys() == {"0003"}
-    types(f"{STATUS} --all", f"error: {problem}", "unusable: 0003: bad_label_file: ", code=1)
+    would_lose = status()["would_lose"]["0003"]
+    assert (would_lose["before"], would_lose["now"]) == (8, 0)
+    types(f"{STATUS} --all", f"error: {problem}", f"unusable: {lost}", code=1)
     types("plan penn_action/train --cache CACHE", f"error: {problem}")
-    types(f"{CONVERT} --retry", "0003: bad_label_file", code=1)
+    types(f"{CONVERT} --retry", lost, code=1)
     penn.label("0003").write_bytes(good)
     assert "0003" not in types(STATUS), "it may be good again"
     penn.label("0003").write_bytes(bad)
@@ -353,7 +355,7 @@ def test_copies_are_paired_in_order_of_names_and_a_name_that_was_taken_is_no_obs
         "0010": Reason.RENAMED,
         "0020": Reason.NEW,
     }
-    assert (plan.removed, plan.missing) == ((), {})
+    assert (plan.removed, plan.losses) == ((), {})
     assert penn.convert().problems == []
     assert [*penn.rows("bbox")] == ["0005/0", "0008/0", "0001/0", "0010/0", "0020/0"]
 

@@ -226,6 +226,36 @@ def test_rows_stay_while_the_new_split_is_not_converted_in_this_cache(
     assert n_rows(place)[0] < sum(before[0].elements())
 
 
+@pytest.mark.parametrize("make", [penn, own_clips])
+def test_a_video_that_loses_rows_as_it_moves_keeps_those_of_the_old_split(
+    make, embedded, tmp_path, types
+):
+    place = make(embedded, tmp_path / "raw", tmp_path / "cache")
+    old, new = place.both
+    types(place.convert(old))
+    types(place.convert(new))
+    before = place.rows()
+    place.move()
+    labelled = place.raw / ("frames/0001" if make is penn else "keypoints/test/a")
+    aside = tmp_path / "aside"
+    aside.mkdir()
+    for file in sorted(labelled.iterdir())[-3:]:
+        file.rename(aside / file.name)
+    types(place.convert(new))
+    n_left = n_rows(place)[1] - sum(before[1].elements())
+    n_moved = n_left + 3
+    lost = f"{n_left} of {n_moved} rows left (of another split)"
+    for _ in range(2):
+        types(place.convert(old), "would lose rows; the rows are kept", lost, DROP, code=1)
+        assert place.rows()[0] == before[0]
+    types("status --cache CACHE", lost, code=1)
+    for file in aside.iterdir():
+        file.rename(labelled / file.name)
+    for split in (new, old):
+        types(place.convert(split))
+    assert n_rows(place)[0] == sum(before[0].elements()) - n_moved
+
+
 @pytest.mark.parametrize("make", [penn, emdb])
 def test_a_video_that_has_lost_its_label_has_not_moved(make, embedded, tmp_path, types):
     """The other split lists it, too, since labels alone say which splits a video is of."""
@@ -235,6 +265,22 @@ def test_a_video_that_has_lost_its_label_has_not_moved(make, embedded, tmp_path,
     label.unlink()
     shown = types(place.convert(place.both[0]), "the rows are kept", label.name, code=1)
     assert "moved to another split" not in shown
+
+
+def test_a_copy_in_another_split_is_no_place_to_move_to(embedded, tmp_path, types):
+    raw = tmp_path / "raw"
+    split_clips(embedded, raw, "train", "train")
+    shutil.copytree(raw / "train", raw / "test")
+    shutil.copytree(raw / "keypoints/train", raw / "keypoints/test")
+    place = Place(raw, tmp_path / "cache", "videos", "train", "test", OWN)
+    for split in place.both:
+        types(place.convert(split))
+    before = place.rows()
+    for frame in sorted((raw / "keypoints/train/a").iterdir())[-5:]:
+        frame.unlink()
+    for _ in range(2):
+        types(place.convert("videos/train"), "1 video would lose rows", code=1)
+        assert place.rows() == before
 
 
 @pytest.mark.parametrize("first", ["train", "test"])

@@ -10,7 +10,6 @@ import cache
 from pipeline import datasets
 from pipeline.datasets.penn_action import PennAction
 from pipeline.steps.conversion import convert, reading
-from pipeline.steps.conversion.keep import Kind
 from tests.hostile import Call
 
 pytestmark = pytest.mark.processes
@@ -112,5 +111,6 @@ def test_files_that_go_while_they_are_read_take_no_row(penn):
     plan = penn.plan()
     penn.label("0003").unlink()
     done = convert.convert(plan)
-    assert done.document["kept"][Kind.NOT_NOW].keys() == {"0003"}
+    assert done.document["rejected"].keys() == {"0003"}
+    assert done.document["kept"]["would_lose"] == {}
     assert penn.rows("bbox").keys() == {"0001/0", "0003/0", "0005/0"}

@@ -2,6 +2,7 @@
 written.
 """
 
+import json
 import os
 import shutil
 from dataclasses import dataclass
@@ -86,8 +87,8 @@ def test_what_a_system_leaves_in_a_folder_is_no_change(name, penn, embedded, int
         b"",
         b"[]",
         b"{",
-        b'{"names": ["0001", "0003"], "stamps": [1, []], "digests": [2, {}], "unusable": {}}',
-        b'{"names": ["0001"], "stamps": [""], "digests": [""], "unusable": {"0001": 1}}',
+        b'{"names": ["0001", "0003"], "stamps": [1, []], "digests": [2, {}], "losses": {}}',
+        b'{"names": ["0001"], "stamps": [""], "digests": [""], "losses": {"0001": 1}}',
         b"\xff",
     ],
 )
@@ -98,6 +99,20 @@ def test_without_usable_stamps_the_content_decides(stamps, penn):
     assert penn.plan().up_to_date
     penn.edit("0003")
     assert penn.plan().why == "1 changed video"
+
+
+def test_stamps_of_an_earlier_version_spare_the_contents(penn, content):
+    penn.converted()
+    penn.label("0003").write_bytes(b"cut off")
+    penn.convert()
+    file = penn.root / penn.name / changes.STAMPS
+    stored = json.loads(file.read_text())
+    losses = stored.pop("losses").items()
+    stored["unusable"] = {name: [f"{name}: {loss[2]}", False] for name, loss in losses}
+    file.write_text(json.dumps(stored))
+    content.clear()
+    assert [item.video.name for item in penn.plan().items] == ["0003"]
+    assert content == ["0003"], "the others have not changed"
 
 
 def test_stamps_of_a_commit_that_never_happened_hide_no_change(penn, into, tmp_path):
@@ -158,14 +173,14 @@ def test_stamps_hide_no_change(edit, embedded, into, content, tmp_path):
     assert (plan().up_to_date, content) == (True, [])
     EDITS[edit](next((raw / "train").rglob(f"{folder.name}.mp4")), labels)
     found = plan()
-    is_noticed = bool(content or found.why or found.missing)
+    is_noticed = bool(content or found.why or found.losses)
     assert is_noticed == (edit != "nothing")
     (root / "kinetics/train" / changes.STAMPS).unlink()  # then, the content of each video is read
     by_content = plan()
     assert [item.video for item in found.items] == [item.video for item in by_content.items]
-    for part in ("drop", "missing", "why"):
+    for part in ("drop", "losses", "why"):
         assert getattr(found, part) == getattr(by_content, part), part
-    if not found.why and not found.missing:
+    if not found.why and not found.losses:
         convert.record_moves(by_content)
         content.clear()
         assert (plan().up_to_date, content) == (True, [])
@@ -313,6 +328,7 @@ def test_a_look_at_a_cache_reads_no_contents(penn, types_json, monkeypatch):
     (split,) = types_json("status --cache CACHE", code=1)
     assert split["to_convert"] == "1 new video, 2 videos with other sizes or times"
     assert split["missing"] == {"0005": ""}
+    assert split["would_lose"] == {"0005": {"before": 8, "now": 0, "why": "missing"}}
 
 
 def test_a_video_that_stays_without_a_file_is_not_to_be_converted(penn, types_json):
