@@ -46,6 +46,8 @@ from cache.write.parts import refuse_running_parts
 from cache.write.staged import StagedWork
 
 _NOTES: Final = 100  # `provenance.json` has notes on this many last commits
+# entry of a note: the commit is a copy for others, and the note has no host, process or folder
+SHARED: Final = "shared"
 MOVED: Final = "moved"  # entry of a note: the commit has rows of the one before again (`erase.py`)
 _SOFTWARE: Final = ("vibe-pipeline", "numpy", "zarr", "google-crc32c")
 
@@ -102,6 +104,7 @@ class Writer(ABC):
         assert self._commit.digest, "nothing is committed yet"
         notes = self._commit.notes()
         note = notes.setdefault(self._commit.digest, {})
+        note.pop(SHARED, None)
         note.update(self._provenance)
         self._lock.require()
         self._store.put_small(
@@ -236,12 +239,15 @@ def _add_note(before: Commit, digest: str, facts: Mapping[str, Any], started: fl
         **facts,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.time() - started, 1),
-        "host": socket.gethostname(),
-        "process": os.getpid(),
-        "platform": platform.platform(),
         "python": platform.python_version(),
         "software": software,
     }
+    if SHARED not in facts:
+        note |= {
+            "host": socket.gethostname(),
+            "process": os.getpid(),
+            "platform": platform.platform(),
+        }
     # The file has its notes sorted by digest; the newest are kept.
     by_time = sorted(before.notes().items(), key=lambda item: str(item[1].get("finished", "")))
     n_earlier = 1 if MOVED in facts else _NOTES - 1

@@ -30,15 +30,24 @@ from cache.read.split import FeatureCache, Split
 from cache.read.streams import OpenStream
 from cache.storage import store_at
 from cache.storage.base import Root, Store
-from cache.write.base import finish_commits
+from cache.write.base import SHARED, finish_commits
 from cache.write.split_writer import SplitWriter
 from cache.write.stream_writer import StreamWriter
 
 # called with the number of rows written, of rows in all, and the split or stream being written
 Progress = Callable[[int, int, str], None]
 
+# takes JSON, and returns of it what others may read
+Clean = Callable[[Any], Any]
+
 VideoWithTracks = tuple[VideoEntry, list[TrackRecord]]
 COPIED: Final = "copied"  # entry of a commit's note: which commit of which cache it is a copy of
+# entries of a note that a copy for others keeps
+_FOR_OTHERS: Final = ("computed_with", "varying", "without_features")
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +69,7 @@ def copy_split(
     to: Root,
     *,
     streams: Collection[str] | None = None,
+    clean: Clean | None = None,
     progress: Progress = lambda *_: None,
 ) -> Copied:
     """Copy the live rows of a split from the cache `root` into the cache `to`, then its streams.
@@ -70,6 +80,9 @@ def copy_split(
 
     Args:
         streams: copy only these streams (default: all of the split's rows whose disks are mounted).
+        clean: for a copy for others: applied to all texts about the rows, such as the message of
+            a video's account. Notes then have no folder, host or process, and stamps of raw files
+            are left out.
 
     Raises MissingSplit if the split is missing; CacheError if the other cache has a different split
     or stream of that name, or a running writer of it, for a missing stream, and for damaged rows.
@@ -86,13 +99,15 @@ def copy_split(
     existing = _find_copy(source, store)
     if existing is None:
         digest = source.commit.digest
-        note = _note(source.store, split, digest, source.provenance)
+        note = _note(source.store, split, digest, source.provenance, clean)
         videos = _sort_videos(source)
-        write_tracks(store.root, source, videos, (), f"copy {digest}", note, progress)
+        plan = _plan(digest, clean)
+        write_tracks(store.root, source, videos, (), plan, note, progress, clean or _same)
     else:
-        _require_same_streams(source, existing, names)
+        _require_same_streams(source, existing, names, clean or _same)
     finish_commits(store.root, split)  # of a copy that was killed
-    _copy_stamps(source.store, store, split)
+    if clean is None:
+        _copy_stamps(source.store, store, split)
 
     copied = FeatureCache(store.root)[split]
     starts = dict(zip(source.tracks.names, source.tracks.start.tolist(), strict=True))
@@ -101,7 +116,7 @@ def copy_split(
     row_offset = source_starts - copied.tracks.start
     written = []
     for name in names:
-        if _copy_stream(copied, source, opened[name], row_offset, progress):
+        if _copy_stream(copied, source, opened[name], row_offset, progress, clean):
             written.append(name)
 
     copied = FeatureCache(store.root)[split]
@@ -128,10 +143,12 @@ def _streams_to_copy(source: Split) -> tuple[dict[str, OpenStream], list[str]]:
     return opened, left_out
 
 
-def _require_same_streams(source: Split, existing: Split, names: Collection[str]) -> None:
+def _require_same_streams(
+    source: Split, existing: Split, names: Collection[str], clean: Clean
+) -> None:
     """Raise CacheError if a copy has one of these streams, made differently."""
     for name in existing.streams:
-        if name in names and _stream_form(source, name) != _stream_form(existing, name):
+        if name in names and clean(_stream_form(source, name)) != _stream_form(existing, name):
             raise CacheError.at(
                 existing.store.location(existing.place(name).manifest_folder),
                 expected=f"no stream, or {name!r} of the same kind and weights as in {source.root}",
@@ -194,6 +211,7 @@ def write_tracks(
     plan: str,
     note: Mapping[str, Any],
     progress: Progress,
+    clean: Clean = _same,
 ) -> None:
     """Commit some videos of a split with their tracks, in this order: into another cache; or once
     more into the split itself, `without` the shards that have their rows.
@@ -209,7 +227,7 @@ def write_tracks(
         root,
         source.name,
         columns=source.columns,
-        extra=_extra_columns(source),
+        extra=_extra_columns(source, clean),
         plan=plan,
         provenance=note,
         rows_per_shard=geometry.rows_per_shard,
@@ -222,15 +240,20 @@ def write_tracks(
         finished = set(following.journalled)
         for entry, tracks in _videos_of(source, videos):
             if entry.name not in finished:
-                following.append(entry, [to_track_rows(source, track) for track in tracks])
+                texts = {"source": clean(entry.source), "account": clean(entry.account)}
+                rows = [to_track_rows(source, track) for track in tracks]
+                following.append(replace(entry, **texts), rows)
             n_rows += sum(track.stop - track.start for track in tracks)
             progress(n_rows, int(source.manifest["rows"]), source.name)
-        following.commit(_callers_entries(source.manifest, SplitWriter.own_entries))
+        following.commit(clean(_callers_entries(source.manifest, SplitWriter.own_entries)))
 
 
-def _extra_columns(source: Split) -> list[ExtraColumn]:
+def _extra_columns(source: Split, clean: Clean) -> list[ExtraColumn]:
     """The extra columns, to be written as they are stored: rows may have gaps."""
-    return [replace(column, gaps=bool(column.shape)) for column in source.extra.values()]
+    return [
+        replace(column, gaps=bool(column.shape), about=clean(column.about))
+        for column in source.extra.values()
+    ]
 
 
 def _sort_videos(source: Split) -> Ints:
@@ -282,7 +305,12 @@ def to_track_rows(source: Split, track: TrackRecord) -> TrackRows:
 
 
 def _copy_stream(
-    copied: Split, source: Split, stream: OpenStream, row_offset: Ints, progress: Progress
+    copied: Split,
+    source: Split,
+    stream: OpenStream,
+    row_offset: Ints,
+    progress: Progress,
+    clean: Clean | None,
 ) -> bool:
     """Write the shards of a stream that the copy does not have, in one commit. Returns whether it
     committed anything.
@@ -301,8 +329,9 @@ def _copy_stream(
         return np.where(track >= 0, rows + row_offset[track], -1)
 
     digest = stream.commit.digest
-    note = _note(source.store, f"{source.name}/{name}", digest, stream.provenance)
-    return write_stream(copied, stream, find_rows, (), f"copy {digest}", note, progress)
+    note = _note(source.store, f"{source.name}/{name}", digest, stream.provenance, clean)
+    plan = _plan(digest, clean)
+    return write_stream(copied, stream, find_rows, (), plan, note, progress, clean or _same)
 
 
 def write_stream(
@@ -313,6 +342,7 @@ def write_stream(
     plan: str,
     note: Mapping[str, Any],
     progress: Progress,
+    clean: Clean = _same,
 ) -> bool:
     """Write pending shards of a split's stream, as far as an open stream has their rows, in one
     commit. Returns whether there was anything to commit.
@@ -347,7 +377,7 @@ def write_stream(
             is_new = True
         if is_new:
             entries = _callers_entries(stream.manifest, StreamWriter.own_entries)
-            writer.commit(entries, without=without)
+            writer.commit(clean(entries), without=without)
     return is_new
 
 
@@ -356,12 +386,22 @@ def _callers_entries(manifest: Mapping[str, Any], own_entries: Collection[str]) 
     return {key: value for key, value in manifest.items() if key not in own_entries}
 
 
-def _note(store: Store, home: str, digest: str, note: Mapping[str, Any]) -> dict[str, Any]:
+def _plan(digest: str, clean: Clean | None) -> str:
+    """The plan of a copy: a copy for others does not go on with the work of another copy."""
+    return f"copy {digest}" if clean is None else f"copy {digest} for others"
+
+
+def _note(
+    store: Store, home: str, digest: str, note: Mapping[str, Any], clean: Clean | None
+) -> dict[str, Any]:
     """The note for the copy of a commit, from that commit's own note. `home`: key of its folder."""
+    origin = {"digest": digest, "finished": note.get("finished")}
+    if clean is not None:
+        kept = {name: clean(note[name]) for name in _FOR_OTHERS if name in note}
+        return {**kept, SHARED: True, COPIED: origin}
     copied = {**note}
     copied.pop("invalidated", None)
-    finished = note.get("finished")
-    copied[COPIED] = {"from": store.location(home), "digest": digest, "finished": finished}
+    copied[COPIED] = {"from": store.location(home), **origin}
     return copied
 
 

@@ -11,6 +11,7 @@ from typing import Final
 
 import cache
 from cache.format.folders import refuse_unmounted_stream
+from cache.write.base import SHARED
 from pipeline.cli.command_line import Command
 from pipeline.cli.console import err, out, plain
 from pipeline.cli.progress import bar
@@ -20,6 +21,8 @@ from pipeline.features.committed import fill_command
 from pipeline.files.raw.files import is_litter
 from pipeline.settings.arguments import choose_splits
 from pipeline.settings.new_cache import is_new_cache
+from pipeline.show.split.card import CARD, card
+from pipeline.steps import sharing
 from pipeline.steps.conversion.refusals import refuse_mixed_cache
 from pipeline.steps.conversion_record import ConversionRecord
 from pipeline.steps.grading import copy_grades
@@ -36,6 +39,8 @@ def _run(args: argparse.Namespace) -> int:
         raise PipelineError(f"--to {args.to}: this is the cache itself. Name a new folder.")
     if is_new_cache(args.to):
         _refuse_other_files(args.to)
+    if args.share:
+        _refuse_private(args.to)
     opened = cache.open(args.cache)
     splits = []
     for name in choose_splits(args.splits, opened.splits):
@@ -51,7 +56,9 @@ def _run(args: argparse.Namespace) -> int:
         streams = None
         if named is not None:
             streams = [name for name in named if name in split.streams]
-        problems += _copy(split, args.to, streams)
+        problems += _copy(split, args.to, streams, args.share)
+    if args.share:
+        _write_card(args.to)
     with bar("verify", err) as progress:
         if splits:
             names = [split.name for split in splits]
@@ -89,13 +96,44 @@ def _named_streams(option: str | None, splits: Sequence[cache.Split]) -> list[st
     return named
 
 
-def _copy(split: cache.Split, to: cache.Root, streams: Sequence[str] | None) -> Sequence[str]:
+def _refuse_private(to: cache.Root) -> None:
+    """Raise PipelineError if a cache has commits that are no copies for others: their notes have
+    folders and hosts.
+    """
+    if is_new_cache(to):
+        return
+    opened = cache.open(to)
+    for split in map(opened.__getitem__, opened.splits):
+        streams = [split.open_stream(name).commit for name in split.streams]
+        for commit in (split.commit, *streams):
+            if not all(SHARED in note for note in commit.notes().values()):
+                raise PipelineError(
+                    f"--to {to}: {split.name} was not written by `copy --share`: its "
+                    "provenance.json has folders and names of machines. Name a new folder."
+                )
+
+
+def _write_card(to: cache.Root) -> None:
+    """Write the card of a copy for others, and print whether its rows may be passed on."""
+    opened = cache.open(to)
+    splits = [opened[name] for name in opened.splits]
+    cache.store_at(to).put_small({CARD: card(splits).encode()}, "")
+    for line in sharing.private_lines(sharing.licences_of(splits)):
+        out.warn(line)
+
+
+def _copy(
+    split: cache.Split, to: cache.Root, streams: Sequence[str] | None, share: bool
+) -> Sequence[str]:
     """Copy a split, and print a line about it and each incomplete stream. Returns messages about
     streams that are left out.
     """
     name = split.name
+    clean = sharing.text_cleaner(split) if share else None
     with bar(f"copy {name}", err, unit="row") as progress:
-        copied = cache.copy_split(split.root, name, to, streams=streams, progress=progress)
+        copied = cache.copy_split(
+            split.root, name, to, streams=streams, clean=clean, progress=progress
+        )
     rows = count(copied.rows, "row")
     wrote = [rows] if copied.wrote_rows else []
     if copied.streams:

@@ -81,6 +81,9 @@ class Licence(NamedTuple):
     # here, so ask whoever made the files
     sharing: Literal["yes", "no", "ask"] = "ask"
 
+    def __str__(self) -> str:
+        return ", ".join(filter(None, (f"licence {self.name}", self.page)))
+
 
 UNKNOWN_TERMS: Final = Licence()
 REGISTERED: Final = Licence("accepted at registration")

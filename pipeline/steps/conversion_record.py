@@ -113,8 +113,7 @@ class ConversionRecord:
         raw = given or self.raw
         if raw is None:
             raise PipelineError(
-                f"{self.split.name}: its raw folder is unknown, because provenance.json is "
-                f"missing. {_NAME_RAW}"
+                f"{self.split.name}: its raw folder is not recorded in provenance.json. {_NAME_RAW}"
             )
         if not raw.is_dir():
             problem = f"its raw folder was {raw}" if given is None else f"--raw is {raw}"

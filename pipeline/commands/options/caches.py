@@ -20,6 +20,8 @@ def copy(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--to", type=root, required=True, help="Folder or URL of the new cache")
     help_ = "Comma-separated streams to copy; '' for none (default: all)"
     sub.add_argument("--streams", metavar="NAMES", help=help_)
+    help_ = "Leave out folders, hosts and processes, and write a card, README.md, with the licences"
+    sub.add_argument("--share", action="store_true", help=help_)
 
 
 def gc(sub: argparse.ArgumentParser) -> None:

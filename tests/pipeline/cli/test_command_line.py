@@ -387,4 +387,4 @@ def test_a_cache_of_another_program_has_no_accounts(ran, tmp_path, monkeypatch):
         in ran("status", "--cache", tmp_path, "--csv").out
     )
     extract = ("extract", "penn_action/train", "--cache", tmp_path, "--weights", "untrained:0")
-    assert "its raw folder is unknown" in ran(*extract, code=2).err
+    assert "its raw folder is not recorded" in ran(*extract, code=2).err
