@@ -16,6 +16,14 @@ from pipeline.cli.command_line import Terminated, listen
 ROOT = Path(__file__).parents[3]
 
 
+@pytest.fixture(autouse=True)
+def _not_below_nohup():
+    """SIGHUP ends processes, also where `nohup` began the tests."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize(
     ("command", "interrupted", "kept"),
     [
