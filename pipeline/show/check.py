@@ -23,7 +23,7 @@ from pipeline.cli.progress import bar
 from pipeline.cli.text import count, first_few, from_here
 from pipeline.clips.files import KEYPOINTS
 from pipeline.clips.labels.detections import Detections
-from pipeline.clips.labels.label_content import ABOUT_CLASSES, BOXES_ALONE
+from pipeline.clips.labels.label_content import ABOUT_CLASSES, BOXES_ALONE, UPLOADED
 from pipeline.clips.labels.label_files import CLASSES
 from pipeline.clips.labels.people_table import ByFrame
 from pipeline.clips.labels.text_files import find_class_list
@@ -127,6 +127,8 @@ def _lines(check: _Check) -> Iterator[tuple[str, str]]:
         text = f"{kind}: {describe_counts(names)}"
         if kind in ABOUT_CLASSES:
             of_classes.append(text)
+        elif kind == UPLOADED:
+            yield "name", text
         elif kind != BOXES_ALONE:
             others.append(text.replace(" not read", ""))
     yield "not read", "; ".join(others) or "nothing"

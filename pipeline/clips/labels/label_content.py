@@ -43,6 +43,7 @@ IDENTITY_KEYS: Final = ("track_id", "attributes.track_id", "attributes.object_id
 UNSCALED: Final = np.ones(3)  # x, y and score of an image of the clip's size
 # kinds of what nobody reads, as the lines about it begin
 NOT_READ: Final = "keys not read"
+UPLOADED: Final = "files matched without the prefix or hash of an upload"
 BOXES_ALONE: Final = "boxes alone: no joint"
 BY_CATEGORY: Final = "people skipped by category"
 BY_CLASS: Final = "people skipped by class"

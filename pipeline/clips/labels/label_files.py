@@ -13,6 +13,12 @@ Labels of the last two names may belong to several clips: a.json to both a.mp4 a
 `ClipLabels.video` lists these clips, too, in the video's `files`, and `own_labels` refuses
 a video with several clips when it is read.
 
+Without labels of these names, a file is the clip's whose name differs by what an upload to an
+annotation tool adds (`is_upload_of`), if no other clip and no other file fits:
+
+    keypoints/<folders>/<clip>_mp4.rf.0a1b2c3d.json     as Roboflow writes
+    keypoints/<folders>/0a1b2c3d-<clip>.json            as Label Studio writes
+
 Labels whose names only resemble these are probably the clip's under a wrong name. They are found by
 `find_similar`, and `own_labels` refuses them. `pipeline.clips.labels.detections`
 reads all formats.
@@ -20,10 +26,11 @@ reads all formats.
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Final, NamedTuple
 
@@ -47,6 +54,13 @@ _SUFFIXES: Final = (*SUFFIXES, *UNREAD, *_PACKED, *VIDEOS, ".part", ".crdownload
 _ADDED: Final = re.compile(  # endings that programs and browsers add to a clip's name
     rf"({'|'.join(map(re.escape, _SUFFIXES))}|_keypoints|[ _]?\(\d+\)| - copy)+$"
 )
+# a name with Label Studio's prefix, which differs from a date, or with Roboflow's hash
+_UPLOADED: Final = re.compile(
+    r"(?P<prefix>(?![0-9]{8})[0-9a-f]{8}-)?(?P<name>.+?)"
+    rf"([._]({'|'.join(ending[1:] for ending in VIDEOS)}))?(?P<hash>\.rf\.[0-9a-z]+)?"
+    rf"({'|'.join(map(re.escape, SUFFIXES))})",
+    re.IGNORECASE,
+)
 # usual names of one file with the people of all clips
 _NAMES_OF_ALL: Final = (
     "all",
@@ -67,6 +81,7 @@ class _Labels(NamedTuple):
     path: str  # below the raw folder: keypoints/train/a.mp4.json
     is_folder: bool
     classes: str | None = None  # the list of classes beside a text file (CLASSES)
+    others: Sequence[str] = ()  # paths of other files with the clip's name before an upload
 
 
 class _FolderNames(NamedTuple):
@@ -81,6 +96,7 @@ class _Unmatched(NamedTuple):
 
     by_plain_name: dict[str, str]  # "myclip" -> "My clip (1).json" or "others/My clip (1).json"
     of_all: str | None  # a file whose name says that it has the people of all clips: "all.json"
+    uploaded: Mapping[str, Sequence[str]]  # "myclip" -> ["My_clip_mp4.rf.0a1b2c3d.json"]
 
 
 def _first_in(files: Collection[str], name: str, suffixes: Iterable[str]) -> str | None:
@@ -104,6 +120,7 @@ class ClipLabels:
 
     def __init__(self, raw: Path, clips: Sequence[str]) -> None:
         self._raw = raw
+        self._clips = clips
         _require_folder_name(raw)
         # path with or without its suffix -> clips of this path
         self._clips_by_path: dict[str, list[str]] = defaultdict(list)
@@ -125,7 +142,19 @@ class ClipLabels:
         if labels is not None and labels.path.rpartition("/")[2] in shared_names:
             same_stem = self._clips_by_path.get(_stem(clip), ())
             clips += [sibling for sibling in same_stem if sibling != clip]
+        elif labels is not None and is_upload_of(labels.path.rpartition("/")[2], stem):
+            same_letters = self._clips_by_letters[folder, _letters(stem)]
+            clips += [sibling for sibling in same_letters if sibling != clip]
         return self.labelled(clip, clips, labels)
+
+    @functools.cached_property
+    def _clips_by_letters(self) -> Mapping[tuple[str, str], Sequence[str]]:
+        """(folder, letters of the name) -> clips."""
+        clips = defaultdict[tuple[str, str], list[str]](list)
+        for clip in self._clips:
+            folder, _, name = clip.rpartition("/")
+            clips[folder, _letters(_stem(name))].append(clip)
+        return clips
 
     @staticmethod
     def labelled(name: str, clips: Sequence[str], labels: _Labels | None) -> VideoTexts:
@@ -135,7 +164,7 @@ class ClipLabels:
         if labels.is_folder:
             return VideoTexts(name, tuple(clips), (), (labels.path,))
         classes = () if labels.classes is None else (labels.classes,)
-        return VideoTexts(name, (*clips, labels.path, *classes))
+        return VideoTexts(name, (*clips, labels.path, *labels.others, *classes))
 
     def find(self, clip: str, folder: str) -> _Labels | None:
         """Find the labels of the clip with this file name in `keypoints/<folder>`.
@@ -151,13 +180,19 @@ class ClipLabels:
             for name in (clip, _stem(clip)):
                 file = _first_in(files, name, suffixes)
                 if file is not None:
-                    classes = None
-                    if CLASSES in files and file.endswith((".txt", ".csv")):
-                        classes = f"{below}/{CLASSES}"
-                    return _Labels(f"{below}/{file}", is_folder=False, classes=classes)
+                    return self._file(folder, file)
                 if name in folders:
                     return _Labels(f"{below}/{name}", is_folder=True)
         return None
+
+    def _file(self, folder: str, name: str, *others: str) -> _Labels:
+        """The file `name` in `keypoints/<folder>`. others: as of `_Labels`, in this folder."""
+        below = str(PurePath(KEYPOINTS, folder))
+        classes = None
+        if CLASSES in self.list_names(folder).files and name.endswith((".txt", ".csv")):
+            classes = f"{below}/{CLASSES}"
+        paths = [f"{below}/{other}" for other in others]
+        return _Labels(f"{below}/{name}", is_folder=False, classes=classes, others=paths)
 
     def list_names(self, folder: str) -> _FolderNames:
         """List the names in `keypoints/<folder>`."""
@@ -171,10 +206,13 @@ class ClipLabels:
         return self._names[folder]
 
     def find_similar(self, clip: str, folder: str) -> _Labels | None:
-        """Find labels that seem to be the clip's, but have another name or lie in another folder.
-
-        Such labels are not used: `own_labels` raises the error.
+        """Find labels with the clip's name before an upload; or else labels that seem to be the
+        clip's, but have another name or lie in another folder: `own_labels` refuses these.
         """
+        uploaded = self._list_unmatched(folder).uploaded
+        letters = _letters(_stem(clip)) if uploaded else ""
+        if letters in uploaded and (folder, letters) in self._clips_by_letters:
+            return self._file(folder, *uploaded[letters])
         for parent in dict.fromkeys((folder, "")):  # the clip's own folder first
             unmatched = self._list_unmatched(parent)
             name = None
@@ -196,11 +234,15 @@ class ClipLabels:
         if folder in self._unmatched:
             return self._unmatched[folder]
         by_plain_name: dict[str, str] = {}
+        uploaded = defaultdict[str, list[str]](list)
         of_all = None
         files, folders = self.list_names(folder)
         for name in sorted(files | folders):
             if name == CLASSES or self.is_of_a_clip(folder, name):
                 continue
+            original = _original_name(name)
+            if original is not None and name in files:
+                uploaded[original].append(name)
             plain_name = _plain(name)
             if plain_name in _NAMES_OF_ALL or name == ALPHAPOSE:
                 of_all = name
@@ -210,7 +252,7 @@ class ClipLabels:
                 deeper = visible_entries(self._raw / KEYPOINTS / folder / name)
                 for inner in sorted(entry.name for entry in deeper):
                     by_plain_name.setdefault(_plain(inner), f"{name}/{inner}")
-        self._unmatched[folder] = _Unmatched(by_plain_name, of_all)
+        self._unmatched[folder] = _Unmatched(by_plain_name, of_all, uploaded)
         return self._unmatched[folder]
 
     def is_of_a_clip(self, folder: str, name: str) -> bool:
@@ -287,8 +329,31 @@ def _plain(name: str) -> str:
     >>> _plain("My clip (1).JSON"), _plain("my_clip_keypoints.json.gz")
     ('myclip', 'myclip')
     """
-    name = unicodedata.normalize("NFC", name).casefold()
-    return re.sub(r"[\W_]", "", _ADDED.sub("", name))
+    return _letters(_ADDED.sub("", unicodedata.normalize("NFC", name).casefold()))
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[\W_]", "", unicodedata.normalize("NFC", name).casefold())
+
+
+def _original_name(labels: str) -> str | None:
+    """The letters of a clip's name before its upload, by the name of its labels; None if nothing
+    was added.
+
+    >>> _original_name("My_clip_mp4.rf.0a1b2c3d.csv"), _original_name("0a1b2c3d-my clip.csv")
+    ('myclip', 'myclip')
+    """
+    match = _UPLOADED.fullmatch(labels)
+    if match is None or not (match["prefix"] or match["hash"]):
+        return None
+    return _letters(match["name"])
+
+
+def is_upload_of(labels: str, stem: str) -> bool:
+    """Whether labels of this file name are a clip's, but for what an upload added. stem: the
+    clip's name without its ending.
+    """
+    return _original_name(labels) == _letters(stem)
 
 
 def _require_own_name(keypoints: Path, video: RawVideo, labels: Path) -> None:
@@ -298,9 +363,14 @@ def _require_own_name(keypoints: Path, video: RawVideo, labels: Path) -> None:
     """
     clip = video.files[0].name if video.files else PurePath(video.name).name
     stem = _stem(clip) or clip
+    uploaded = [file.name for file in video.files if is_upload_of(file.name, stem)]
+    if len(uploaded) > 1 and labels.name in uploaded:
+        do = f"Keep one, or name it {clip}{labels.suffix}."
+        raise RawDataError(labels, "name", f"one file of {clip}", ", ".join(uploaded), do)
     own_names = [clip, stem]
     if not labels.is_dir():
         own_names = [name + suffix for name in own_names for suffix in (*SUFFIXES, *UNREAD)]
+    own_names += uploaded
     # a clip's labels may lie in the folders of its path; in `keypoints` itself if it has none
     *folders, top = (keypoints / parent for parent in PurePath(video.name).parents)
     if labels.name not in own_names or labels.parent not in (folders or [top]):

@@ -28,8 +28,8 @@ from pipeline.cli.text import count, first_few
 from pipeline.clips.files import KEYPOINTS, MADE_BY, read_info
 from pipeline.clips.labels.checks import find_cause
 from pipeline.clips.labels.detections import Detections, read_detections, read_results
-from pipeline.clips.labels.label_content import Stated
-from pipeline.clips.labels.label_files import UNREAD, own_labels
+from pipeline.clips.labels.label_content import UPLOADED, Stated
+from pipeline.clips.labels.label_files import UNREAD, is_upload_of, own_labels
 from pipeline.clips.labels.people_table import ByFrame
 from pipeline.clips.tracks.linking import SECOND
 from pipeline.datasets.shared.clips.clip_dataset import ClipDataset
@@ -210,6 +210,8 @@ def _read_labels(
     account.notes.extend([*detections.remarks, *detections.notes, *detections.doubts])
     account.doubts = len(detections.doubts)
     account.unread = {kind: dict(names) for kind, names in detections.unread.items()}
+    if is_upload_of(place.name, stem):
+        account.unread[UPLOADED] = {place.name: 1}
     if detections.is_order_assumed:
         account.assume(f"the joint order {detections.skeleton}", setting=stated.joints.setting)
     if not detections.n_persons:
