@@ -6,7 +6,8 @@ This package is the public interface: import names from here, not from the modul
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -27,30 +28,30 @@ from cache.format.layout import (
 from cache.format.records import TrackRows, VideoEntry, check_track
 from cache.format.track_tables import TrackRecord
 from cache.read.batches import mirror
-from cache.read.digest import content_digest
 from cache.read.open_split import DEFAULT_STREAM, DefaultStream
 from cache.read.split import FeatureCache, Split, open  # noqa: A004  it reads as cache.open
-from cache.repairs import Repaired, repair
 from cache.storage import local_folder, store_at
 from cache.storage.base import Root
-from cache.verification import Damage, VerifyReport, verify
-from cache.write.base import finish_commits
-from cache.write.copy import Copied, copy_split
-from cache.write.erase import Erasure, erase_rows
-from cache.write.gc import Collected, gc
-from cache.write.next_commit import NextCommit, SplitState
-from cache.write.removal import delete_stream, invalidate
-from cache.write.split_writer import SplitWriter
-from cache.write.stream_shards import StreamShards
-from cache.write.stream_writer import StreamWriter
-from cache.write.tags import delete_tag, tag
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import ArrayLike, DTypeLike
 
+    from cache.read.digest import content_digest
     from cache.read.torch_windows import TorchWindows
+    from cache.repairs import Repaired, repair
+    from cache.verification import Damage, VerifyReport, verify
     from cache.windows import Tail
+    from cache.write.base import finish_commits
+    from cache.write.copy import Copied, copy_split
+    from cache.write.erase import Erasure, erase_rows
+    from cache.write.gc import Collected, gc
+    from cache.write.next_commit import NextCommit, SplitState
+    from cache.write.removal import delete_stream, invalidate
+    from cache.write.split_writer import SplitWriter
+    from cache.write.stream_shards import StreamShards
+    from cache.write.stream_writer import StreamWriter
+    from cache.write.tags import delete_tag, tag
 
 # reading
 __all__ = ["FeatureCache", "Root", "Split", "local_folder", "open", "store_at"]
@@ -76,6 +77,33 @@ __all__ += ["COLUMNS", "GENDERS", "ROWS_PER_CHUNK", "ROWS_PER_SHARD"]
 __all__ += ["COMPUTED", "UNDECODABLE", "UNDEFINED"]
 # errors
 __all__ += ["AccessDenied", "Busy", "CacheChanged", "CacheError", "ForeignStream", "MissingSplit"]
+
+# module -> its names: what writes, checks and removes is imported when it is first used
+_HOMES: Final = {
+    "read.digest": "content_digest",
+    "repairs": "Repaired repair",
+    "verification": "Damage VerifyReport verify",
+    "write.base": "finish_commits",
+    "write.copy": "Copied copy_split",
+    "write.erase": "Erasure erase_rows",
+    "write.gc": "Collected gc",
+    "write.next_commit": "NextCommit SplitState",
+    "write.removal": "delete_stream invalidate",
+    "write.split_writer": "SplitWriter",
+    "write.stream_shards": "StreamShards",
+    "write.stream_writer": "StreamWriter",
+    "write.tags": "delete_tag tag",
+}
+if not TYPE_CHECKING:  # type checkers know all names
+
+    def __getattr__(name: str) -> Any:
+        for home, names in _HOMES.items():
+            if name in names.split():
+                return getattr(import_module(f"cache.{home}"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
 
 
 def torch_windows(

@@ -26,7 +26,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from importlib import metadata
 from typing import Any, ClassVar, Final, Self
 
 from cache.format import layout
@@ -231,6 +230,8 @@ def _add_note(before: Commit, digest: str, facts: Mapping[str, Any], started: fl
     """The bytes of provenance.json with the note of a commit that is not made yet: a note without
     its commit does no harm. before: the current commit.
     """
+    from importlib import metadata
+
     software = {}
     for name in _SOFTWARE:
         with suppress(metadata.PackageNotFoundError):

@@ -14,11 +14,9 @@ import json
 import os
 import platform
 import socket
-import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
@@ -78,11 +76,15 @@ def version(name: str) -> str:
         return _first_version(name, *OTHER_OPENCV) or _built_opencv()
     if name in OPTIONAL:
         return _first_version(name, f"{name}-gpu") or "none"
+    from importlib import metadata
+
     return metadata.version(name)
 
 
 def _first_version(*names: str) -> str:
     """The version of the first of these packages that is installed; "" if none is."""
+    from importlib import metadata
+
     for name in names:
         with suppress(metadata.PackageNotFoundError):
             return metadata.version(name)
@@ -124,6 +126,9 @@ def package_version() -> str:
 
 def _git_commit() -> str:
     """12 digits of the commit that is checked out or that pip installed from Git; "" if unknown."""
+    import subprocess
+    from importlib import metadata
+
     if (_HOME / ".git").exists():
         command = ["git", "-C", str(_HOME), "describe", "--always", "--dirty", "--abbrev=12"]
         with suppress(OSError, subprocess.CalledProcessError):

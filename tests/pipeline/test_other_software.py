@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import cv2
@@ -149,9 +150,9 @@ def test_opencv_of_any_package_has_its_version(package, monkeypatch):
     def version(name):
         if name == package:
             return "4.12.0.88"
-        raise software.metadata.PackageNotFoundError(name)
+        raise metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(software.metadata, "version", version)
+    monkeypatch.setattr(metadata, "version", version)
     software.version.cache_clear()
     expected = "4.12.0.88" if package else cv2.__version__
     assert software.version("opencv-python") == expected

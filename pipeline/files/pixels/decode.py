@@ -16,7 +16,6 @@ from typing import BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from simplejpeg import decode_jpeg, decode_jpeg_header
 
 from pipeline.files.raw.files import open_regular
 
@@ -89,6 +88,8 @@ def picture_size(data: bytes) -> tuple[int, int]:
     Raises PictureError for other or too large images, and for damaged headers.
     """
     if data.startswith(_JPEG):
+        from simplejpeg import decode_jpeg_header
+
         try:
             height, width, *_ = decode_jpeg_header(data)
         except ValueError as error:
@@ -113,6 +114,8 @@ def _decode_jpeg(data: bytes) -> NDArray[np.uint8]:
     """Decode a JPEG to (H, W, 3) RGB. Raises PictureError for all that libjpeg warns of, but for
     what `_mend` mends.
     """
+    from simplejpeg import decode_jpeg
+
     try:
         return np.asarray(decode_jpeg(data), np.uint8)
     except ValueError as error:

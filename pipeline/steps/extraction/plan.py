@@ -35,7 +35,7 @@ from pipeline.steps.conversion.identity import Difference, describe, find_differ
 from pipeline.steps.conversion.plan import UNFINISHED
 from pipeline.steps.recipe import Recipe
 
-Opened = TypeVar("Opened", cache.StreamShards, cache.StreamWriter)
+Opened = TypeVar("Opened", "cache.StreamShards", "cache.StreamWriter")
 
 # what to do about a stream that differs from its record
 OTHER_NAME: Final = (
