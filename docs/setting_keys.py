@@ -89,7 +89,7 @@ def _comment_above(lines: list[str], number: int) -> tuple[int, str]:
 def about(cls: type[Any], name: str) -> str:
     """The description in the field's type, else its comment in the class or in a base, else ""."""
     hint = get_type_hints(cls, include_extras=True)[name]
-    described = (getattr(item, "description", None) for item in getattr(hint, "__metadata__", ()))
+    described = (item for item in getattr(hint, "__metadata__", ()) if isinstance(item, str))
     classes = (base for base in cls.__mro__ if base is not object)
     comments = (field.about for base in classes for field in fields(base) if field.name == name)
     kinds = "; ".join(kind.form for kind in getattr(hint, "kinds", {}).values())  # of weights

@@ -144,15 +144,18 @@ class Registry(Generic[T]):
         """All names, ours first. Raises PipelineError if two packages claim one name."""
         return tuple(self._entries())
 
+    def is_known(self, name: str) -> bool:
+        """Whether this name is registered."""
+        return self._entry(name) is not None
+
     def find(self, name: str) -> T:
         """Load the record of this name.
 
         Raises PipelineError for an unknown name, PlugInError for one that cannot be loaded.
         """
-        entries = self._entries()
-        if name not in entries:
+        entry = self._entry(name)
+        if entry is None:
             raise self.unknown(name)
-        entry = entries[name]
         try:
             loaded: T = load(entry.target)
         except Exception as error:
@@ -194,14 +197,14 @@ class Registry(Generic[T]):
         except PipelineError:
             raise
         except Exception as error:
-            entry = self._entries().get(name)
+            entry = self._entry(name)
             if entry is None or entry.package is None:
                 raise
             raise _failed_call(entry, function, error) from error
 
     def label(self, name: str) -> str:
         """Name for messages: "detector 'my_pose'", with the package's name if it is not ours."""
-        entry = self._entries().get(name)
+        entry = self._entry(name)
         return self._title(name) if entry is None else entry.label
 
     def missing_label(self, name: str) -> str:
@@ -214,6 +217,13 @@ class Registry(Generic[T]):
         hint = f"known: {', '.join(names)}. If a package adds it, install the package."
         similar = did_you_mean(name, names) or ";"
         return PipelineError(f"no {self.what} is called {name!r}{similar} {hint}{self.instead}")
+
+    def _entry(self, name: str) -> _Registration | None:
+        """The entry of a name. For one of ours, other packages are not asked: that takes 60 ms."""
+        target = table.OWN[self.group].get(name)
+        if target is None:
+            return self._entries().get(name)
+        return _Registration(self._title(name), target, package=None)
 
     def _entries(self) -> dict[str, _Registration]:
         """All entries by name, ours first. Raises PipelineError if two packages claim one name."""

@@ -60,7 +60,7 @@ DISTRIBUTIONS = {
     "google": "protobuf",
     "google_crc32c": "google-crc32c",
 }
-DISTRIBUTIONS |= {"ai_edge_litert": "ai-edge-litert"}
+DISTRIBUTIONS |= {"ai_edge_litert": "ai-edge-litert", "annotated_types": "annotated-types"}
 NO_TORCH = (  # what imports it only where there is something to compute
     *(
         "cache",

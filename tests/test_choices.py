@@ -81,6 +81,9 @@ pipeline.features.networks.cuda CudaNetwork
 pipeline.features.streams.network LibraryStream
 pipeline.grades word_key
 pipeline.people.smpl_files body_files
+pipeline.settings.schema ConvertSettings
+pipeline.settings.schema Embedded
+pipeline.settings.schema Paths
 pipeline.people.smplx_body load_body
 pipeline.grades.words Grade.is_below
 vibe_model.checkpoints LoadReport

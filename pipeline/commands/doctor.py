@@ -70,7 +70,7 @@ def _run(args: argparse.Namespace) -> int:
     require_opencv()
     require_torchvision()
     for name in args.datasets:
-        if name not in datasets.names():
+        if not datasets.is_known(name):
             raise datasets.unknown(name)
     settings = None if args.raw is not None else load(settings_file(), _NO_SETTINGS)
     raw = args.raw if settings is None else settings.paths.raw

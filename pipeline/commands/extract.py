@@ -69,7 +69,7 @@ class RequestedStreams:
         """
         specs = []
         for name in self.names:
-            is_unknown = kind_of(self.source, name) not in streams.names()
+            is_unknown = not streams.is_known(kind_of(self.source, name))
             if is_unknown and committed is not None and name in committed.streams:
                 advice = advise_continuing(committed, name)
                 raise PipelineError(

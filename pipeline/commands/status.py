@@ -64,8 +64,8 @@ def _run(args: argparse.Namespace) -> int:
     if args.json and (args.csv or args.tracks or args.digest):
         raise PipelineError("--json excludes --csv, --tracks and --digest")
     opened = cache.open(args.cache)
-    names = {name.partition("/")[0] for name in opened.splits}
-    warn_of_broken(name for name in datasets.names() if name in names)
+    names = dict.fromkeys(name.partition("/")[0] for name in opened.splits)
+    warn_of_broken(filter(datasets.is_known, names))
     chosen = choose_splits(args.splits, opened.splits)
     problems = list[str]()
     if args.digest:

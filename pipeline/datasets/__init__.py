@@ -29,6 +29,7 @@ RELEASES: Final = [name for name in WITH_DEMO_DATA if name not in OWN_CLIPS]
 
 _REGISTRY: Final[ClassRegistry[Dataset]] = ClassRegistry("dataset", ENTRY_POINTS, Dataset, "name")
 names = _REGISTRY.names
+is_known = _REGISTRY.is_known
 find = _REGISTRY.find
 get = _REGISTRY.get
 load_all = _REGISTRY.load_all
@@ -57,7 +58,7 @@ cache.find_mirrors_by(_find_mirror)
 
 def find_installed(name: str) -> Dataset | None:
     """The dataset's reader; None if its package is missing or broken."""
-    if name not in names():
+    if not is_known(name):
         return None
     try:
         return get(name)

@@ -135,7 +135,7 @@ def stream_label(committed: Split, stream: str) -> str:
     n_missing = MissingRows.find(committed, stream).rows
     if n_missing:
         marks.append(f"{count(n_missing, 'row')} missing")
-    if kind and kind not in streams.names():
+    if kind and not streams.is_known(kind):
         marks.append("package not installed")
     if not marks:
         return stream

@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat
-from pydantic.dataclasses import dataclass as validated
+from annotated_types import Ge, Gt, Le
 
 from pipeline.errors import ConfigError
 from pipeline.processes import TIMEOUT, Machine, cores
@@ -17,35 +17,29 @@ from pipeline.processes import TIMEOUT, Machine, cores
 MOST_CROPS: Final = 8192  # in a batch, 1.2 GB of pixels
 
 
-def _check_device(text: str) -> str:
+def _parse_device(text: str) -> str:
     """Return a device's name as given. Raises ValueError for others."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
-        raise ValueError("auto, cpu, cuda or one of several GPUs, such as cuda:1")
+        raise ValueError("expected auto, cpu, cuda or one of several GPUs, such as cuda:1")
     return text
 
 
 DeviceName = Annotated[
-    str,
-    AfterValidator(_check_device),
-    Field(description="Device: auto (a GPU if there is one), cpu, cuda, cuda:1, ..."),
+    str, _parse_device, "Device: auto (a GPU if there is one), cpu, cuda, cuda:1, ..."
 ]
 # replaces `device`; a GPU that is listed twice, as 0,0, gets two processes
-DeviceNames = Annotated[
-    str | None, Field(description="GPUs (0,1,2,3), one process each; 0,0: two; none: device")
-]
+DeviceNames = Annotated[str | None, "GPUs (0,1,2,3), one process each; 0,0: two; none: device"]
 
 
-@validated(frozen=True, config={"extra": "forbid", "defer_build": True})
+@dataclass(frozen=True)
 class Computing:
     """Devices, processes and limits of a step on this machine. They do not change results."""
 
     device: DeviceName = "auto"
     devices: DeviceNames = None
-    batch_size: NonNegativeInt = 0  # 0: chosen
-    workers: Annotated[
-        NonNegativeInt, Field(description="Number of decoding processes; 0: one per core")
-    ] = 0
-    timeout: PositiveFloat = TIMEOUT  # s
+    batch_size: Annotated[int, Ge(0)] = 0  # 0: chosen
+    workers: Annotated[int, Ge(0), "Number of decoding processes; 0: one per core"] = 0
+    timeout: Annotated[float, Gt(0)] = TIMEOUT  # s
 
     @property
     def processes(self) -> tuple[str, ...]:
@@ -84,34 +78,28 @@ class Computing:
         return n
 
 
-@validated(frozen=True, config={"extra": "forbid", "defer_build": True})
+@dataclass(frozen=True)
 class DetectionResources(Computing):
     """Devices, processes and limits of a detection. They do not change results.
 
     The model of luigi.cfg's section [detect] inherits from this class.
     """
 
-    batch_size: Annotated[
-        NonNegativeInt, Field(description="Images in a batch; 0: chosen by the detector")
-    ] = 0
+    batch_size: Annotated[int, Ge(0), "Images in a batch; 0: chosen by the detector"] = 0
     timeout: Annotated[
-        PositiveFloat,
-        Field(description="Seconds without progress, over 0, until a clip is given up"),
+        float, Gt(0), "Seconds without progress, over 0, until a clip is given up"
     ] = TIMEOUT
 
 
-@validated(frozen=True, config={"extra": "forbid", "defer_build": True})
+@dataclass(frozen=True)
 class Resources(Computing):
     """Resources of an extraction on this machine. They are settings of the section [features],
     whose class inherits from this one.
     """
 
-    batch_size: Annotated[
-        int, Field(ge=0, le=MOST_CROPS, description="Crops in a batch; 0: chosen by device")
-    ] = 0
+    batch_size: Annotated[int, Ge(0), Le(MOST_CROPS), "Crops in a batch; 0: chosen by device"] = 0
     timeout: Annotated[
-        PositiveFloat,
-        Field(description="Seconds without progress, over 0, until a decoder is ended"),
+        float, Gt(0), "Seconds without progress, over 0, until a decoder is ended"
     ] = 60
 
     def machine(self, process: str = "") -> Machine:
@@ -122,16 +110,12 @@ class Resources(Computing):
         return Machine(process or self.device, self.batch_size, threads)
 
 
-@validated(frozen=True, config={"extra": "forbid", "defer_build": True})
+@dataclass(frozen=True)
 class Dask:
     """[dask]: detection, conversion and extraction on a cluster."""
 
-    scheduler: Annotated[
-        str | None, Field(description="Dask cluster (tcp://node:8786); none: this machine")
-    ] = None
-    patience: Annotated[
-        PositiveFloat, Field(description="Seconds to wait while there is no Dask worker")
-    ] = 3600
+    scheduler: Annotated[str | None, "Dask cluster (tcp://node:8786); none: this machine"] = None
+    patience: Annotated[float, Gt(0), "Seconds to wait while there is no Dask worker"] = 3600
 
 
 NO_CLUSTER: Final = Dask()

@@ -12,6 +12,7 @@ motion = amass/train bmlmovi/train              tuple: words; empty: none
 strides = 3dpw/train:4 penn_action/train:4      Mapping: name:value; empty: none
 weights = file:vit_b_16.pt                      a class with `parse`, as WeightsSpec: a kind and its
                                                 argument
+device = cuda:1                                 Annotated[str, a function that parses the text]
 crop = size:256 region:256x192                  CropPolicy: name:value; empty: the usual crop
 """
 
@@ -27,11 +28,21 @@ from configparser import ConfigParser, DuplicateOptionError, DuplicateSectionErr
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Annotated, Any, Final, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Final,
+    Literal,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import cache
 from cache.storage import SCHEMES
 from pipeline.cli.command_line import SET
+from pipeline.cli.text import text_of
 from pipeline.errors import ConfigError, did_you_mean, why_refused
 
 if TYPE_CHECKING:
@@ -176,7 +187,10 @@ class Section(dict[str, str]):
             try:
                 if key not in self.options:
                     _refuse_other_lines(self[key], base)
-                values[key] = _value_of(hints[key], self[key], base)
+                values[key] = field.default
+                is_number = type(field.default) in (bool, int, float)
+                if not is_number or self[key] != text_of(field.default):  # without pydantic
+                    values[key] = _value_of(hints[key], self[key], base)
             except (ValueError, ConfigError) as error:
                 text = " ".join(self[key].split())
                 raise ConfigError(f"{self.where(key)} = {text}: {why_refused(error)}") from error
@@ -305,6 +319,8 @@ def _value_of(hint: Any, text: str, base: Path) -> Any:
         if hasattr(parsed, "below"):
             return parsed.below(base)
         return parsed
+    if origin is Annotated and callable(arguments[1]):
+        return arguments[1](text)
     if origin is tuple:
         return tuple(_value_of(arguments[0], word, base) for word in text.split())
     if origin is Mapping:
@@ -321,6 +337,8 @@ def _value_of(hint: Any, text: str, base: Path) -> Any:
     if not text:
         raise ValueError("expected a value, found none")
 
+    if hint is str or (origin is Literal and text in arguments):
+        return text
     if hint == cache.Root and cache.local_folder(text) is None:
         return text  # a URL is not relative to a folder
     if hint in (Path, cache.Root):

@@ -111,7 +111,7 @@ def setting_options(
 
     hints = get_type_hints(SECTION_TYPES[section], include_extras=True)
     for key in keys:
-        description = SECTION_TYPES[section].__pydantic_fields__[key].description
+        *_, description = hints[key].__metadata__
         options: dict[str, Any] = {"help": description.replace("%", "%%")}  # of `add_argument`
         if hints[key] is bool or bool in get_args(hints[key]):
             options["action"] = "store_true"

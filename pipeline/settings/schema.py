@@ -6,20 +6,18 @@ option, or else the comments above and behind the field.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat
-from pydantic.dataclasses import dataclass
+from annotated_types import Ge, Gt
 
 from pipeline.processes.settings import Dask, DetectionResources, Resources
 
 Root = Path | str  # `cache.Root`, without the packages of a cache
-# an unknown key is an error; validators are built on first use: that takes a ms each
-STRICT: Final[Any] = {"extra": "forbid", "defer_build": True}
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True)
 class Paths:
     """[paths]: folders. Relative paths are relative to the folder of luigi.cfg."""
 
@@ -36,7 +34,7 @@ class Paths:
     new_cache: Literal["yes", "no", "once"] = "yes"
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True)
 class DataSettings:
     """[data]: the datasets to prepare."""
 
@@ -47,17 +45,17 @@ class DataSettings:
     at: str | None = None
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True)
 class Embedded:
     """[embedded]: demo data, for trial runs without downloads."""
 
     # Write demo data into <raw>/<dataset> and body of [paths], which must have no real data
     enabled: bool = False
-    seed: NonNegativeInt = 0  # Seed of the demo data
+    seed: Annotated[int, Ge(0)] = 0  # Seed of the demo data
     size: Literal["tiny", "default", "large"] = "default"  # Amount of demo data
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True)
 class DetectSettings(DetectionResources):
     """[detect]: detection of people in clips without keypoints. The detector's options are in a
     section of its name.
@@ -68,13 +66,11 @@ class DetectSettings(DetectionResources):
     datasets: tuple[str, ...] = ("videos",)
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True)
 class ConvertSettings:
     """[convert]: raw -> tracks."""
 
-    workers: Annotated[
-        NonNegativeInt, Field(description="Number of worker processes; 0: one per core")
-    ] = 0
+    workers: Annotated[int, Ge(0), "Number of worker processes; 0: one per core"] = 0
     # Rows of videos that are missing from the raw folder, or that a changed video would lose. keep:
     # keep them, and fail until the videos are back; drop: delete them. Those of demo videos are
     # always deleted.
@@ -82,17 +78,15 @@ class ConvertSettings:
     # Most rows a second; of faster videos, such as those of 50 or 60 frames a second, rows are left
     # out, and of clips with uneven times those that follow sooner than 0.9 / max_fps. Unset: all
     # rows.
-    max_fps: PositiveFloat | None = None
+    max_fps: Annotated[float, Gt(0)] | None = None
     # File of corrections by hand, a line each, from pages of tracks: a track to leave out, people
     # to join or cut, sides to exchange, identities. What a line has done is undone when it is taken
     # away; none: no correction. Another name of this key is leave_out.
     corrections: Path | None = None
-    strict: Annotated[
-        bool, Field(description="Fail if a video cannot be used, instead of rejecting it")
-    ] = False
+    strict: Annotated[bool, "Fail if a video cannot be used, instead of rejecting it"] = False
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True)
 class Features(Resources):
     """[features]: streams to extract, and resources for it. Options of a stream are in a section of
     its name.

@@ -13,11 +13,9 @@ import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
-
-from pydantic import ValidationError
 
 from cache import CacheError, local_folder
 from cache.format.layout import check_names
@@ -132,7 +130,7 @@ class Settings:
         """
         where = self.source.section("detect").where
         for name in self.detect.datasets:
-            if name not in datasets.names():
+            if not datasets.is_known(name):
                 raise ConfigError(f"{where('datasets')}: {datasets.unknown(name)}")
         detector = self.detect.detector
         if self.embedded.enabled and "detector" not in self.source.section("detect"):
@@ -289,17 +287,17 @@ def load(
     return Settings(source.apply_overrides(), tolerant).check()
 
 
-def _parse_section(source: SettingsFile, name: str, spec: type[T]) -> T:
+def _parse_section(source: SettingsFile, name: str, make: type[T]) -> T:
     """Parse a section as the dataclass that SECTION_TYPES has for it.
 
     Raises ConfigError for invalid values, and for a missing key that is required.
     """
     section = source.section(name)
-    try:
-        return _configure([section], spec, spec)
-    except ValidationError as error:
-        (key, *_) = error.errors()[0]["loc"]
-        raise ConfigError(f"{section.where()}: {key!r} is missing ({pages.SETTINGS})") from error
+    spec: type[Any] = make
+    for field in fields(spec):
+        if field.default is MISSING and field.name not in section:
+            raise ConfigError(f"{section.where()}: {field.name!r} is missing ({pages.SETTINGS})")
+    return _configure([section], spec, make)
 
 
 def _configure(layers: Sequence[Section], spec: type[Any], make: Callable[..., T]) -> T:
@@ -405,11 +403,11 @@ def _check_keys(source: SettingsFile) -> None:
         spec = SECTION_TYPES.get(name)
         kind = section.get(KIND, name)
         for registry in (datasets, detectors, streams):
-            if spec is None and kind in registry.names():
+            if spec is None and registry.is_known(kind):
                 with suppress(PlugInError):
                     spec = registry.find(kind)
         if spec is not None:
-            keys = section.drop_keys(KIND) if kind in streams.names() else section
+            keys = section.drop_keys(KIND) if streams.is_known(kind) else section
             keys.check_keys(field.name for field in fields(spec))
 
 

@@ -97,7 +97,7 @@ class ConversionRecord:
         installed.
         """
         name = self.split.name.partition("/")[0]
-        if name not in datasets.names():
+        if not datasets.is_known(name):
             raise PipelineError(f"split of {datasets.missing_label(name)}")
         options = {**datasets.find(name).added, **self.reader["parameters"]}
         for option, value in options.items():

@@ -170,7 +170,7 @@ class Recipe:
             dataset, _, split = name.partition("/")
             if dataset in loaded.broken:
                 raise loaded.broken[dataset]
-            if dataset not in datasets.names():
+            if not datasets.is_known(dataset):
                 raise datasets.unknown(dataset)
             if dataset not in enabled:
                 not_enabled = f"{dataset!r} is not among {', '.join(enabled)}. Add it."

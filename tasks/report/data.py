@@ -104,7 +104,7 @@ class OpenedCache:
             dataset = name.partition("/")[0]
             reader = split.manifest.get("reader")
             is_of_reader = reader is not None and "imported" not in reader
-            if is_of_reader and dataset not in datasets.names():
+            if is_of_reader and not datasets.is_known(dataset):
                 problems.append(f"{name}: split of {datasets.missing_label(dataset)}")
         return cls(root, splits, n_missing, problems)
 

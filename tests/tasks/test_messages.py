@@ -25,9 +25,21 @@ SCHEDULING = 35
 FAILED = 30
 
 
-def test_a_mistake_in_the_settings_is_one_line_before_anything_runs(bare, build):
-    bare.configure({"convert": {"wrokers": "2"}})
-    ran = build(bare, "EvaluateVIBE")
+@pytest.mark.parametrize(
+    ("task", "section", "key", "value"),
+    [
+        ("EvaluateVIBE", "convert", "wrokers", "2"),
+        ("TrainVIBE", "vibe", "epochs", "0"),
+        ("Data", "features", "device", "gpu"),
+        ("Report", "amass", "resampling", "x"),
+    ],
+)
+def test_a_mistake_in_the_settings_is_one_line_before_anything_runs(
+    bare, build, task, section, key, value
+):
+    bare.configure({section: {key: value}})
+    ran = build(bare, task)
+    assert f"[{section}] {key}" in ran.lines[0]
     assert ran.lines == [ran.only_failure(SCHEDULING)]
     assert not (bare.folder / "raw").exists()
 

@@ -165,7 +165,7 @@ def test_what_a_missing_package_adds_stops_only_commands_that_need_it(
     bare.configure(own)
     code, shown = tasks_command(bare, "report", "--out", "page.html")
     assert (code, warned in " ".join(shown.split())) == (0, True), shown
-    pipeline(["status"])
+    pipeline(["plan"])
     assert warned in " ".join(capsys.readouterr().err.split())
     assert pipeline(["config", "--check"]) == 2
     assert tasks_command(bare, "report", "--set", "cliffy.hidden=3")[0] == 2, (

@@ -112,6 +112,7 @@ _REGISTRY: Final[ClassRegistry[Detector]] = ClassRegistry(
     f"from keypoints/ in the raw folder ({pages.KEYPOINT_FILES}).",
 )
 names = _REGISTRY.names
+is_known = _REGISTRY.is_known
 find = _REGISTRY.find
 get = _REGISTRY.get
 

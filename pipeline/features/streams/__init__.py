@@ -29,6 +29,7 @@ ENTRY_POINTS: Final = STREAMS
 
 _REGISTRY: Final[ClassRegistry[Stream]] = ClassRegistry("stream", ENTRY_POINTS, Stream, "kind")
 names = _REGISTRY.names
+is_known = _REGISTRY.is_known
 find = _REGISTRY.find
 get = _REGISTRY.get
 label = _REGISTRY.label

@@ -197,6 +197,17 @@ def test_settings_of_scripts_and_of_luigi_cfg_are_for_all_commands(
     assert resampling(tmp_path) == "decimate"
 
 
+def test_a_command_refuses_unknown_keys_anywhere_and_wrong_values_of_what_it_reads(
+    penn, luigi_cfg, types
+):
+    penn.converted()
+    luigi_cfg(more="[features]\ndevice = gpu")
+    types("status", "penn_action/train")
+    types(EXTRACT, "[features] device = gpu: expected auto, cpu", code=2)
+    luigi_cfg(more="[features]\ndevise = cpu")
+    types("status", "[features] devise: unknown key; did you mean 'device'?", code=2)
+
+
 def test_an_option_with_the_value_none_overrides_the_setting(penn, network, luigi_cfg, types):
     penn.converted()
     luigi_cfg(more="[dask]\nscheduler = nonsense://\n[features]\ndevices = cpu,cpu")
