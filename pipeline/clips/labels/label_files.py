@@ -80,8 +80,9 @@ class _Labels(NamedTuple):
 
     path: str  # below the raw folder: keypoints/train/a.mp4.json
     is_folder: bool
-    classes: str | None = None  # the list of classes beside a text file (CLASSES)
-    others: Sequence[str] = ()  # paths of other files with the clip's name before an upload
+    # paths of other files with the clip's name before an upload, and of the list of classes
+    # (CLASSES) beside a text file
+    more: Sequence[str] = ()
 
 
 class _FolderNames(NamedTuple):
@@ -163,8 +164,7 @@ class ClipLabels:
             return VideoTexts(name, tuple(clips))
         if labels.is_folder:
             return VideoTexts(name, tuple(clips), (), (labels.path,))
-        classes = () if labels.classes is None else (labels.classes,)
-        return VideoTexts(name, (*clips, labels.path, *labels.others, *classes))
+        return VideoTexts(name, (*clips, labels.path, *labels.more))
 
     def find(self, clip: str, folder: str) -> _Labels | None:
         """Find the labels of the clip with this file name in `keypoints/<folder>`.
@@ -186,13 +186,16 @@ class ClipLabels:
         return None
 
     def _file(self, folder: str, name: str, *others: str) -> _Labels:
-        """The file `name` in `keypoints/<folder>`. others: as of `_Labels`, in this folder."""
+        """The file `name` in `keypoints/<folder>`, and others with the clip's name before an
+        upload.
+        """
         below = str(PurePath(KEYPOINTS, folder))
-        classes = None
+        more = [*others]
         if CLASSES in self.list_names(folder).files and name.endswith((".txt", ".csv")):
-            classes = f"{below}/{CLASSES}"
-        paths = [f"{below}/{other}" for other in others]
-        return _Labels(f"{below}/{name}", is_folder=False, classes=classes, others=paths)
+            more.append(CLASSES)
+        return _Labels(
+            f"{below}/{name}", is_folder=False, more=[f"{below}/{file}" for file in more]
+        )
 
     def list_names(self, folder: str) -> _FolderNames:
         """List the names in `keypoints/<folder>`."""
