@@ -252,9 +252,9 @@ COMMANDS: Final[Mapping[str, Mapping[str, CommandEntry]]] = {
             "exchange",
             "pipeline.extras.exchange.commands.export",
             "pipeline.extras.exchange.commands.options:export",
-            "Write a split as files for other programs.",
+            "Write splits as files for other programs.",
             (
-                "3dpw/test --cache cache-real --format parquet --out tables",
+                "3dpw/train 3dpw/test --cache cache-real --format parquet --out tables",
                 "videos/train --cache data/mine --format rerun --out tracks.rrd",
             ),
             "new",

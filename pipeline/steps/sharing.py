@@ -33,8 +33,8 @@ def text_cleaner(split: cache.Split) -> Callable[[Any], Any]:
     the split's raw folder without it, and LEFT_OUT in place of other texts with absolute paths.
     """
     notes = split.commit.notes().values()
-    raw = sorted({str(note["raw"]) for note in notes if note.get("raw")}, key=len, reverse=True)
-    below_raw = re.compile(rf"(?<![\w./-])(?:{'|'.join(map(re.escape, raw))})/")
+    raw = {str(note["raw"]) for note in notes if note.get("raw")}
+    below_raw = [re.compile(_path_pattern(folder)) for folder in sorted(raw)]
 
     def clean(value: Any) -> Any:
         if isinstance(value, Mapping):
@@ -43,11 +43,22 @@ def text_cleaner(split: cache.Split) -> Callable[[Any], Any]:
             return [clean(item) for item in value]
         if not isinstance(value, str):
             return value
-        if raw:
-            value = below_raw.sub("", value)
+        for pattern in below_raw:
+            value = pattern.sub("", value)
         return LEFT_OUT if _FOLDER.search(value) else value
 
     return clean
+
+
+def _path_pattern(folder: str) -> str:
+    """A regular expression of a path and of its last parts: messages have the raw folder as it was
+    typed, from the working folder.
+    """
+    parts = [re.escape(part) for part in folder.strip("/").split("/")]
+    above = "/?"
+    for part in parts[:-2]:
+        above = f"(?:{above}{part}/)?"
+    return rf"(?<![\w./-]){above}{'/'.join(parts[-2:])}(?:/|(?![\w.-]))"
 
 
 def licences_of(splits: Iterable[cache.Split]) -> dict[str, Licence]:

@@ -44,6 +44,9 @@ class ExportFormat:
     about: str
     # "module:class": a frozen pydantic dataclass, whose fields are set by --option NAME=VALUE
     options: str = ""
+    # for hubs: a folder with a card. The function also takes `more`, names of further splits, and
+    # `public`
+    has_card: bool = False
     # required package -> the extra that installs it
     packages: Mapping[str, str] = field(default_factory=dict)
 
@@ -73,8 +76,9 @@ VIBE: Final = ExportFormat(
 PARQUET: Final = ExportFormat(
     "parquet",
     "pipeline.extras.exchange.tables:export",
-    "a folder of tables for DuckDB, pandas, polars",
+    "a folder of tables of one or several splits, for DuckDB, pandas, polars, Hugging Face",
     options="pipeline.extras.exchange.tables:TableOptions",
+    has_card=True,
     packages={"pyarrow": "exchange"},
 )
 WHAM: Final = ExportFormat(

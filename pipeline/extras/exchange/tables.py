@@ -1,4 +1,5 @@
-"""A split as Parquet files: videos, tracks, rows, accounting.  tracks, features -> [Parquet]
+"""Splits as Parquet files, with a card: videos, tracks, rows, accounting.  tracks, features ->
+[Parquet]
 
 Each file is written a group of its lines at a time, as a dict from column to values:
 
@@ -12,7 +13,8 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +34,8 @@ from pipeline.extras.exchange.rows import origin_of, require_stream
 from pipeline.features.inputs import column
 from pipeline.features.streams.network import ResNet50
 from pipeline.people.skeletons import Array, joint_names
+from pipeline.show.split.card import CARD, card
+from pipeline.steps.sharing import licences_of, refuse_public, text_cleaner
 
 Group = Mapping[str, Any]  # column -> its values in a group of lines
 
@@ -91,51 +95,104 @@ def export(
     name: str,
     out: Path,
     *,
+    more: Sequence[str] = (),
+    public: bool = False,
     stream: str = "",
     progress: Progress = silent,
     options: TableOptions = TableOptions(),  # noqa: B008  it is frozen
 ) -> Exported:
-    """Write the split `name` in the cache `root` into the folder `out`: four Parquet files, and
-    provenance.json.
+    """Write the split `name` in the cache `root` into the folder `out`: four Parquet files, a card
+    (README.md), and provenance.json. Texts have no folders of this machine.
+
+    Args:
+        more: further splits. Each split then has a folder DATASET/SPLIT, and all files of a table
+            have the same columns: unknown where a split lacks one.
+        public: the terms of all datasets let the rows be passed on: the card is for everybody.
 
     Raises:
-        cache.CacheError: the split is missing.
+        cache.CacheError: a split is missing.
         PipelineError: `out` is not new or empty; the stream (default resnet50) is missing or out of
-            date; `stream` is given without the option `features`.
+            date; `stream` is given without the option `features`; splits have different columns of
+            one name; `public` is given for a dataset whose terms forbid it.
     """
-    split = cache.open(root)[name]
+    splits = [cache.open(root)[each] for each in (name, *more)]
+    if public:
+        refuse_public(licences_of(splits))
     if stream and not options.features:
         raise PipelineError(
             f"--stream {stream}: no features are exported. Add --option features=yes."
         )
-    features = ""
-    origin = origin_of(split)
-    if options.features:
-        features = stream or ResNet50.kind
-        require_stream(split, features)
-        origin = origin_of(split, features)
-    origin |= {"stream": features, "joints": list(joint_names("spin49"))}
-    row_specs = _row_specs(split, features)
-    n_rows = split.tracks.n_rows
-    n_tracks = len(split.tracks)
+    features = (stream or ResNet50.kind) if options.features else ""
+    streams = [features] if features else []
+    for split in splits:
+        for each in streams:
+            require_stream(split, each)
+    row_specs = _common(_row_specs(split, features) for split in splits)
+    track_specs = _common(_track_specs(split) for split in splits)
+    folders = _folders(splits)
+    origins = {}
     with new_folder(out) as (folder, provenance):
-        provenance |= {"format": "parquet", **origin, "rows": n_rows, "tracks": n_tracks}
-        _write(folder, "videos", origin, {}, _group_lines("videos", _video_lines(split)))
-        _write(
-            folder, "accounting", origin, {}, _group_lines("accounting", _accounting_lines(split))
-        )
-        track_specs = {
-            "fps": Column("fps", "frames per second of the video", dtype="float64"),
-            "crop_scale": Column("crop_scale", "crop side / box side", dtype="float64"),
-            "intrinsics": Column("intrinsics", "px", shape=(3, 3), dtype="float64"),
-        } | {name: extra for name, extra in split.extra.items() if extra.per == "track"}
-        _write(folder, "tracks", origin, track_specs, _track_groups(split))
-        _write(folder, "rows", origin, row_specs, _row_groups(split, row_specs, features, progress))
-    summary = (
-        f"{count(n_rows, 'row')} of {count(n_tracks, 'track')} and "
-        f"{count(len(split.videos), 'video')}"
-    )
-    return Exported(out, n_rows, summary, {}, {}, origin["stand_in"])
+        for split, below in zip(splits, folders.values(), strict=True):
+            clean = text_cleaner(split)
+            origin = clean(origin_of(split, *streams))
+            origin |= {"stream": features, "joints": list(joint_names("spin49"))}
+            origins[split.name] = origin
+            place = folder / below
+            place.mkdir(parents=True, exist_ok=True)
+            videos = _group_lines("videos", _video_lines(split, clean))
+            _write(place, "videos", origin, {}, videos)
+            accounting = _group_lines("accounting", _accounting_lines(split))
+            _write(place, "accounting", origin, {}, accounting)
+            _write(place, "tracks", origin, track_specs, _track_groups(split))
+            rows = _row_groups(split, _row_specs(split, features), features, progress)
+            _write(place, "rows", origin, row_specs, rows)
+        text = card(splits, streams, files=folders, public=public)
+        (folder / CARD).write_text(text)
+        n_rows = sum(split.tracks.n_rows for split in splits)
+        n_tracks = sum(len(split.tracks) for split in splits)
+        provenance |= {"format": "parquet", "rows": n_rows, "tracks": n_tracks}
+        provenance |= {"splits": origins} if more else origins[name]
+    n_videos = sum(len(split.videos) for split in splits)
+    summary = f"{count(n_rows, 'row')} of {count(n_tracks, 'track')} and {count(n_videos, 'video')}"
+    is_stand_in = any(origin["stand_in"] for origin in origins.values())
+    return Exported(out, n_rows, summary, {}, {}, is_stand_in)
+
+
+def _folders(splits: Sequence[cache.Split]) -> dict[str, str]:
+    """Each split's name on a hub -> its folder; "": no folder of its own."""
+    if len(splits) == 1:
+        return {_hub_name(splits[0].name.partition("/")[2]): ""}
+    datasets = {split.name.partition("/")[0] for split in splits}
+    folders = {}
+    for split in splits:
+        dataset, _, name = split.name.partition("/")
+        if len(datasets) > 1:
+            name = f"{dataset}.{name}"
+        folders[_hub_name(name)] = f"{split.name}/"
+    return folders
+
+
+def _hub_name(name: str) -> str:
+    """A name with the characters that Hugging Face takes in names of splits."""
+    return re.sub(r"[^\w.]", "_", name)
+
+
+def _common(specs_of_splits: Iterable[Mapping[str, Column]]) -> dict[str, Column]:
+    """The columns of several splits. Raises PipelineError if they have different ones of a name."""
+    specs: dict[str, Column] = {}
+    for specs_of_split in specs_of_splits:
+        for name, spec in specs_of_split.items():
+            first = specs.setdefault(name, spec)
+            if _form(first) != _form(spec):
+                raise PipelineError(
+                    f"the column {name!r} differs between splits: {_form(first)} and "
+                    f"{_form(spec)}. Export them into folders of their own."
+                )
+    return specs
+
+
+def _form(spec: Column) -> tuple[object, ...]:
+    return spec.shape, str(spec.dtype), spec.json_fill
 
 
 def _write(
@@ -158,8 +215,11 @@ def _write(
     with pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=names) as writer:
         for group in groups:
             arrays = dict(group)
+            n_lines = len(next(iter(group.values())))
             for name, spec in specs.items():
-                arrays[name] = _arrow_array(arrays[name], spec)
+                # another split may have the column
+                values = arrays[name] if name in arrays else spec.empty(n_lines)
+                arrays[name] = _arrow_array(values, spec)
             writer.write_table(pa.Table.from_pydict(arrays, schema=schema))
 
 
@@ -183,6 +243,15 @@ def _row_specs(split: cache.Split, stream: str) -> dict[str, Column]:
         dim = split.rows(f"features/{stream}", 0, 0).shape[1]
         specs["features"] = Column("features", f"of the stream {stream}", shape=(dim,))
     return specs
+
+
+def _track_specs(split: cache.Split) -> dict[str, Column]:
+    """The columns of tracks that are stored in the cache."""
+    return {
+        "fps": Column("fps", "frames per second of the video", dtype="float64"),
+        "crop_scale": Column("crop_scale", "crop side / box side", dtype="float64"),
+        "intrinsics": Column("intrinsics", "px", shape=(3, 3), dtype="float64"),
+    } | {name: extra for name, extra in split.extra.items() if extra.per == "track"}
 
 
 def _row_groups(
@@ -280,17 +349,17 @@ def _accounts(split: cache.Split) -> Iterator[tuple[int, cache.VideoEntry, Mappi
         yield number, video, {**VideoAccount(video.name).as_dict(), **video.account}
 
 
-def _video_lines(split: cache.Split) -> Iterator[tuple[Any, ...]]:
+def _video_lines(split: cache.Split, clean: Callable[[Any], Any]) -> Iterator[tuple[Any, ...]]:
     """Yield lines of the video table."""
     for number, video, account in _accounts(split):
         yield (
             number,
             video.name,
-            *VideoOutcome.from_account(account),
+            *VideoOutcome.from_account(clean(account)),
             account["tracks_kept"],
             account["found"],
             account["kept"],
-            video.source,
+            clean(video.source),
             video.width,
             video.height,
             video.pixels,

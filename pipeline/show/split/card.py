@@ -42,7 +42,7 @@ def card(
             form = split.open_stream(stream).form
             features[stream] = clean({"dim": form.dim, **weights_of(split, stream)})
     template = templates("copy").get_template("card.md")
-    return template.render(
+    text = template.render(
         splits=splits,
         columns=columns,
         features=features,
@@ -52,6 +52,7 @@ def card(
         files=files,
         version=package_version(),
     )
+    return text.replace("&#39;", "'")  # escaped for attributes, of which there are none
 
 
 def _reader(split: cache.Split) -> Mapping[str, object]:

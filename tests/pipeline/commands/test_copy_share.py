@@ -42,7 +42,12 @@ def planted(root):
     track = track_of("a/0", columns, extra={"action": np.arange(3, dtype=np.int16)})
     account = {
         "message": f"{HOME}/raw/a.mat: no and/or 1/2",
-        "notes": [f"{HOME}/old raw/b.mat: damaged", "see https://site.org/a", "from C:\\Users\\x"],
+        "notes": [
+            f"{HOME}/old raw/b.mat: damaged",
+            f"{HOME[6:]}/raw/c.mat: damaged",
+            "see https://site.org/a",
+            "from C:\\Users\\x",
+        ],
         "files": {f"{HOME}/poses.pkl": 1},
     }
     video = cache.VideoEntry(name="a", source=f"../{HOME}/a.mp4", account=account)
@@ -72,7 +77,7 @@ def test_no_file_of_a_copy_for_others_has_a_folder_a_machine_or_a_user(tmp_path,
         assert cache.content_digest(copied, stream) == cache.content_digest(split, stream)
     (video,) = copied.videos
     assert video.account["message"] == "a.mat: no and/or 1/2"
-    assert video.account["notes"][1] == "see https://site.org/a"
+    assert video.account["notes"][1:3] == ["c.mat: damaged", "see https://site.org/a"]
     assert copied.manifest["reader"]["parameters"]["share"] == 0.5
     card = (tmp_path / "shared/README.md").read_text()
     assert card.startswith(f"> {line}")

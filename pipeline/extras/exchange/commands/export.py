@@ -20,45 +20,75 @@ from pipeline.cli.progress import bar
 from pipeline.cli.text import count
 from pipeline.datasets import find_installed
 from pipeline.errors import ConfigError
-from pipeline.extras.exchange.formats import FORMATS
+from pipeline.extras.exchange.formats import FORMATS, ExportFormat
 from pipeline.people.estimates import estimates_of
+from pipeline.settings.arguments import choose_splits
 from pipeline.settings.file import Section
 from pipeline.settings.folders import BODY, body_of
+from pipeline.steps.sharing import licences_of, private_lines
 
 
 def _run(args: argparse.Namespace) -> int:
-    """Write the split in the chosen format."""
-    name = f"{args.dataset}/{args.split}"
+    """Write the splits in the chosen format."""
+    opened = cache.open(args.cache)
+    names = choose_splits(_joined(args.splits), opened.splits)
+    name = ", ".join(names)
     export_format = FORMATS.find(args.format)
     export = export_format.function()
     root = cache.local_folder(args.cache)
     if root is not None and args.out.resolve().is_relative_to(root.resolve()):
         do = "Choose a folder outside: `gc` deletes foreign files from a cache."
         raise ConfigError(f"--out {args.out}: is inside the cache {args.cache}. {do}")
-    arguments = _format_options(args, export_format.options_class())
+    arguments = _format_options(args, names[0], export_format.options_class())
+    arguments |= _card_arguments(args, names, export_format)
     if args.stream is not None:
         arguments["stream"] = args.stream
     with bar(f"export {name}", err, unit="row") as progress:
-        exported = export(args.cache, name, args.out, progress=progress, **arguments)
+        exported = export(args.cache, names[0], args.out, progress=progress, **arguments)
 
     out.print(plain(f"{name}: {exported.summary} in {exported.file}"))
     for field, why in exported.absent.items():
         out.print(f"  {DOUBT} {plain(f'without {field}: {why}')}")
     for value, n_rows in exported.left_out.items():
         out.print(f"  {DOUBT} {count(n_rows, 'row')} not exported: {plain(value)}")
-    split = cache.open(args.cache)[name]
-    estimates = estimates_of(split)
-    if estimates:
+    splits = [opened[name] for name in names]
+    for estimates in dict.fromkeys(filter(None, map(estimates_of, splits))):
         out.print(f"  {DOUBT} bodies are {plain(estimates)}, no ground truth")
     if exported.stand_in:
         content = f"{UNTRAINED} features of random weights"
-        if split.manifest.get("stand_in"):
+        if splits[0].manifest.get("stand_in"):
             content = f"{STAND_IN} demo data"
         out.print(f"  {content}: use only to try the pipeline")
+    if export_format.has_card and not args.public:
+        for line in private_lines(licences_of(splits)):
+            out.warn(line)
     return 0
 
 
-def _format_options(args: argparse.Namespace, options_class: type[Any] | None) -> dict[str, Any]:
+def _joined(words: Sequence[str]) -> Sequence[str]:
+    """The names of splits; DATASET SPLIT is one name in two words."""
+    if len(words) == 2 and not any("/" in word for word in words):
+        return ["/".join(words)]
+    return words
+
+
+def _card_arguments(
+    args: argparse.Namespace, names: Sequence[str], export_format: ExportFormat
+) -> dict[str, Any]:
+    """Further splits and --public, for formats with a card. Raises ConfigError for others."""
+    if export_format.has_card:
+        return {"more": names[1:], "public": args.public}
+    if args.public:
+        raise ConfigError(f"--public: the format {args.format} writes no card. Leave it out.")
+    if len(names) > 1:
+        found = ", ".join(names)
+        raise ConfigError(f"the format {args.format} takes one DATASET/SPLIT, found {found}")
+    return {}
+
+
+def _format_options(
+    args: argparse.Namespace, name: str, options_class: type[Any] | None
+) -> dict[str, Any]:
     """The argument `options` of the format's function, if it has one: from `--option`, `--body` and
     `--raw`, and for formats with bodies from [paths] body. Raises ConfigError for an unknown
     option.
@@ -69,7 +99,7 @@ def _format_options(args: argparse.Namespace, options_class: type[Any] | None) -
     folders = _named_folders(args, names)
     values = _named_values(args.option) | folders
     if "body" in names and "body" not in values:
-        values |= _default_body(args)
+        values |= _default_body(args, name)
 
     options = {key: f"--option {key}" for key in values}
     section = Section(Path("--option"), args.format, values, options)
@@ -109,12 +139,12 @@ def _named_folders(args: argparse.Namespace, names: Sequence[str]) -> dict[str, 
     return folders
 
 
-def _default_body(args: argparse.Namespace) -> dict[str, str]:
+def _default_body(args: argparse.Namespace, name: str) -> dict[str, str]:
     """The option `body` from [paths] body; {} if the split has no poses, or there is no body."""
-    dataset = find_installed(args.dataset)
+    dataset = find_installed(name.partition("/")[0])
     if dataset is None:
         return {}
-    split = cache.open(args.cache)[f"{args.dataset}/{args.split}"]
+    split = cache.open(args.cache)[name]
     demo = bool(split.manifest.get("stand_in"))
     body = body_of(args.cfg, args.body, dataset, demo=demo, needed="pose" in split.columns)
     if body is None or not body.is_dir():

@@ -12,7 +12,8 @@ from pipeline.settings.options import cache_option, path, root, split_arguments
 
 def export(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
-    split_arguments(sub)
+    help_ = "DATASET/SPLIT, or DATASET for all its splits; several for parquet"
+    add("splits", nargs="+", metavar="DATASET/SPLIT", help=help_)
     cache_option(sub)
     about = "; ".join(f"{form.name}: {form.about}" for form in FORMATS.every())
     add("--format", required=True, choices=FORMATS.names(), help=about)
@@ -33,6 +34,8 @@ def export(sub: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="option of the format (repeatable)",
     )
+    help_ = "write a card for everybody, if the terms of all datasets let you pass the rows on"
+    add("--public", action="store_true", help=f"{help_}; for parquet")
     add(
         "--raw",
         type=path,
