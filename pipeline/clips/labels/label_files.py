@@ -136,14 +136,15 @@ class ClipLabels:
         the labels may belong, for `own_labels`.
         """
         folder, _, name = clip.rpartition("/")
-        labels = self.find(name, folder) or self.find_similar(name, folder)
+        own = self.find(name, folder)
+        labels = own or self.find_similar(name, folder)
         clips = [clip]
         stem = _stem(name)
         shared_names = {stem + suffix for suffix in ("", *SUFFIXES, *UNREAD)}
         if labels is not None and labels.path.rpartition("/")[2] in shared_names:
             same_stem = self._clips_by_path.get(_stem(clip), ())
             clips += [sibling for sibling in same_stem if sibling != clip]
-        elif labels is not None and is_upload_of(labels.path.rpartition("/")[2], stem):
+        elif labels not in (own, None) and is_upload_of(labels.path.rpartition("/")[2], stem):
             same_letters = self._clips_by_letters[folder, _letters(stem)]
             clips += [sibling for sibling in same_letters if sibling != clip]
         return self.labelled(clip, clips, labels)
