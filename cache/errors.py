@@ -48,7 +48,7 @@ class ForeignStream(CacheError):
 
 
 class MissingSplit(CacheError, KeyError):
-    """The cache has no committed split of that name."""
+    """The cache has no split of that name."""
 
     def __str__(self) -> str:
         return str(self.args[0])  # KeyError alone would quote the sentence

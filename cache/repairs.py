@@ -119,7 +119,7 @@ def _remove_shards(place: Place, reported: Collection[int], repaired: Repaired) 
     commit = Commit.load(place)
     if commit is None:
         raise lost_manifest(place) or CacheError(
-            f"{place.store.location(place.manifest_folder)}: nothing is committed there"
+            f"{place.store.location(place.manifest_folder)}: nothing is saved there"
         )
     commit.refuse_foreign()
     suspects = [file for file in commit.shard_files() if file.number in reported]

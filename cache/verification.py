@@ -304,7 +304,7 @@ class _PlaceCheck:
         elif place.stream is None and place.split in listed_splits(self._store):
             self._damage(place.manifest, str(missing_error(self._store, place.split)))
         else:
-            self._note(place.manifest_folder, "nothing is committed yet")
+            self._note(place.manifest_folder, "nothing is saved yet")
 
     def _check_metadata(self, commit: Commit, linked: Collection[str]) -> None:
         """Check the zarr.json of each array. One of an earlier commit is stale: a killed commit

@@ -233,7 +233,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, CommandEntry]]] = {
             "keep",
             "pipeline.commands.tag",
             "pipeline.commands.options.caches:tag",
-            "Give the current state of a cache a name, by which it stays readable.",
+            "Give the current state of a cache a name, by which it can be read later.",
             ("paper --cache cache-real", "paper --cache cache-real --delete"),
             "own",
         ),

@@ -26,7 +26,7 @@ from tasks.settings import settings
 USER_ERRORS: Final = (PipelineError, CacheError, OSError)
 NO_RESULT: Final = "no number here is a scientific result"
 DEMO_DATA: Final = f"{console.STAND_IN}  {NO_RESULT}"
-UNTRAINED_FEATURES: Final = f"{console.UNTRAINED}  features of random weights: {NO_RESULT}"
+UNTRAINED_FEATURES: Final = f"{console.UNTRAINED}  of the features' network: {NO_RESULT}"
 UP_TO_DATE: Final = "[dim]up to date[/dim]"
 
 plain = functools.partial(console.plain, keep="\n\t")  # text without control sequences

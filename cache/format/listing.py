@@ -156,7 +156,7 @@ def missing_error(store: Store, split: str) -> MissingSplit:
         state = "no file"
         do = (
             "Restore it from a backup, or convert the split again: features of rows that are then "
-            "as before stay."
+            "as before are kept."
         )
     else:
         key = split

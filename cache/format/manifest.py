@@ -109,7 +109,7 @@ def _decode(place: Place, text: bytes) -> dict[str, Any]:
 
 def lost_manifest(place: Place) -> CacheError | None:
     """The error to raise when committed arrays exist but their manifest does not; None if the
-    manifest exists or nothing was committed.
+    manifest exists or nothing was saved in the cache.
     """
     array = place.manifest_folder  # a stream's own array is there, too
     if place.stream is None:

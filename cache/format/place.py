@@ -84,7 +84,7 @@ class Place:
         if self.stream is None:
             return (
                 f"Restore it from a backup; or remove {self.store.location(self.manifest)} and "
-                "convert the split again: features of rows that are then as before stay."
+                "convert the split again: features of rows that are then as before are kept."
             )
         return "Restore it from a backup; or extract the stream again, with --replace."
 

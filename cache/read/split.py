@@ -150,7 +150,7 @@ class FeatureCache(Mapping[str, "Split"]):
             others = [split for split in self.splits if split != name]
             hint = suggestion(str(name), others)
             names = ", ".join(others) or "none"
-            raise MissingSplit(f"{self.root}: no committed split {name!r}{hint} there are: {names}")
+            raise MissingSplit(f"{self.root}: no split {name!r}{hint} there are: {names}")
         return Split(commit)
 
     def __iter__(self) -> Iterator[str]:
@@ -391,7 +391,7 @@ class Split(OpenSplit):
             track = self.track_of(np.arange(start, stop))
             if (track < 0).any():
                 raise CacheError(
-                    f"{self.name}: {name} of rows [{start}, {stop}): some are in no committed track"
+                    f"{self.name}: {name} of rows [{start}, {stop}): some are in no track"
                 )
             return self.track_fields[name][track]
         opened, array = self.find_array(name)

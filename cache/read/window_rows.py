@@ -25,7 +25,7 @@ class WindowRows(NamedTuple):
         """Parse the windows that `Split.read` takes: (B, 2) ranges, or (B, T) rows.
 
         Raises ValueError for windows of another form, or of several lengths; CacheError for rows
-        that are in no committed track or in several ones.
+        that are in no track or in several ones.
         """
         is_table = windows.ndim == 2 and windows.shape[1] > 0
         if not is_table or (len(windows) and windows.dtype.kind not in "iu"):
@@ -77,6 +77,6 @@ def _require_one_track(split: str, windows: Ints, first: Ints, last: Ints) -> No
     window = int(is_outside.argmax())
     problem = "of several tracks"
     if min(first[window], last[window]) < 0:
-        problem = "in no committed track"
+        problem = "in no track"
     rows = windows[window].tolist()
     raise CacheError(f"{split}: rows {rows} are {problem}: take windows from windows()")

@@ -216,6 +216,7 @@ class Store(ABC):
         return Busy.at(
             self.location(key),
             expected="the manifest that this writer began with",
-            found="another one: another writer has committed meanwhile",
-            do="Nothing was committed. Run the command again: it begins with the new state.",
+            found="another one: another writer has saved its work meanwhile",
+            do="Nothing was saved in the cache. Run the command again: it begins with the new "
+            "state.",
         )

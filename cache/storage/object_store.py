@@ -282,7 +282,7 @@ class ObjectStore(Store):
             self.root,
             expected="a store that refuses puts whose condition (If-None-Match, If-Match) is false",
             found="one that carries them out: of two writers, the later one would remove what the "
-            "earlier one has committed",
+            "earlier one has saved",
             do="Nothing was written. Use a server, or a version of it, with conditional writes, or "
             "a folder. Caches in this store can be read.",
         )

@@ -195,7 +195,10 @@ class WriterLock(Lock):
         """
         if not self._is_current(self._fd):
             holder = "another file, or none: the lock has been removed"
-            do = "Nothing was committed. Make sure that there is no other writer, and run it again."
+            do = (
+                "Nothing was saved in the cache. Make sure that there is no other writer, and run "
+                "it again."
+            )
             raise CacheError.at(
                 self.file, expected="the lock that this writer took", found=holder, do=do
             )

@@ -100,7 +100,7 @@ class Writer(ABC):
         """Update the current commit's note in `provenance.json` with this writer's provenance, for
         example after raw files have moved. Makes no commit.
         """
-        assert self._commit.digest, "nothing is committed yet"
+        assert self._commit.digest, "nothing is saved yet"
         notes = self._commit.notes()
         note = notes.setdefault(self._commit.digest, {})
         note.pop(SHARED, None)

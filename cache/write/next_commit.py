@@ -65,7 +65,7 @@ class SplitState:
         split = self.commit.place.split
         unknown = sorted(set(drop) - self.videos.keys())
         if unknown:
-            raise CacheError(f"{split}: {unknown[:5]}: not among the committed videos")
+            raise CacheError(f"{split}: {unknown[:5]}: not among the split's videos")
         removal = _Removal(self, frozenset(drop), frozenset(invalidate))
         if self.has_other_columns:
             if len(removal.videos) < len(self.videos):

@@ -169,7 +169,7 @@ def staged_by_parts(root: Root | Store, split: str) -> list[PartsWork]:
 def describe_staged(works: Iterable[PartsWork]) -> str:
     """A line about staged work."""
     texts = (text for work in works for text in work.describe())
-    return f"staged by parts: {'; '.join(texts)}"
+    return f"finished by shares, not yet in the cache: {'; '.join(texts)}"
 
 
 def _staged_work(place: Place) -> PartsWork:
@@ -195,10 +195,10 @@ def _removed_meanwhile(file: Path) -> CacheChanged:
     """The error for a part whose temporary file is gone."""
     return CacheChanged.at(
         file,
-        expected="the file that this part writes",
-        found="none: another command has committed meanwhile",
-        do="Run the command without --part: it does what is missing. What this part staged is not "
-        "committed; gc --unfinished removes it.",
+        expected="the file that this process writes",
+        found="none: another command has saved its work meanwhile",
+        do="Run the command without --part: it does what is missing. What this share finished is "
+        "not in the cache; gc --unfinished removes it.",
     )
 
 
@@ -210,8 +210,8 @@ def _busy(sign: str, age: float) -> Busy:
     remaining = FRESH - max(age, 0.0)
     return Busy.at(
         sign,
-        expected="no running part",
+        expected="no running process of a share",
         found=f"a sign of life {ago}",
-        do="Wait until all parts have ended; if they were killed, run this again in "
+        do="Wait until all shares have ended; if they were killed, run this again in "
         f"{remaining:.0f} s, or delete this file.",
     )

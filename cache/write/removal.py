@@ -59,7 +59,7 @@ def invalidate(root: Root, split: str, stream: str | None, numbers: Collection[i
         commit = Commit.load(place)
         if commit is None:
             raise CacheError(
-                f"{place.store.location(place.manifest_folder)}: nothing is committed there"
+                f"{place.store.location(place.manifest_folder)}: nothing is saved there"
             )
         invalidate_shards(place, commit, numbers)
 

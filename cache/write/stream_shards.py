@@ -125,7 +125,7 @@ class StreamShards:
         split = Commit.load(Place(place.store, place.split))
         if split is None:
             refuse_missing(place.store, place.split)
-            problem = f"no committed split {place.split!r}"
+            problem = f"no split {place.split!r}"
             raise MissingSplit(f"{place.store.root}: {problem}: convert it before its features")
         return split
 

@@ -47,7 +47,7 @@ EXIT_CODES: Final = {
 
 # what an interrupted command says about its output (`Command.kept`)
 NOTHING_HALF: Final = "no output is incomplete; a new run starts from the beginning"
-WORK_KEPT: Final = "what is on the disk stays; the same command continues from there"
+WORK_KEPT: Final = "what is on the disk is kept; the same command continues from there"
 
 TRY_LATER: Final = 75  # exit code, as in sysexits.h
 

@@ -39,7 +39,7 @@ IDLE: Final = "[dim]·[/dim]"  # information; nothing was done
 ERROR: Final = "[red]error:[/red]"
 BUSY: Final = "[yellow]busy:[/yellow]"  # another process writes what this one needs
 STAND_IN: Final = "[yellow]DEMO DATA[/yellow]"
-UNTRAINED: Final = "[yellow]UNTRAINED[/yellow]"  # features of a network with random weights
+UNTRAINED: Final = "[yellow]RANDOM WEIGHTS[/yellow]"  # of the network that computed features
 
 # of this process: mark and text of each printed line that explains an exit code other than 0
 explanations: Final = list[tuple[str, str]]()

@@ -32,7 +32,7 @@ def _run(args: argparse.Namespace) -> int:
     code = report.print("detect", args.raw.name)
     if args.part is not None:
         out.print(
-            f"part {args.part} of the clips has ended. The same command without --part detects "
+            f"share {args.part} of the clips has ended. The same command without --part detects "
             "missing ones"
         )
     return code

@@ -190,7 +190,7 @@ def _mark(part: PartCount) -> str:
     if part.state is PartState.LEFT_OUT:
         return f"{mark} [dim](needed for {plain(part.without)})[/dim]"
     if part.known and part.found > part.known:
-        return f"{mark} [dim]more than the release has[/dim]"
+        return f"{mark} [dim]more than the official download has[/dim]"
     return mark
 
 

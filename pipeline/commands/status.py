@@ -96,7 +96,7 @@ def _run(args: argparse.Namespace) -> int:
             document["sizes"] = sizes[document["split"]]
     result = CommandResult(documents, problems=problems)
     if not chosen:
-        result.add_line("no split is committed yet")
+        result.add_line("no split is saved yet")
         result.add_lines(cache.verify(args.cache, fast=True).notes, IDLE)
     elif sizes:
         result.text.append(_sizes_table(sizes))
@@ -179,7 +179,7 @@ def _counts(unit: str, committed: Committed) -> str:
     text = f"{totals[unit]['kept']:,} / {totals[unit]['found']:,}"
     in_release = totals.get("known", {}).get(unit)
     if in_release is not None:
-        text += f" of {in_release:,} in the release"
+        text += f" of {in_release:,} official"
     return text
 
 
@@ -303,7 +303,7 @@ def _incomplete_download(row: Committed) -> Iterator[str]:
     for unit, in_release in row.record.totals.get("known", {}).items():
         n = row.record.totals[unit]["found"]
         if n < in_release:
-            numbers = f"{n:,} {unit} found of {in_release:,} in the release"
+            numbers = f"{n:,} {unit} found of {in_release:,} in the official download"
             yield f"{row.record.split.name}: {numbers}: incomplete download"
 
 

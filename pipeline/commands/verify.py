@@ -142,7 +142,7 @@ def _wrong_sums(split: cache.Split, progress: Progress) -> Iterator[cache.Damage
         wrong = {name: n for name, n in entry.sums.items() if sums.get(name, n) != n}
         if wrong:
             what = (
-                f"{split.name}: sums of video {entry.name!r}: expected {sums}, as its rows have, "
+                f"{split.name}: totals of video {entry.name!r}: expected {sums}, as its rows have, "
                 f"found {wrong}. Delete the split, and convert it again."
             )
             yield cache.Damage(split.name, None, None, None, split.commit.tables_key, what)

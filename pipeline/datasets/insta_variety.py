@@ -94,12 +94,12 @@ class InstaVariety(ClipDataset):
         mistakes=(
             Mistake(
                 "*/*.h5",
-                "is one of VIBE's converted parts, which lack the pictures",
+                "is one of VIBE's converted files, which lack the images",
                 f"Download {ARCHIVE}.",
             ),
             Mistake(
                 "InstaVariety[._]*",
-                "belongs to the list of videos: labels without pictures",
+                "belongs to the list of videos: labels without images",
                 f"Download {ARCHIVE}.",
             ),
         ),

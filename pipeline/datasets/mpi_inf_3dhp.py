@@ -127,7 +127,7 @@ class MpiInf3dhp(Dataset):
                 known=len(SEQUENCES),
             ),
             ReleasePart(
-                "pictures or videos",
+                "images or videos",
                 (
                     f"{SEQUENCE_PATTERN}/imageFrames/{CAMERA_PATTERN}/",
                     f"{SEQUENCE_PATTERN}/{CAMERA_PATTERN}/",
@@ -161,7 +161,7 @@ class MpiInf3dhp(Dataset):
                 known=6,
             ),
             ReleasePart(
-                "test pictures",
+                "test images",
                 tuple(f"{folder}/TS<1..6>/imageSequence/" for folder in TEST_SETS),
                 "get_testset.sh",
                 ("test",),

@@ -65,7 +65,7 @@ class PennAction(Dataset):
         access="free",
         parts=(
             ReleasePart("label files", ("labels/<0001>.mat",), ARCHIVE, known=2326),
-            ReleasePart("videos with pictures", ("frames/<0001>/000001.jpg",), ARCHIVE, known=2326),
+            ReleasePart("videos with images", ("frames/<0001>/000001.jpg",), ARCHIVE, known=2326),
         ),
         image_folders=ImageFolders(),
         # counted over the official label files
@@ -78,7 +78,7 @@ class PennAction(Dataset):
         frames = raw / "frames"
         contents = {
             labels: "a folder with <0001>.mat label files",
-            frames: "a folder with <0001>/<000001>.jpg pictures",
+            frames: "a folder with <0001>/<000001>.jpg images",
         }
         do = f"Point the raw folder at the unpacked {ARCHIVE}."
         for folder, expected in contents.items():

@@ -125,7 +125,7 @@ class PoseTrack(Dataset):
     def videos(self, raw: Path, split: str) -> Sequence[RawVideo]:
         pictures = raw / "images" / split
         if not pictures.is_dir():
-            expected = "a folder with <seq>/<000000>.jpg pictures"
+            expected = "a folder with <seq>/<000000>.jpg images"
             do = f"Unpack {IMAGE_ARCHIVES}. {DOWNLOAD_ADVICE}"
             raise RawDataError(pictures, "folder", expected, "none", do)
         label_files: dict[str, list[Path]] = {

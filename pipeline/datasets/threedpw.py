@@ -141,7 +141,7 @@ class ThreeDPW(Dataset):
                 for split, names in SEQUENCES.items()
             ),
             ReleasePart(
-                "sequences' pictures",
+                "sequences' images",
                 ("imageFiles/<sequence>/image_00000.jpg",),
                 PICTURES,
                 known=sum(map(len, SEQUENCES.values())),

@@ -164,7 +164,7 @@ def _run_on_devices(
                 outcome = result.get()
                 if isinstance(outcome, Failed):
                     raise PipelineError(
-                        f"{devices[result.worker]}: {TRIALS} processes ended at the same part, the "
+                        f"{devices[result.worker]}: {TRIALS} processes ended at the same work, the "
                         f"last one {outcome.message}. See their output above. Finished work is "
                         "kept: run it again, without a failing device."
                     )

@@ -69,8 +69,8 @@ def warn_of_broken(names: Iterable[str]) -> dict[str, PlugInError]:
 
 # what a part says that ends after the commit
 MEANWHILE: Final = (
-    "another command has committed meanwhile: what this part staged is not in it. Run the command "
-    "without --part, or remove it with gc --unfinished (object store: gc --older-than 0)"
+    "another command has saved its work meanwhile: what this share finished is not in it. Run the "
+    "command without --part, or remove it with gc --unfinished (object store: gc --older-than 0)"
 )
 
 

@@ -136,8 +136,8 @@ def checked_text(hint: Any) -> Callable[[str], str]:
 def part_option(sub: Any, items: str) -> None:
     """Add --part to a parser or to a group of mutually exclusive options."""
     help_ = (
-        f"Process share K of N of the {items}, K from 1 to N, without committing, as one process "
-        "of an array job"
+        f"Process share K of N of the {items}, K from 1 to N, as one process of an array job. The "
+        "command without --part saves the shares in the cache"
     )
     sub.add_argument("--part", type=_part, metavar="K/N", help=help_)
 

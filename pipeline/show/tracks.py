@@ -225,7 +225,7 @@ def from_raw(
         suffix = f", and {len(defects) - 1:,} more" if len(defects) > 1 else ""
         failed = f"{defects[0].name}{suffix}"
         problem = defects[0].message.removeprefix(f"{defects[0].name}: ")
-        warnings.append(f"The reader failed on video {failed}: {problem}")
+        warnings.append(f"The dataset's code failed on video {failed}: {problem}")
     return PageContent(
         name=f"{dataset.name}/{split}",
         origin=f"the raw folder {raw}, not from a cache",

@@ -154,7 +154,7 @@ def accounting_lines(totals: Any) -> Iterator[str]:
         counts = totals[unit]
         text = f"{unit} {counts['kept']:,} kept of {counts['found']:,}"
         if unit in totals["known"]:
-            text += f" ({totals['known'][unit]:,} in the release)"
+            text += f" ({totals['known'][unit]:,} in the official download)"
         for why, n in counts[dropped].items():
             text += f", {n:,} {why}"
         n_without = counts.get("without_tracks")
@@ -228,7 +228,8 @@ def gone_notes(n_gone: Counter[str]) -> Iterator[str]:
     """Yield a note on rows that another reader drops, of files that have not changed."""
     if n_gone:
         rows = count(n_gone.total(), "row")
-        yield f"all videos: this reader drops {rows} of unchanged files: {first_few([*n_gone])}"
+        why = first_few([*n_gone])
+        yield f"all videos: the dataset's code now drops {rows} of unchanged files: {why}"
 
 
 def mixed_rates_notes(split: cache.Split) -> Iterator[str]:
@@ -263,7 +264,7 @@ def detection_report(work: DetectionWork, tally: DetectionTally) -> Report:
     details += [f"renamed {before} -> {clip}" for clip, before in tally.renamed.items()]
     stand_in = ""
     if work.detector.stand_in:
-        stand_in = "stand-in detector: use these keypoints only to try the pipeline"
+        stand_in = "demo detector: use these keypoints only to try the pipeline"
     failures = few([*tally.problems.values()], FEW, work.retry_command)
     damaged = [f"{clip}: {remark}" for clip, remark in tally.damaged.items()]
     texts = (describe_others(work.raw), stand_in)
@@ -283,15 +284,15 @@ def describe_extraction(done: Extraction, *, is_part: bool) -> str:
     spec = done.work.spec
     did = "extracted"
     if is_part:
-        did = f"{count(done.shards, 'shard')} staged, not committed"
+        did = f"{count(done.shards, 'shard')} finished, not yet in the cache"
         if not done.shards:
-            did = "not extracted: this part's share has no missing shard"
+            did = "not extracted: this share has no missing shard"
     text = f"{spec.name} {did}, {count(done.computed, 'row')} computed ({done.meter})"
     text += f", {done.carried:,} carried over"
     if done.kept:
-        text += f", {done.kept:,} kept of an earlier run or of parts"
+        text += f", {done.kept:,} kept of an earlier run or of shares"
     if spec.stream.stand_in:
-        weights = "DEMO DATA" if spec.stream.weights_file else "UNTRAINED"
+        weights = "DEMO DATA" if spec.stream.weights_file else "RANDOM WEIGHTS"
         text += f", {weights}: only for trial runs"
     if done.work.why == Why.NEW:
         return text

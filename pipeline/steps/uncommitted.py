@@ -35,5 +35,5 @@ def describe_kept(root: Root, *splits: str) -> str:
                 n_pieces.update(_NOUNS.get(piece.partition("-")[0], "") for piece in pieces)
     kept = [count(n, noun) for noun, n in n_pieces.items() if noun]
     if not kept:
-        return "kept: what is committed; the same command begins the unfinished step again"
-    return f"kept: {', '.join(kept)} beside what is committed; the same command continues"
+        return "what is in the cache is kept; the same command begins the unfinished step again"
+    return f"saved: {', '.join(kept)} beside what is in the cache; the same command continues"

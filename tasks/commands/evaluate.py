@@ -55,7 +55,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     )
     add(
         "--stream",
-        help="Feature stream (default: the model's, else the first of [features] streams)",
+        help="Feature stream (default: the model's, otherwise the first of [features] streams)",
     )
     add(
         "--protocol",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 DEMO: Final = "demo data"  # marks of a page
-UNTRAINED: Final = "untrained network"
+UNTRAINED: Final = "random weights"
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,7 +176,7 @@ def test_what_a_track_has_once_is_read_in_each_row_and_other_splits_columns_are_
     assert (batch["image_size"] == [640, 480]).all() and batch["image_size"].dtype == np.int32
     assert (batch["crop_scale"] == 1.3).all()
     assert split.rows("image_size", 7, 11).tolist() == [[640, 480]] * 4
-    with pytest.raises(CacheError, match=r"image_size.*no committed track"):
+    with pytest.raises(CacheError, match=r"image_size.*in no track"):
         split.rows("image_size", 20, 30)
     assert [cache.GENDERS[number] for number in batch["gender"][:, 0]] == ["female", "neutral"]
     assert (batch["intrinsics"][0] == camera).all()

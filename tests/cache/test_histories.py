@@ -428,7 +428,7 @@ class Histories(RuleBasedStateMachine):
         def read(number):
             if states and share is not None and number == 1 + int(share * n_changes):
                 watched.beside = True
-                with contextlib.suppress(CacheError):  # nothing is committed yet
+                with contextlib.suppress(CacheError):  # nothing is saved yet
                     cache.gc(self.root)
                 watched.beside = False
             if number in moments:

@@ -122,7 +122,7 @@ def test_read_takes_rows_as_it_takes_ranges(split):
 
 def test_rows_elsewhere_and_what_goes_with_ranges_alone_are_refused(split):
     rows = np.arange(3)[None]
-    for wrong, problem in ((rows + 38, "several tracks"), (rows + 10**6, "in no committed track")):
+    for wrong, problem in ((rows + 38, "several tracks"), (rows + 10**6, "in no track")):
         with pytest.raises(cache.CacheError, match=problem):
             split.read(wrong)
     with pytest.raises(cache.CacheError, match="no features for row 50"):

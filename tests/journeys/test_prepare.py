@@ -166,7 +166,7 @@ def test_a_new_clip_with_the_keypoints_of_the_old_one_is_named(terminal, clips):
     write_clip(clips / "c.mp4", 48, seed=4)
     stale = r"c\.mp4: the clip has changed, and keypoints/c\.mp4\.json has not"
     for option in ("", " --set videos.min_frames=30"):  # whether or not all is read again
-        types(strict + option, rf"error: .*{stale}.* nothing was committed", code=2)
+        types(strict + option, rf"error: .*{stale}.* nothing was saved in the cache", code=2)
     types(
         f"pipeline {PREPARE}",
         rf"note {stale}",

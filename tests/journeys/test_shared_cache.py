@@ -81,7 +81,11 @@ def test_luigi_ends_with_10_beside_another_writer_and_gc_forgets_a_deleted_datas
     with cache.SplitWriter(root, "penn_action/train", columns=(), plan="another user's"):
         types(DATA, r"convert +penn_action/train.*process \d+ writing", code=10)
     with Part(1, 2).running(root, "penn_action/train/.writing"):
-        types(f"{DATA} --workers 2", r"running-1-of-2: expected no running part", code=10)
+        types(
+            f"{DATA} --workers 2",
+            r"running-1-of-2: expected no running process of a share",
+            code=10,
+        )
     types(DATA, r"convert +penn_action/train")
 
     shutil.rmtree(root / "amass")

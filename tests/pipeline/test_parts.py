@@ -140,7 +140,10 @@ def test_killed_parts_of_an_extraction_end_with_the_bytes_of_one_run(
     types(f"{EXTRACT} {calm}")
     kill_and_run_again(f"{EXTRACT} {root}", rounds)
     assert cache.open(root)[SPLIT].streams == ()
-    types(f"status --cache {root}", "staged by parts: shards of homography: 20")
+    types(
+        f"status --cache {root}",
+        "finished by shares, not yet in the cache: shards of homography: 20",
+    )
     assert "unfinished work" in cache.gc(root).skipped[0]
     assert into.tree(given_up(root)) == into.tree(noise)
     types(f"{EXTRACT} {root}", "extracted, 0 rows computed")
@@ -153,7 +156,10 @@ def test_parts_of_an_extraction_stage_in_an_object_store_too(url, noise, tmp_pat
     cache.store_at(url).put_small(contents(noise), "")
     types(f"{EXTRACT} {calm}")
     kill_and_run_again(f"{EXTRACT} {url}")
-    types(f"status --cache {url}", "staged by parts: shards of homography: 20")
+    types(
+        f"status --cache {url}",
+        "finished by shares, not yet in the cache: shards of homography: 20",
+    )
     types(f"{EXTRACT} {url}", "extracted, 0 rows computed")
     assert objects(url) == into.tree(calm)
     assert not [key for key in cache.store_at(url).file_sizes("") if ".writing" in key]
@@ -168,7 +174,10 @@ def test_killed_parts_of_a_conversion_end_with_the_bytes_of_one_run(
     types(f"{CONVERT} {calm}")
     kill_and_run_again(f"convert {SPLIT} --raw {raw} --workers 1 --cache {root}", rounds)
     n_videos = len(cache.open(calm)[SPLIT].videos)
-    types(f"status --cache {root}", f"· {SPLIT}: staged by parts: videos: {n_videos}")
+    types(
+        f"status --cache {root}",
+        f"· {SPLIT}: finished by shares, not yet in the cache: videos: {n_videos}",
+    )
     given_up(root)
     reads.clear()
     types(f"{CONVERT} {root}")
@@ -226,8 +235,10 @@ def test_a_plan_counts_the_rows_that_no_part_has_staged(penn, types, small_shard
 def test_a_video_waits_in_the_spool_only_while_its_content_is_the_same(
     penn, reads, into, types, tmp_path
 ):
-    types(f"{CONVERT} CACHE --part 1/1", "6 videos staged, not committed")
-    assert "staged by parts: videos: 6" in "\n".join(next_lines(*plan_runs([penn.recipe()]), None))
+    types(f"{CONVERT} CACHE --part 1/1", "6 videos finished, not yet in the cache")
+    assert "finished by shares, not yet in the cache: videos: 6" in "\n".join(
+        next_lines(*plan_runs([penn.recipe()]), None)
+    )
     os.utime(penn.label("0001"), ns=(1, 1))
     penn.edit("0003")
     types(f"{CONVERT} CACHE --part 1/3")  # it is there, by its content
@@ -239,7 +250,7 @@ def test_a_video_waits_in_the_spool_only_while_its_content_is_the_same(
 
 
 def test_parts_have_read_for_a_run_that_drops(penn, reads, types):
-    types(f"{CONVERT} CACHE --part 1/1", "6 videos staged, not committed")
+    types(f"{CONVERT} CACHE --part 1/1", "6 videos finished, not yet in the cache")
     reads.clear()
     assert "computed again" not in types(f"{CONVERT} CACHE --drop-removed")
     assert reads.names == []
@@ -252,7 +263,7 @@ def test_a_part_that_wakes_after_the_commit_says_so(penn, types, monkeypatch):
 
     monkeypatch.setattr(convert, "read_part", read_late)
     part = f"{CONVERT} CACHE --part 1/1"
-    types(part, "another command has committed meanwhile", "gc --unfinished")
+    types(part, "another command has saved its work meanwhile", "gc --unfinished")
     assert "meanwhile" not in types(part)
 
 
@@ -269,7 +280,7 @@ def test_a_part_of_an_extraction_that_wakes_after_the_commit_says_so(
         return done
 
     monkeypatch.setattr(extract, "extract_together", extract_late)
-    types(f"{EXTRACT} CACHE --part 1/2", "another command has committed meanwhile")
+    types(f"{EXTRACT} CACHE --part 1/2", "another command has saved its work meanwhile")
 
 
 def test_a_part_that_wakes_after_the_commit_while_it_writes_says_so(
@@ -287,7 +298,7 @@ def test_a_part_that_wakes_after_the_commit_while_it_writes_says_so(
                 types(f"{EXTRACT} CACHE")
 
     monkeypatch.setattr(local, "write_synced", write_late)
-    said = "another command has committed meanwhile", "without --part", "gc --unfinished"
+    said = "another command has saved its work meanwhile", "without --part", "gc --unfinished"
     types(f"{EXTRACT} CACHE --part 1/2", *said, code=2)
     types(f"gc --unfinished --cache {root}")
     assert not list(root.rglob(".writing"))
@@ -306,7 +317,7 @@ def test_a_damaged_file_of_the_spool_is_named_and_read_again(penn, reads, types)
 
 def test_a_video_that_cannot_be_read_now_is_named_by_its_part_and_read_again(penn, reads, types):
     reads.fail("0003", PermissionError(13, "Permission denied", str(penn.label("0003"))))
-    said = "5 videos staged, not committed", "0003: not_readable_now"
+    said = "5 videos finished, not yet in the cache", "0003: not_readable_now"
     types(f"{CONVERT} CACHE --part 1/1", *said, code=1)
     reads.clear()
     types(f"{CONVERT} CACHE")
@@ -364,7 +375,7 @@ def test_a_running_part_renews_its_file_until_it_ends(tmp_path, monkeypatch):
     with Part(2, 3).running(tmp_path, "folder"):
         os.utime(file, (1, 1))
         await_that(lambda: file.stat().st_mtime > 2)
-        with pytest.raises(Busy, match="running-2-of-3: expected no running part"):
+        with pytest.raises(Busy, match="running-2-of-3: expected no running process of a share"):
             parts.refuse_running_parts(tmp_path, "folder")
     assert not file.exists()
     file.touch()
@@ -392,5 +403,5 @@ def test_the_last_command_removes_files_of_parts_that_were_killed_long_ago(penn,
 def test_a_command_beside_a_running_part_ends_while_that_one_works(penn, types, monkeypatch):
     monkeypatch.setattr(parts, "RENEW", 0.01)
     with Part(2, 3).running(penn.root, f"{penn.name}/.writing"):
-        types(f"{CONVERT} CACHE", "running-2-of-3: expected no running part", code=75)
+        types(f"{CONVERT} CACHE", "running-2-of-3: expected no running process of a share", code=75)
     assert not cache.FeatureCache(penn.root).splits

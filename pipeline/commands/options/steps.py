@@ -70,7 +70,10 @@ def detect(sub: argparse.ArgumentParser) -> None:
         help="output folder: a JSON file per clip",
     )
     known = ", ".join(list_names(DETECTORS))
-    add("--detector", help=f"{known} (default: from [detect], else rtmpose, or demo for demo data)")
+    add(
+        "--detector",
+        help=f"{known} (default: from [detect], otherwise rtmpose, or demo for demo data)",
+    )
     add(
         "--weights",
         metavar="FILE|pretrained",
@@ -103,7 +106,10 @@ def extract(sub: argparse.ArgumentParser) -> None:
     add("--stream", help="Name of the stream in the cache")
     from_settings(sub, stream="features.streams")
     kinds = ", ".join(list_names(STREAMS))
-    add("--kind", help=f"Kind of the stream: {kinds} (default: from its section, else its name)")
+    add(
+        "--kind",
+        help=f"Kind of the stream: {kinds} (default: from its section, otherwise its name)",
+    )
     add("--weights", help=f"Weights of the network: {weights} (default: from its section)")
     help_ = "Arithmetic: exact is plain fp32 (default: from its section)"
     add("--precision", choices=["exact", "fast"], help=help_)

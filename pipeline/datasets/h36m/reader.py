@@ -121,7 +121,7 @@ def _split_parts(split: str) -> Iterator[ReleasePart]:
     json_joints = part("joints", subject_file + JOINTS_3D, known=len(subjects))
 
     yield part(
-        "videos or pictures",
+        "videos or images",
         f"{any_subject}/{VIDEOS}/{sequence}.mp4",
         *(f"{any_subject}/{folder}/{sequence}/" for folder in PICTURES),
         source=f"{archives('Videos')}; or {json_layout.SOURCE}",

@@ -297,8 +297,8 @@ def _find_surplus(counts: Sequence[PartCount]) -> Iterator[str]:
     for part in counts:
         if part.known is not None and part.found > part.known:
             yield (
-                f"{part.what}: the release has {part.known:,}, found {part.found:,}. Are two "
-                "releases or splits mixed here?"
+                f"{part.what}: the official download has {part.known:,}, found {part.found:,}. Are "
+                "two releases or splits mixed here?"
             )
 
 
@@ -333,7 +333,7 @@ def _count_videos(
         except RawDataError as error:
             problems[str(error)] = None
         except Exception as error:  # a reader of another package
-            do = "Please report this bug of its reader to its authors."
+            do = "Please report this bug of the dataset's code to its authors."
             problems[f"{dataset.name} cannot be examined: {describe_error(error)}. {do}"] = None
         known: int | None = None
         total = dataset.release.totals.get(split)

@@ -112,9 +112,9 @@ def run_conversion(
 def _report_part(work: ConversionWork, part: Part, unreadable: Sequence[VideoAccount]) -> Report:
     """What a part has read. Its problems are the videos that cannot be read."""
     share = part.share(work.items)
-    staged = f"{count(len(share) - len(unreadable), 'video')} staged, not committed"
+    staged = f"{count(len(share) - len(unreadable), 'video')} finished, not yet in the cache"
     if not share:
-        staged = "nothing staged: this part's share has no video to read"
+        staged = "nothing to do: this share has no video to read"
     current = committed_split(work.recipe.root, work.name)
     digests = [split and split.manifest["digest"] for split in (work.committed, current)]
     return Report(
@@ -218,7 +218,7 @@ def _begin(work: ConversionWork, writer: cache.SplitWriter) -> cache.NextCommit:
     planned_digest = "" if work.committed is None else work.committed.manifest["digest"]
     if writer.state.commit.digest != planned_digest:
         raise cache.CacheChanged(
-            f"{work.name}: another run has committed since the plan was made. Run it again."
+            f"{work.name}: another run has saved its work since the plan was made. Run it again."
         )
     keys = {item.video.name: item.stamp for item in work.items}
     if work.recipe.drop_removed:  # what it has dropped is not taken over by a run that may not
@@ -425,7 +425,7 @@ def record_moves(work: ConversionWork) -> list[str]:
 
     Returns messages; none if there is nothing new, or if the cache is read-only.
     """
-    assert work.committed is not None, "nothing is committed yet"
+    assert work.committed is not None, "nothing is saved yet"
     lines = []
     corrections = work.recipe.selection.corrections
     file_now = "" if corrections is None else str(corrections.resolve())
@@ -469,7 +469,7 @@ def _refuse_rejected(work: ConversionWork, accounts: Iterable[VideoAccount]) -> 
 
 
 def _refuse_strict(work: ConversionWork, why: str) -> None:
-    raise PipelineError(f"{work.name}: {why} (--strict: nothing was committed)")
+    raise PipelineError(f"{work.name}: {why} (--strict: nothing was saved in the cache)")
 
 
 def _refuse_other_columns(work: ConversionWork, kept: Collection[str]) -> None:
@@ -479,5 +479,5 @@ def _refuse_other_columns(work: ConversionWork, kept: Collection[str]) -> None:
         raise PipelineError(
             f"{work.name}: the columns change ({work.why}), so all videos must be converted "
             f"again, but files of {count(len(kept), 'video')} are missing or damaged: {first} "
-            f"Nothing was committed. Restore them, or delete their rows: {LET_GO}"
+            f"Nothing was saved in the cache. Restore them, or delete their rows: {LET_GO}"
         )

@@ -50,7 +50,7 @@ class Doubts:
             name, text = next(iter(self._stale.items()))
             do = "Replace them, or, if they belong to this clip, touch the file."
             raise PipelineError(
-                f"{work.name}: {name}: {text} {do} (--strict: nothing was committed)"
+                f"{work.name}: {name}: {text} {do} (--strict: nothing was saved in the cache)"
             )
 
     def watch(self, videos: Iterable[ReadVideo]) -> Generator[ReadVideo]:

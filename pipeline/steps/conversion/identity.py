@@ -163,7 +163,7 @@ def report_other_work(
         return
     before = work.plan if isinstance(work.plan, Mapping) else {}
     software = find_differences(before.get("software", {}), plan["software"])
-    why = "; ".join(map(str, software)) or "other options or another reader"
+    why = "; ".join(map(str, software)) or "other options, or other code of the dataset"
     pieces = count(work.pieces, "piece")
     name = split if stream is None else f"{split}, {stream}"
     host = work.host or "an unknown machine"

@@ -274,4 +274,6 @@ def require_same_commit(files: cache.StreamShards, split: Split) -> None:
 
 def _committed_meanwhile(split: str) -> cache.CacheChanged:
     """The error that the split has been committed since it was opened."""
-    return cache.CacheChanged(f"{split}: another process has committed meanwhile. Run it again.")
+    return cache.CacheChanged(
+        f"{split}: another process has saved its work meanwhile. Run it again."
+    )

@@ -59,7 +59,7 @@ class TestBatches:
 
     def test_rows_outside_one_track_and_windows_of_the_wrong_form_are_refused(self, split):
         wrong = {(8, 12): "several tracks"} | dict.fromkeys(
-            [(143, 147), (-1, 3), (500, 504)], "no committed track"
+            [(143, 147), (-1, 3), (500, 504)], "in no track"
         )
         for window, match in wrong.items():
             with pytest.raises(CacheError, match=match):
@@ -352,7 +352,7 @@ def test_a_misspelt_name_is_answered_with_the_likeliest_one(made):
     opened = cache.open(made)
     split = opened["toy/train"]
     misspelt = {
-        r"no committed split 'toy/trian'; did you mean 'toy/train'\?": lambda: opened["toy/trian"],
+        r"no split 'toy/trian'; did you mean 'toy/train'\?": lambda: opened["toy/trian"],
         r"no column 'resnet50' of rows; did you mean 'features/resnet50'\?": lambda: split.column(
             "resnet50"
         ),

@@ -112,7 +112,7 @@ def test_a_file_is_replaced_only_if_it_is_the_one_that_was_read(store):
     assert store.etag("manifest") == etag
     store.replace("manifest", b"22", expected=etag)
     for stale in (etag, None):
-        with pytest.raises(CacheError, match="another writer has committed meanwhile"):
+        with pytest.raises(CacheError, match="another writer has saved its work meanwhile"):
             store.replace("manifest", b"333", expected=stale)
     assert store.read("manifest") == b"22"
 

@@ -181,7 +181,7 @@ def test_what_killed_writers_and_users_have_left_is_noted_and_no_damage(tmp_path
         return "\n".join(report.notes)
 
     toy.unfinished(tmp_path, [toy.video("a", [40])], "p")
-    assert "nothing is committed" in notes()
+    assert "nothing is saved" in notes()
     toy.write(tmp_path, toy.videos(), plan="p")
     before = everything(tmp_path)
     assert notes() == ""
@@ -190,7 +190,7 @@ def test_what_killed_writers_and_users_have_left_is_noted_and_no_damage(tmp_path
     assert "unfinished work of a running writer, or of an ended one" in notes()
     # a first conversion's first changes: no group is there
     (tmp_path / "other/train/.writing").mkdir(parents=True)
-    assert "other/train: nothing is committed" in notes()
+    assert "other/train: nothing is saved" in notes()
     (tmp_path / SPLIT / "bbox/c/77").mkdir()
 
 

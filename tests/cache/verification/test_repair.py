@@ -55,7 +55,7 @@ def test_a_damaged_file_of_tables_or_manifest_names_the_command_that_replaces_it
 
 def test_a_split_whose_manifest_is_damaged_is_converted_again_and_its_features_stay(root, toy):
     (root / MANIFEST).write_text("{}")
-    with pytest.raises(CacheError, match="features of rows that are then as before stay"):
+    with pytest.raises(CacheError, match="features of rows that are then as before are kept"):
         toy.write(root, toy.videos())
     (root / MANIFEST).unlink()
     shutil.rmtree(root / SPLIT / "frame_index")  # as a user removes what is left of the split

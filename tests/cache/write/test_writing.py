@@ -194,7 +194,7 @@ def test_names_of_a_video_whose_drop_is_undone_are_taken_again(tmp_path, toy):
 
 def test_a_writer_that_does_not_fit_the_split_is_refused(tmp_path, toy):
     toy.write(tmp_path, [toy.video("a", [3])])
-    refused = pytest.raises(CacheError, match="not among the committed videos")
+    refused = pytest.raises(CacheError, match="not among the split's videos")
     with toy.writer(tmp_path, "p") as writer, refused:
         writer.begin(["z"])
 

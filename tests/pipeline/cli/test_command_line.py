@@ -345,7 +345,7 @@ def test_real_data_need_named_weights_and_a_moved_folder_its_name(
     moved = penn.raw.rename(tmp_path / "elsewhere")
     assert "--raw DIR" in extract("--weights", "untrained:0", code=2).err
     shown = extract("--weights", "untrained:0", "--raw", moved).out
-    assert ("UNTRAINED" in shown, "DEMO DATA" in shown) == (True, False)
+    assert ("RANDOM WEIGHTS" in shown, "DEMO DATA" in shown) == (True, False)
     assert penn.split.open_stream("resnet50").manifest["backbone"]["stand_in"]
     (row,) = json.loads(status_of("--json", code=1))
     assert row["unlisted"].startswith(

@@ -28,7 +28,7 @@ def _not_below_nohup():
     ("command", "interrupted", "kept"),
     [
         ("verify", "verify", "no output is incomplete"),
-        ("convert", "SplitWriter", "kept: what is committed; the same command begins"),
+        ("convert", "SplitWriter", "what is in the cache is kept; the same command begins"),
     ],
 )
 @pytest.mark.parametrize(
@@ -75,9 +75,9 @@ def test_commands_that_keep_finished_work_say_so(words, interrupted, penn, ran, 
     for name, place in places.items():
         words = words.replace(name, str(place))
     monkeypatch.setattr(interrupted, lambda *_, **__: signal.raise_signal(signal.SIGINT))
-    said = "what is on the disk stays; the same command continues"
+    said = "what is on the disk is kept; the same command continues"
     if words.startswith(("copy", "import")):  # they look
-        said = "kept: what is committed; the same command begins the unfinished step again"
+        said = "what is in the cache is kept; the same command begins the unfinished step again"
     assert ran(*words.split(), code=130).err.startswith(f"error: interrupted: {said}")
 
 

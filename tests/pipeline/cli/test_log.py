@@ -103,7 +103,9 @@ def test_a_terminated_conversion_says_what_is_on_the_disk(
 
     monkeypatch.setattr(cache.NextCommit, "append", append_two)
     convert = f"convert {penn.name} --raw RAW/penn_action --cache CACHE"
-    types(convert, "error: terminated: kept: 1 finished shard beside what is committed", code=143)
+    types(
+        convert, "error: terminated: saved: 1 finished shard beside what is in the cache", code=143
+    )
 
 
 def test_an_error_after_the_start_of_a_task_says_what_is_kept(penn):
@@ -119,7 +121,9 @@ def test_an_error_after_the_start_of_a_task_says_what_is_kept(penn):
     assert ended.returncode == 2, ended.stdout
     error, kept, last = ended.stdout.splitlines()[-3:]
     assert error.startswith("error: ")
-    assert kept == "  kept: what is committed; the same command begins the unfinished step again"
+    assert (
+        kept == "  what is in the cache is kept; the same command begins the unfinished step again"
+    )
     assert "exit code 2 after" in last
 
 
@@ -179,12 +183,10 @@ def test_a_raw_folder_that_vanishes_is_told_once(penn, types, monkeypatch):
 
 def test_a_share_without_work_says_so(penn, types, small_shards):
     convert = f"convert {penn.name} --raw RAW/penn_action --cache CACHE"
-    types(f"{convert} --part 1/9", "nothing staged: this part's share has no video to read (why: ")
+    types(f"{convert} --part 1/9", "nothing to do: this share has no video to read (why: ")
     penn.converted()
     extract = f"extract {penn.name} --kind homography --workers 1 --cache CACHE"
-    types(
-        f"{extract} --part 1/3", "homography not extracted: this part's share has no missing shard"
-    )
+    types(f"{extract} --part 1/3", "homography not extracted: this share has no missing shard")
 
 
 def test_a_file_beyond_the_limit_has_an_advice_of_its_own():

@@ -156,7 +156,7 @@ def test_status(penn, show, network, into):
         shutil.rmtree(penn.root / "penn_action")
         ran("both splits were deleted", *words)
         cache.gc(penn.root)
-        ran("nothing is committed", *words)
+        ran("nothing is saved", *words)
 
 
 def test_plan(penn, show, network, into, luigi_cfg):

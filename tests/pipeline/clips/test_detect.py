@@ -291,7 +291,7 @@ def test_a_part_of_the_clips_says_which_one_has_ended(raw, out, types):
     for name in ("a.mp4", "b.mp4"):
         write_clip(raw / name, 3)
     (raw / MARKER).write_text("{}")
-    types("detect --out TMP/out RAW --part 2/2", "part 2/2 of the clips has ended")
+    types("detect --out TMP/out RAW --part 2/2", "share 2/2 of the clips has ended")
     assert list(contents(out)) == ["b.mp4.json"]
 
 

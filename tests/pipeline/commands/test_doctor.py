@@ -59,7 +59,7 @@ def test_a_split_whose_part_is_missing_is_the_only_one_that_cannot_be_used(tmp_p
     touch(tmp_path / "sequenceFiles/train/a.pkl", tmp_path / "sequenceFiles/validation/b.pkl")
     touch(*(tmp_path / f"imageFiles/{name}/image_00000.jpg" for name in ("a", "b", "@eaDir")))
     found = look("3dpw", tmp_path)
-    assert counts(found)["sequences' pictures"] == (2, 60, "incomplete")
+    assert counts(found)["sequences' images"] == (2, 60, "incomplete")
     assert found.usable == ("train", "validation")
     assert [part.what for part in found.missing] == ["sequences of test"]
 

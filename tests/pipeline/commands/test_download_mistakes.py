@@ -40,7 +40,7 @@ convert mpi_inf_3dhp/test | -> mpi_inf_3dhp/download | | 2 | not in RAW/mpi_inf_
 convert emdb/emdb1 | -> emdb/download | | 2 | not in RAW/emdb but in RAW/emdb/download. Move the contents of RAW/emdb/download to RAW/emdb.
 convert bedlam/train | -> bedlam/download | | 2 | not in RAW/bedlam but in RAW/bedlam/download. Move the contents of RAW/bedlam/download to RAW/bedlam.
 prepare penn_action | -> penn_action/Penn_Action | | 2 | not in RAW/penn_action but in RAW/penn_action/Penn_Action. Move the contents
-convert penn_action/train | | rename frames Frames | 2 | videos with pictures: RAW/penn_action/Frames/0001/000001.jpg differs in capitals from frames/<0001>/000001.jpg
+convert penn_action/train | | rename frames Frames | 2 | videos with images: RAW/penn_action/Frames/0001/000001.jpg differs in capitals from frames/<0001>/000001.jpg
 convert 3dpw/train | | move sequenceFiles/train sequenceFiles | 2 | sequences of train: not in RAW/3dpw/sequenceFiles/train but in RAW/3dpw/sequenceFiles.
 convert posetrack/train | -> PoseTrack21 | | 2 | not in RAW/posetrack but in RAW/PoseTrack21. + rename it: mv RAW/PoseTrack21 RAW/posetrack.
 doctor penn_action | - | touch penn_action | 1 | RAW/penn_action is a file. Unpack it
@@ -59,8 +59,8 @@ doctor penn_action | - | touch penn_action/x.RAR | 1 | x.RAR is still packed
 doctor penn_action | - | touch penn_action/x.tar.gz.001 | 1 | x.tar.gz.001 is still packed
 doctor posetrack | - | touch posetrack/images/bonn_mpii_test_v2_5sec/a/1.jpg | 1 | RAW/posetrack/images/bonn_mpii_test_v2_5sec is of PoseTrack 2017
 doctor 3dpw | - | touch 3dpw/sequenceFiles/a.pkl | 1 | RAW/3dpw/sequenceFiles/a.pkl is in no split
-doctor 3dpw | - | touch 3dpw/imageFiles/imageFiles/a/image_00000.jpg | 1 | sequences' pictures: not in RAW/3dpw but in RAW/3dpw/imageFiles
-doctor insta_variety | - | touch insta_variety/train/insta_variety_00.h5 | 1 | insta_variety_00.h5 is one of VIBE's converted parts
+doctor 3dpw | - | touch 3dpw/imageFiles/imageFiles/a/image_00000.jpg | 1 | sequences' images: not in RAW/3dpw but in RAW/3dpw/imageFiles
+doctor insta_variety | - | touch insta_variety/train/insta_variety_00.h5 | 1 | insta_variety_00.h5 is one of VIBE's converted files
 doctor mpi_inf_3dhp | - | touch mpi_inf_3dhp/TS1/annot_data.mat | 1 | RAW/mpi_inf_3dhp/TS1 is a test sequence outside the test set's folder
 doctor amass | | touch SFU.tar.bz2 | 0 | RAW/amass/SFU.tar.bz2 has no folder of its name. If it is still packed, unpack it in RAW/amass.
 doctor emdb | | touch P7.zip | 0 | RAW/emdb/P7.zip has no folder of its name. If
@@ -96,8 +96,8 @@ doctor posetrack | | move images/train images/training | 1 | training pictures: 
 doctor posetrack | | move images/train images | 1 | training pictures: not in RAW/posetrack/images/train but in RAW/posetrack/images.
 doctor kinetics | | move keypoints/train keypoints | 1 | clips of train with keypoints: not in RAW/kinetics/keypoints/train but in RAW/kinetics/keypoints.
 doctor kinetics | | move train clips | 1 | clips of train: not in RAW/kinetics/train but in RAW/kinetics/clips.
-doctor mpi_inf_3dhp | | move mpi_inf_3dhp_test_set test_set | 1 | test labels, test pictures: not in RAW/mpi_inf_3dhp/mpi_inf_3dhp_test_set but in RAW/mpi_inf_3dhp/test_set.
-doctor 3dpw | | fill sequenceFiles/train | 1 | sequences of train: the release has 24, found 31. Are two releases or splits mixed
+doctor mpi_inf_3dhp | | move mpi_inf_3dhp_test_set test_set | 1 | test labels, test images: not in RAW/mpi_inf_3dhp/mpi_inf_3dhp_test_set but in RAW/mpi_inf_3dhp/test_set.
+doctor 3dpw | | fill sequenceFiles/train | 1 | sequences of train: the official download has 24, found 31. Are two releases or splits mixed
 doctor videos --raw RAW/clips | - | touch clips/a.mp4 keypoints/a.json | 0 | RAW/keypoints is beside RAW/clips. Move it there
 """
 H36M = "h36m"

@@ -58,7 +58,7 @@ def test_two_devices_share_the_shards_and_give_the_same_bytes_as_one(
 def test_two_processes_that_die_at_the_same_shards_end_it(roots, made_up, tmp_path):
     spec = StreamSpec("means", made_up.Mortal(folder=str(tmp_path), fatal=tuple(range(9))))
     with pytest.raises(
-        PipelineError, match=r"cpu: 2 processes ended at the same part, the last one was killed"
+        PipelineError, match=r"cpu: 2 processes ended at the same work, the last one was killed"
     ):
         extract_together([plan_extraction(roots[0], PENN, spec)], TWO)
 

@@ -34,7 +34,7 @@ def test_the_page_has_no_script_folds_what_has_a_line_and_is_marked(root, tmp_pa
     write_split(real, "penn_action/train", {"a/0": person(8)}, stand_in=False)
     assert "DEMO DATA" not in of_cache(real, tmp_path)
     write_stream(real, "penn_action/train", np.ones((8, 4)))
-    assert "UNTRAINED NETWORK" in of_cache(real, tmp_path)
+    assert "RANDOM WEIGHTS" in of_cache(real, tmp_path)
 
 
 def test_motion_alone_a_missing_stream_and_an_empty_split_are_no_faults(tmp_path):

@@ -213,7 +213,7 @@ def _require_size(file: Path, estimate: BodyEstimate, size: tuple[int, int]) -> 
     actual = f"{width} x {height}"
     if estimate.has_size(size[::-1]):
         actual += ": it ignored the clip's rotation flag"
-    do = "Run the tool on the clip's pictures as they are decoded."
+    do = "Run the tool on the clip's images as they are decoded."
     raise RawDataError(file, "size", f"{size[0]} x {size[1]} px", actual, do)
 
 
@@ -277,7 +277,7 @@ def _require_same_files(
     if imported.get("format") != "bodies":
         raise PipelineError(
             f"{path}: was not made of such files. Name another cache (--cache): the clips' own "
-            "stays as it is."
+            "is not changed."
         )
     lost = files_of(recorded_estimates(committed), entries.keys() - by_clip.keys())
     if lost:

@@ -301,7 +301,7 @@ class _JointComparison:
             yield f"the focal length is {1 / ratio:.2f} of it", self._distance(zoomed, rows_2d)
         resize = _scale(projected, keypoints, is_seen)
         if resize > 0:
-            cause = f"pictures had {1 / resize:.2f} of the size"
+            cause = f"images had {1 / resize:.2f} of the size"
             yield cause, self._distance(projected * resize, rows_2d)
         width, height = self.size
         # in images that are on their side, width and height are exchanged
@@ -310,7 +310,7 @@ class _JointComparison:
         y = rotated[..., 1]
         clockwise = self._distance(np.stack([width - y, x], axis=-1), rows_2d)
         counterclockwise = self._distance(np.stack([y, height - x], axis=-1), rows_2d)
-        cause = "pictures were turned: the tool ignored the clip's rotation flag"
+        cause = "images were turned: the tool ignored the clip's rotation flag"
         yield cause, min(clockwise, counterclockwise)
 
     def _common_rows(self, frames: Ints) -> tuple[Ints, Ints]:

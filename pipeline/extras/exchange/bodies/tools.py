@@ -345,7 +345,7 @@ def _phalp(content: _ResultDict) -> Iterator[BodyEstimate]:
             height, width = np.rint(body.take("size", 2)).astype(int).tolist()
             size = size or (width, height)
             if size != (width, height):
-                raise body.error("size", f"{size[::-1]} as in other pictures", str((height, width)))
+                raise body.error("size", f"{size[::-1]} as in other images", str((height, width)))
     for person, bodies in people.items():
         if size is not None and bodies.frames:
             yield bodies.estimate(person, size)

@@ -55,7 +55,7 @@ def _run(args: argparse.Namespace) -> int:
     for estimates in dict.fromkeys(filter(None, map(estimates_of, splits))):
         out.print(f"  {DOUBT} bodies are {plain(estimates)}, no ground truth")
     if exported.stand_in:
-        content = f"{UNTRAINED} features of random weights"
+        content = f"{UNTRAINED} of the features' network"
         if splits[0].manifest.get("stand_in"):
             content = f"{STAND_IN} demo data"
         out.print(f"  {content}: use only to try the pipeline")

@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError
 from pipeline.steps.sentences import accounting_lines
 from pipeline.steps.uncommitted import describe_kept
 
-_RANDOM_WEIGHTS: Final = f"{UNTRAINED} features of random weights: use only to try the pipeline"
+_RANDOM_WEIGHTS: Final = f"{UNTRAINED} of the features' network: use only to try the pipeline"
 
 
 # Options that only some formats have.

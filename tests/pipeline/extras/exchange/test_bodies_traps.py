@@ -72,7 +72,7 @@ PLANTED = {
     "frames are shifted by +2": ("wham", lambda: some_frames(slice(2, None))),
     "frames are shifted by -2": ("wham", lambda: shifted(2)),
     "the clip was read at 0.5 of its rate": ("wham", lambda: some_frames(slice(None, None, 2))),
-    "pictures had 0.50 of the size": ("vibe", resized),
+    "images had 0.50 of the size": ("vibe", resized),
     "the tool ignored the clip's rotation flag": ("wham", turned),
 }
 

@@ -275,7 +275,7 @@ def test_real_data_with_features_of_random_weights_is_no_demo_data(tmp_path, typ
         ("export posetrack/train --format vibe --cache TMP/c --out TMP", "1 row not exported: no"),
         ("import TMP/posetrack_train_db.pt posetrack/train --cache TMP/d", "7 rows in 2 tracks"),
     ):
-        assert "DEMO DATA" not in types(command, "UNTRAINED", rows)
+        assert "DEMO DATA" not in types(command, "RANDOM WEIGHTS", rows)
     imported = cache.open(tmp_path / "d")["posetrack/train"]
     assert imported.manifest["stand_in"] is False
     assert imported.open_stream("resnet50").manifest["stand_in"] is True

@@ -158,7 +158,7 @@ def test_a_bad_video_is_rejected_with_its_reason_and_the_rest_is_converted(
         ("0005/0", 8),
     ]
     assert penn.plan().up_to_date
-    with pytest.raises(PipelineError, match="--strict: nothing was committed"):
+    with pytest.raises(PipelineError, match="--strict: nothing was saved in the cache"):
         into.convert(tmp_path / "strict", penn.raw, strict=True)
     left = {file.name for file in (tmp_path / "strict").rglob("*")}
     assert not left & {"manifest.json", changes.STAMPS}
@@ -235,7 +235,9 @@ def test_strict_accepts_a_clip_without_keypoints(embedded, into, types, penn, tm
     into.convert(root, raw, "kinetics", strict=True)
     (raw / "train/unseen.mp4").unlink()
     clip.unlink()
-    with pytest.raises(PipelineError, match=r"only keypoints.*--strict: nothing was committed"):
+    with pytest.raises(
+        PipelineError, match=r"only keypoints.*--strict: nothing was saved in the cache"
+    ):
         into.convert(root, raw, "kinetics", strict=True)
 
 

@@ -125,7 +125,7 @@ def test_rows_of_a_video_that_turned_bad_stay_until_they_are_dropped(
     rows, good = penn.rows("kp_2d"), penn.label("0003").read_bytes()
     bad = good[:300]
     penn.label("0003").write_bytes(bad)
-    types(f"{CONVERT} --strict", "--strict: nothing was committed", code=2)
+    types(f"{CONVERT} --strict", "--strict: nothing was saved in the cache", code=2)
     lost = "0003: 0 of 8 rows left (bad_label_file: "
     problem = f"penn_action/train: 1 video would lose rows; the rows are kept: {lost}"
     for read in ["0003"], []:  # it is read again only after a change
@@ -266,7 +266,7 @@ def test_rows_that_another_reader_refuses_are_counted(penn, types, monkeypatch):
 
     monkeypatch.setattr(PennAction, "read", refuse)
     monkeypatch.setattr(PennAction, "version", PennAction.version + 1)
-    types(CONVERT, "note all videos: this reader drops 8 rows of unchanged files: 0003")
+    types(CONVERT, "note all videos: the dataset's code now drops 8 rows of unchanged files: 0003")
     assert penn.rows("bbox").keys() == {"0001/0", "0005/0"}
     types(CONVERT, "up to date")
 
