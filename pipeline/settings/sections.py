@@ -310,6 +310,7 @@ def _configure(layers: Sequence[Section], spec: type[Any], make: Callable[..., T
     """
     values = dict[str, Any]()
     for layer in reversed(layers):
+        layer.check_keys(field.name for field in fields(spec))  # with those of a command's options
         values |= layer.parse(spec)
     try:
         return make(**values)
