@@ -273,14 +273,14 @@ COMMANDS: Final[Mapping[str, Mapping[str, CommandEntry]]] = {
         "train": CommandEntry(
             "make",
             "tasks.commands.train",
-            "tasks.commands.train:options",
+            "tasks.options:train",
             "Train on the cache by luigi.cfg; under torchrun, several processes train as one.",
             ("", "--model hmmr --seed 1"),
         ),
         "predict": CommandEntry(
             "make",
             "tasks.commands.predict",
-            "tasks.commands.predict:options",
+            "tasks.options:predict",
             "Predict bodies in a clip, a folder of clips or a split of a cache: one NPZ file per "
             "person, and a video.",
             (
@@ -292,7 +292,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, CommandEntry]]] = {
         "evaluate": CommandEntry(
             "look",
             "tasks.commands.evaluate",
-            "tasks.commands.evaluate:options",
+            "tasks.options:evaluate",
             "Evaluate a checkpoint on splits of the cache by all protocols, beside published "
             "figures.",
             (
@@ -304,7 +304,7 @@ COMMANDS: Final[Mapping[str, Mapping[str, CommandEntry]]] = {
         "report": CommandEntry(
             "look",
             "tasks.report.task",
-            "tasks.report.task:options",
+            "tasks.options:report",
             "Write a page about the current data, training and results, without converting or "
             "training.",
             ("", "--run runs/vibe --out report.html"),

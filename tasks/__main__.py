@@ -7,13 +7,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextvars import copy_context
 
 from pipeline import table
 from pipeline.cli import command_line
-from pipeline.processes.software import package_version
-from pipeline.settings import sections
-from pipeline.settings.file import settings_file
-from tasks.settings import settings, tolerating
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,12 +24,24 @@ def parser() -> argparse.ArgumentParser:
         description,
         elsewhere=dict.fromkeys(table.COMMANDS["pipeline"], "python -m pipeline"),
         complete=_check_settings,
-        version=package_version,
+        version=_describe_version,
     )
+
+
+def _describe_version() -> str:
+    """Return `package_version`, imported late: --help does not need it."""
+    from pipeline.processes.software import package_version
+
+    return package_version()
 
 
 def _check_settings(args: argparse.Namespace) -> None:
     """Raise ConfigError for a wrong `--set`, also for commands that need no luigi.cfg."""
+    from pipeline.settings import sections
+    from pipeline.settings.file import settings_file
+    from tasks.settings import settings, tolerate
+
+    tolerate()
     if not args.settings:
         return
     if settings_file().exists() and getattr(args, "detector", None) is None:
@@ -43,8 +52,7 @@ def _check_settings(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command, and return its exit code: `command_line.EXIT_CODES`."""
-    with tolerating():
-        return command_line.run(parser, argv, "tasks")
+    return copy_context().run(command_line.run, parser, argv, "tasks")
 
 
 if __name__ == "__main__":

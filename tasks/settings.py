@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Final, NoReturn
@@ -36,16 +34,11 @@ def settings() -> Settings:
     return s
 
 
-@contextmanager
-def tolerating() -> Iterator[None]:
-    """Context in which `settings` is tolerant (`sections.load`), for commands that use a part of
-    luigi.cfg.
+def tolerate() -> None:
+    """In this context, let `settings` be tolerant (`sections.load`), for commands that use a part
+    of luigi.cfg.
     """
-    token = _TOLERANT.set(True)
-    try:
-        yield
-    finally:
-        _TOLERANT.reset(token)
+    _TOLERANT.set(True)
 
 
 def load(file: Path, *, tolerant: bool = False) -> Settings:

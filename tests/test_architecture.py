@@ -34,7 +34,7 @@ ORDER = {
         prediction evaluation training vibe api hmmr part_dynamics sections __init__
     """,
     "tasks": """
-        settings base results result_tables clip_links luigi_command data training_run training_processes training evaluation ablation report
+        settings options base results result_tables clip_links luigi_command data training_run training_processes training evaluation ablation report
         __init__
         commands __main__
     """,

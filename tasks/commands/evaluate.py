@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Final
 import cache
 from cache.storage.durable import write_atomic
 from pipeline.cli import console
-from pipeline.cli.command_line import Command, json_option, whole
+from pipeline.cli.command_line import Command
 from pipeline.cli.console import print_json
 from pipeline.cli.progress import bar
 from pipeline.cli.text import from_here
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.files.outputs import OutputRule, inputs_of
 from pipeline.settings import sections
-from pipeline.settings.file import PATH, ROOT, settings_file
+from pipeline.settings.file import settings_file
 from pipeline.settings.sections import Settings
 from tasks import evaluation
 from tasks.base import fact, plain
@@ -39,65 +39,6 @@ if TYPE_CHECKING:
     from vibe_model.trained import Trained
 
 NOTE: Final = "published figures are beside their protocol; hmmr averages over videos"
-
-
-def options(sub: argparse.ArgumentParser) -> None:
-    model_options(sub)
-    add = sub.add_argument_group("data").add_argument
-    add("--cache", type=ROOT, help="Folder or URL of the cache (default: [paths] cache)")
-    add(
-        "--split",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="Split, such as 3dpw/test (repeatable; default: the evaluation splits of the model's "
-        "settings)",
-    )
-    add(
-        "--stream",
-        help="Feature stream (default: the model's, otherwise the first of [features] streams)",
-    )
-    add(
-        "--protocol",
-        action="append",
-        metavar="NAME",
-        help="Protocol, such as default, published or hmmr (repeatable; default: all for the "
-        "split)",
-    )
-    add(
-        "--seqlen",
-        type=whole(0),
-        metavar="N",
-        help="Frames per window; 0: whole tracks (default: the model's)",
-    )
-    sub.add_argument(
-        "--out",
-        type=PATH,
-        metavar="DIR",
-        help="Folder for metrics.json, results.csv and results by track (default: none is written)",
-    )
-    json_option(sub, ": the content of metrics.json")
-
-
-def model_options(sub: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """Add the options of all commands that use a model."""
-    model = sub.add_argument_group("model")
-    model.add_argument(
-        "--checkpoint",
-        type=PATH,
-        required=True,
-        metavar="FILE",
-        help="best.pt of a run, or a published file of VIBE, SPIN or HMR2.0",
-    )
-    model.add_argument(
-        "--body", type=PATH, metavar="DIR", help="Folder of SMPL's files (default: [paths] body)"
-    )
-    model.add_argument(
-        "--device",
-        default="auto",
-        help="Device: auto (a GPU if there is one), cpu, cuda, cuda:1, ... (default: auto)",
-    )
-    return model
 
 
 def body_folder(body: Path | None, loaded: Settings) -> Path:

@@ -20,30 +20,27 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import cache
 from pipeline.cli import console
-from pipeline.cli.command_line import Command, every_option, json_option
+from pipeline.cli.command_line import Command
 from pipeline.cli.console import print_json
 from pipeline.cli.progress import bar
 from pipeline.cli.text import FEW, count, few, from_here
-from pipeline.clips import detectors
 from pipeline.commands import prepare
 from pipeline.commands.preparation import DetectorChoice, Preparation
 from pipeline.datasets.videos import OwnVideos
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.files.outputs import OutputRule, inputs_of
 from pipeline.settings import sections
-from pipeline.settings.file import PATH, ROOT, settings_file
+from pipeline.settings.file import settings_file
 from pipeline.steps.conversion_record import committed_split
 from pipeline.steps.recipe import Recipe
 from tasks.base import DEMO_DATA, fact, plain, say, warn
 from tasks.clip_links import clips_folder
-from tasks.commands.evaluate import body_folder, model_options
+from tasks.commands.evaluate import body_folder
 
 if TYPE_CHECKING:
     from pipeline.features.spec import StreamSpec
     from vibe_model.prediction.job import PredictionJob
     from vibe_model.trained import Trained
-
-TOO_LARGE: Final = 1e6  # frames; a Gaussian's sigma must be smaller
 
 
 class _PredictedSplits(NamedTuple):
@@ -52,69 +49,6 @@ class _PredictedSplits(NamedTuple):
     summaries: list[dict[str, Any]]  # content of each split's predictions.json
     # whether a video was not prepared or drawn, or a split lacks columns that a stream reads
     is_incomplete: bool
-
-
-def options(sub: argparse.ArgumentParser) -> None:
-    """Add the options."""
-    sub.add_argument(
-        "named", metavar="CLIPS", help="A clip, a folder of clips, or DATASET/SPLIT of the cache"
-    )
-    sub.add_argument(
-        "--cache", type=ROOT, required=True, metavar="DIR", help="Cache of tracks and features"
-    )
-    help_ = f"Detector for clips without keypoints: {', '.join(detectors.names())}, or none"
-    sub.add_argument("--detector", help=f"{help_} (default: [detect] detector)")
-    every_option(sub)
-    sub.add_argument(
-        "--tracks",
-        default="*",
-        metavar="PATTERN",
-        help="Names of tracks to predict, such as 'dance*' (default: all)",
-    )
-    model = model_options(sub)
-    model.add_argument(
-        "--weights",
-        help="Weights of the feature network, such as spin:FILE (default: from luigi.cfg)",
-    )
-    model.add_argument(
-        "--pose-embedding",
-        type=PATH,
-        metavar="FILE",
-        help="best.pt of TrainPrVIPE, if it has moved",
-    )
-    model.add_argument("--stream", help="Feature stream of a split (default: the model's)")
-    model.add_argument(
-        "--smooth",
-        type=_positive,
-        default=0.0,
-        metavar="SIGMA",
-        help="Smooth bodies over time by a Gaussian of SIGMA frames, over 0 (default: none)",
-    )
-    outputs = sub.add_argument_group("output")
-    outputs.add_argument(
-        "--out", type=PATH, metavar="DIR", help="Output folder (default: NAME-bodies)"
-    )
-    outputs.add_argument(
-        "--overlay",
-        action=argparse.BooleanOptionalAction,
-        help="Write players of the bodies over the frames (default: for clips only)",
-    )
-    outputs.add_argument(
-        "--export", action="store_true", help="Also write motion files for SMPL's Blender add-ons"
-    )
-    json_option(sub, ": predictions.json, and the folder")
-
-
-def _positive(text: str) -> float:
-    """Type of an option that takes a number above 0 and below TOO_LARGE."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < TOO_LARGE:
-        limits = f"above 0 and below {TOO_LARGE:,.0f}"
-        raise argparse.ArgumentTypeError(f"expected a number {limits}, found {text!r}")
-    return value
 
 
 def _default_folder(named: str) -> Path:

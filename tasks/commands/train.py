@@ -15,7 +15,7 @@ import sys
 from typing import Final
 
 from pipeline.cli import console, text
-from pipeline.cli.command_line import Command, whole
+from pipeline.cli.command_line import Command
 from pipeline.cli.progress import bar
 from pipeline.features.committed import MissingRows, fill_command
 from pipeline.processes import PR_SET_PDEATHSIG
@@ -26,26 +26,6 @@ from tasks.training import model_config
 from tasks.training_run import TrainingView, warn_of_doubts
 from vibe_model import models, runs
 from vibe_model.settings import VideoConfig
-
-
-def options(sub: argparse.ArgumentParser) -> None:
-    names = ", ".join(models.names())
-    first = models.names()[0]
-    sub.add_argument(
-        "--model", type=_model, default=first, metavar="NAME", help=f"{names} (default: {first})"
-    )
-    variants = "; ".join(
-        f"{model.section}: {', '.join(model.variants)}" for model in models.every()
-    )
-    help_ = f"Variant of the model, or several joined by + (default: luigi.cfg's). {variants}"
-    sub.add_argument("--variant", metavar="NAME", help=help_)
-    sub.add_argument("--seed", type=whole(0), help="Seed, at least 0 (default: luigi.cfg's)")
-
-
-def _model(name: str) -> str:
-    if name not in models.names():
-        raise argparse.ArgumentTypeError(str(models.unknown(name)))
-    return name
 
 
 def _run(args: argparse.Namespace) -> int:

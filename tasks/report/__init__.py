@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from tasks import settings as settings  # before Luigi: it refuses what Luigi could not read
+
 DEMO: Final = "demo data"  # marks of a page
 UNTRAINED: Final = "random weights"
 

@@ -21,7 +21,7 @@ from pipeline.errors import PipelineError
 from pipeline.files.outputs import OutputRule, inputs_of
 from pipeline.files.places import is_whole_page
 from pipeline.settings import sections
-from pipeline.settings.file import PATH, ROOT, settings_file
+from pipeline.settings.file import settings_file
 from pipeline.settings.sections import Settings
 from tasks.base import DEMO_DATA, UNTRAINED_FEATURES, USER_ERRORS, PipelineTask, fact, plain, say
 from tasks.evaluation import Evaluate, per_frame_config
@@ -153,31 +153,6 @@ def _configs(model: Model, shown: Collection[str]) -> dict[str, VideoConfig]:
             name = f"{model.title}, per frame"
         configs[name] = baseline
     return configs
-
-
-def options(sub: argparse.ArgumentParser) -> None:
-    """Add the options."""
-    sub.add_argument(
-        "--out",
-        type=PATH,
-        metavar="FILE",
-        help="output page (default: report.html in [paths] runs)",
-    )
-    sub.add_argument(
-        "--run",
-        type=PATH,
-        action="append",
-        default=[],
-        dest="folders",
-        metavar="FOLDER",
-        help="folder of a training run, finished or not (repeatable; default: the runs that "
-        "luigi.cfg names)",
-    )
-    help_ = (
-        "Another cache: report on its data, and on the runs that --run names (default: "
-        "[paths] cache)"
-    )
-    sub.add_argument("--cache", type=ROOT, metavar="DIR", help=help_)
 
 
 def _content_of(args: argparse.Namespace, s: Settings) -> ReportContent:

@@ -18,9 +18,9 @@ def imports(*words):
     return {line.rpartition("|")[2].strip() for line in lines}
 
 
-def modules(*words):
+def modules(*words, program="pipeline"):
     """Modules of a command that a bare Python does not have."""
-    return imports("-m", "pipeline", *words) - imports("-c", "pass")
+    return imports("-m", program, *words) - imports("-c", "pass")
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +40,17 @@ def test_status_and_a_conversion_with_nothing_to_do_import_no_decoder(penn):
         assert len(loaded) <= most, sorted(loaded)
 
 
-def test_help_of_the_program_imports_the_standard_library_alone():
-    loaded = modules("--help")
+@pytest.mark.parametrize("program", table.COMMANDS)
+def test_help_of_the_program_imports_the_standard_library_alone(program):
+    loaded = modules("--help", program=program)
     assert not loaded & {"rich", "numpy", "cache", "pydantic", "importlib.metadata"}
     assert len(loaded) <= 110, sorted(loaded)
 
 
 def test_help_of_a_command_imports_nothing_that_it_works_with():
-    for name in table.COMMANDS["pipeline"]:
-        loaded = modules(name, "--help")
+    commands = [(program, name) for program, names in table.COMMANDS.items() for name in names]
+    commands.remove(("tasks", "train"))  # names the variants of all models
+    for program, name in commands:
+        loaded = modules(name, "--help", program=program)
         assert not loaded & {"rich", "numpy", "cache", *DECODERS}, name
         assert len(loaded) <= 250, sorted(loaded)
