@@ -154,15 +154,15 @@ class Commit:
         empty = {"digest": "", "extent": 0, "commits": [], "shards": {}, "rows": {}}
         return cls(place, {**empty, **(entries or {})}, None)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         return str(self.manifest["digest"])
 
-    @property
+    @cached_property
     def geometry(self) -> Geometry:
         return Geometry(**self.manifest["geometry"])
 
-    @property
+    @cached_property
     def extent(self) -> int:
         """The end of the last commit's rows."""
         return int(self.manifest["extent"])
@@ -210,7 +210,7 @@ class Commit:
         current = Commit.load_manifest(replace(self.place, pin=None))
         return current is not None and current.digest == self.digest
 
-    @property
+    @cached_property
     def tables_key(self) -> str:
         """The key of the file of a split's tables."""
         return self.place.tables_key(self.manifest["tables"])
@@ -299,7 +299,7 @@ class Commit:
                 shards.setdefault(int(number), {})[name] = record
         return shards
 
-    @property
+    @cached_property
     def columns(self) -> Mapping[str, Column]:
         """All columns that the manifest may name, by name: those of a split with its extra columns
         per row, or the arrays of a stream.

@@ -16,6 +16,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from cache.errors import CacheError
 from cache.format import layout
@@ -23,7 +24,7 @@ from cache.format.layout import FEATURES
 from cache.storage.base import Store
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Place:
     """Where a split or one of its streams is in a store, and the keys of its files."""
 
@@ -34,37 +35,37 @@ class Place:
     # in place of the current ones
     pin: Store | None = None
 
-    @property
+    @cached_property
     def home(self) -> Store:
         """Where the manifest and the tables are read from, by the same keys."""
         return self.pin or self.store
 
-    @property
+    @cached_property
     def arrays_folder(self) -> str:
         """The folder that the manifest's file names are relative to."""
         return self.split if self.stream is None else f"{self.split}/{FEATURES}"
 
-    @property
+    @cached_property
     def manifest_folder(self) -> str:
         """The folder of the manifest, and of unfinished work."""
         return self.arrays_folder if self.stream is None else f"{self.arrays_folder}/{self.stream}"
 
-    @property
+    @cached_property
     def manifest(self) -> str:
         """The key of the manifest."""
         return f"{self.manifest_folder}/{layout.MANIFEST}"
 
-    @property
+    @cached_property
     def provenance(self) -> str:
         """The key of the notes on commits."""
         return f"{self.manifest_folder}/{layout.PROVENANCE}"
 
-    @property
+    @cached_property
     def writing(self) -> str:
         """The folder of a writer's lock, temporary files and uncommitted work."""
         return f"{self.manifest_folder}/{layout.WRITING}"
 
-    @property
+    @cached_property
     def staged(self) -> str:
         """The folder of uncommitted work, from which the next writer continues."""
         return f"{self.writing}/{layout.STAGED}"

@@ -41,14 +41,14 @@ def is_new_cache(root: cache.Root) -> bool:
     return not cache.store_at(root).exists("zarr.json")
 
 
-def check_new_cache(settings: Settings, root: cache.Root) -> None:
-    """Raise ConfigError if there is no cache at `root` yet, `root` is [paths] cache, and [paths]
-    new_cache forbids creating it.
+def check_new_cache(settings: Settings, root: cache.Root) -> bool:
+    """Whether there is no cache at `root` yet. Raises ConfigError if [paths] new_cache forbids
+    creating it, and `root` is [paths] cache.
 
     Also raises what `is_new_cache` raises, and PipelineError for a folder that cannot be made.
     """
     if not is_new_cache(root):
-        return
+        return False
     folder = cache.local_folder(root)
     if folder is not None:
         require_writable(folder, "Name another folder for the cache.")
@@ -61,6 +61,7 @@ def check_new_cache(settings: Settings, root: cache.Root) -> None:
         afterwards = f"{settings.file} cannot be changed to new_cache = no afterwards"
         problem = f"{root} has no cache, and {afterwards}"
         raise ConfigError(f"{where} = once: {problem}. Is the cache's disk mounted? {do}")
+    return True
 
 
 def _is_writable(file: Path) -> bool:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from pipeline.settings.sections import Settings
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Recipe:
     """One split, and how it is prepared."""
 
@@ -61,11 +62,11 @@ class Recipe:
     # None: all is as it is here
     source: SettingsFile | None = None
 
-    @property
+    @cached_property
     def name(self) -> str:
         return f"{self.dataset.name}/{self.split}"
 
-    @property
+    @cached_property
     def others(self) -> OtherSplits:
         """The dataset's other splits."""
         return OtherSplits(self.dataset, self.split, self.raw, self.root)

@@ -47,7 +47,7 @@ class Comparison(NamedTuple):
     n_not_compared: int  # others with other sizes or times: contents are not read
     touched: Sequence[str]
     renamed: Mapping[str, str]  # new name -> old name
-    removed: Collection[str]  # committed ones that are gone, and whose rows are not kept
+    removed: Collection[str]  # committed ones that are gone, not renamed, and whose rows may go
 
 
 def compare(
@@ -103,7 +103,7 @@ def compare(
         0 if reads_contents else len(restamped - losses.keys()),
         touched=sorted(same - reasons.keys()),
         renamed=renamed,
-        removed=gone.keys() - losses.keys(),
+        removed=gone.keys() - losses.keys() - {*renamed.values()},
     )
 
 

@@ -48,14 +48,13 @@ from pipeline.files.pixels.sources import file_part
 from pipeline.files.raw import changes
 from pipeline.processes.settings import NO_CLUSTER, Dask
 from pipeline.settings.arguments import MEANWHILE
-from pipeline.settings.new_cache import check_new_cache, forbid_new_cache, is_new_cache
+from pipeline.settings.new_cache import check_new_cache, forbid_new_cache
 from pipeline.settings.options import DROP
 from pipeline.settings.sections import Settings
 from pipeline.steps import sentences
 from pipeline.steps.conversion.doubts import Doubts
 from pipeline.steps.conversion.identity import report_other_work
 from pipeline.steps.conversion.keep import Loss, as_json, count_undecodable, unusable
-from pipeline.steps.conversion.listing import OtherSplits
 from pipeline.steps.conversion.parts import read_on_cluster, read_part, read_spooled
 from pipeline.steps.conversion.plan import ConversionWork, Item
 from pipeline.steps.conversion.reading import DEFECTS, ReadVideo, attach_clips
@@ -94,8 +93,7 @@ def run_conversion(
             notes=[*sentences.notes_on_videos(work, totals)],
             problems=sentences.problems_of(work),
         )
-    check_new_cache(settings, root)
-    is_new = is_new_cache(root)
+    is_new = check_new_cache(settings, root)
     report = convert(
         work,
         workers=workers,
@@ -241,11 +239,9 @@ class _Run:
     digests: dict[str, str] = field(init=False)  # of the videos that were read, by name
     losses: dict[str, Loss] = field(default_factory=dict)  # of videos that keep their rows
     kept: list[VideoAccount] = field(default_factory=list)  # what was read of them
-    others: OtherSplits = field(init=False)
 
     def __post_init__(self) -> None:
         self.digests = {**self.following.journalled}  # a killed run has read these
-        self.others = self.work.recipe.others
 
     def take(self, item: Item, video: ReadVideo) -> None:
         """Take the rows of a video, or keep what the cache has of it."""
@@ -280,14 +276,15 @@ class _Run:
             return loss
         if self.work.recipe.drop_removed:
             return None
+        others = self.work.recipe.others
         images = file_part(video.pixels.pixels)
         has_same_images = images == file_part(committed.pixels)
         n_moved = 0
         if account.other_split:
-            n_moved = self.others.rows.get(video.fingerprint, 0)
+            n_moved = others.rows.get(video.fingerprint, 0)
             loss = loss._replace(now=n_moved)
         if images and not has_same_images:  # others may have taken the place of its files
-            n_moved = max(n_moved, self.others.count_rows(committed, is_listed=True))
+            n_moved = max(n_moved, others.count_rows(committed, is_listed=True))
         if n_moved >= before.read:
             return None
         is_same_content = video.fingerprint == committed.fingerprint

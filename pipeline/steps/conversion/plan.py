@@ -8,8 +8,9 @@ the videos: the dataset's code, with its version and options.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 import cache
@@ -42,7 +43,7 @@ class Item(NamedTuple):
     by_other_reader: bool = False  # whether another reader made its committed rows
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ConversionWork:
     """What a conversion of one split is to do: read `items`, and take their rows in place of those
     of the committed videos `drop`. The other committed videos stay as they are.
@@ -68,7 +69,7 @@ class ConversionWork:
     touched: tuple[str, ...] = ()  # videos with other sizes or times, but the same content
     has_moved: bool = False  # whether the raw folder has moved
 
-    @property
+    @cached_property
     def name(self) -> str:
         return self.recipe.name
 
@@ -174,16 +175,16 @@ def _update(
         reads_contents=reads_contents,
     )
     reasons = found.reasons
-    drop = {*found.removed} | (digests.keys() & reasons.keys())
-    gone = missing(found.losses)
+    losses = found.losses
+    gone = missing(losses)
     has_moved = record.has_moved(recipe.raw)
     if has_moved and not recipe.drop_removed:
-        n_same = len(digests) - len(drop) + len(found.renamed) - len(gone)
+        n_changed = len(digests.keys() & reasons.keys()) + len(found.removed)
+        n_same = len(digests) - n_changed - len(gone)
         n_new = Counter(reasons.values())[Reason.NEW]
         refuse_other_folder(committed, recipe.raw, n_same=n_same, missing=gone, n_new=n_new)
     if differs:
-        reasons = dict.fromkeys(stamps.keys() - found.losses.keys(), Reason.OTHER_READER)
-        drop = digests.keys() - found.losses.keys()
+        reasons = dict.fromkeys(stamps.keys() - losses.keys(), Reason.OTHER_READER)
     by_others = reasons.keys() if differs else record.earlier_reader
     items = [
         Item(
@@ -198,8 +199,13 @@ def _update(
     ]
     if not differs:
         items.sort(key=lambda item: item.video.name)
-    removed = drop - reasons.keys() - {*found.renamed.values()}
-    why = "; ".join(map(str, differs)) or _describe(items, len(removed), found.n_not_compared)
+    # a new stamp of a video that would lose rows would hide that a file is missing
+    unread = {name: seen[name] for name in losses if name in seen}
+    for name, stamp in stamps.items():
+        if name not in reasons and name not in losses:
+            unread[name] = changes.Seen(stamp, digests[name])
+    drop = {*found.removed, *found.renamed.values()} | (digests.keys() & reasons.keys())
+    why = "; ".join(map(str, differs)) or _describe(items, found)
     if not why and (committed.has_unfinished_commit() or StoredGrades(committed).is_outdated):
         why = UNFINISHED
     return replace(
@@ -207,42 +213,23 @@ def _update(
         why=why,
         items=tuple(items),
         drop=tuple(sorted(drop)),
-        removed=tuple(sorted(removed)),
+        removed=tuple(sorted(found.removed)),
         differs=differs,
-        losses=found.losses,
-        unread=_describe_unread(found, digests, stamps, seen, reasons.keys()),
+        losses=losses,
+        unread=unread,
         touched=tuple(found.touched),
         has_moved=has_moved and not gone,
     )
 
 
-def _describe_unread(
-    found: Comparison,
-    digests: Mapping[str, str],
-    stamps: Mapping[str, changes.Stamp],
-    seen: Mapping[str, changes.Seen],
-    to_read: Set[str],
-) -> dict[str, changes.Seen]:
-    """What is recorded of the files that are not read.
-
-    Of videos that would lose rows, it stays as it was: a new stamp would hide that a file is
-    missing.
-    """
-    unread = {name: seen[name] for name in found.losses if name in seen}
-    for name, stamp in stamps.items():
-        if name not in to_read and name not in found.losses:
-            unread[name] = changes.Seen(stamp, digests[name])
-    return unread
-
-
-def _describe(items: Iterable[Item], n_removed: int, n_not_compared: int) -> str:
+def _describe(items: Iterable[Item], found: Comparison) -> str:
     """Why an update is needed, `1 new video, 2 changed videos`; "" if it is not."""
     numbers = Counter(item.reason for item in items)
     counts = {
         "new video": numbers[Reason.NEW],
         "changed video": numbers[Reason.CHANGED],
         "renamed video": numbers[Reason.RENAMED],
-        "removed video": n_removed,
+        "removed video": len(found.removed),
         "unreadable video": numbers[Reason.UNREADABLE],
     }
     parts = [count(n, noun) for noun, n in counts.items() if n]
@@ -251,6 +238,6 @@ def _describe(items: Iterable[Item], n_removed: int, n_not_compared: int) -> str
         corrected = [item.video for item in items if item.reason == Reason.CORRECTED]
         lines = describe(_texts_of(corrected))
         parts.append(f"{n_videos} with other corrections ({lines})")
-    if n_not_compared:
-        parts.append(f"{count(n_not_compared, 'video')} with other sizes or times")
+    if found.n_not_compared:
+        parts.append(f"{count(found.n_not_compared, 'video')} with other sizes or times")
     return ", ".join(parts)

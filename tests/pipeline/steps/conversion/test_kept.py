@@ -211,7 +211,7 @@ def in_this_process(monkeypatch):
     def ordered_map(job, videos, *_, **__):
         return map(job, videos)
 
-    monkeypatch.setattr(reading, "ordered_map", ordered_map)
+    monkeypatch.setattr("pipeline.processes.ordered.ordered_map", ordered_map)
 
 
 NUMBERS = ("5", "5 again", "3", "3/5", "5/3", "5/bad", "5/broken")
