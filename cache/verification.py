@@ -17,6 +17,7 @@ Words:
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -26,7 +27,9 @@ from typing import TYPE_CHECKING, Final
 from cache.errors import OTHER_VERSION, AccessDenied, CacheError, ForeignStream
 from cache.format.folders import (
     committed_names,
+    deleted_streams,
     find_unreferenced,
+    own_files,
     places_of,
     present_groups,
     split_folders,
@@ -43,7 +46,7 @@ from cache.format.listing import (
 )
 from cache.format.manifest import Commit, lost_manifest
 from cache.format.place import Place
-from cache.format.shard import ShardFile
+from cache.format.shard import REPAIR, ShardFile
 from cache.read.split import FeatureCache, require_cache
 from cache.storage.base import Etag, Root
 
@@ -58,7 +61,6 @@ _THREADS: Final = max(2, min(4, len(os.sched_getaffinity(0))))
 _REQUESTS: Final = 8  # to an object store, at the same time
 _ATTEMPTS: Final = 3  # at a split that is written meanwhile
 _WAIT: Final = 0.05  # s before the next one
-_WRITE_AGAIN: Final = "Write it again: python -m pipeline verify --repair --cache DIR"
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +244,7 @@ class _PlaceCheck:
             data = bytes(files.get(key, b""))
             group = root_group(parse_list(data) or ()) if key == ROOT else GROUP
             if not self._is_linked(key) and data != group:
-                self._differs(key, "the zarr.json of a Zarr group", _WRITE_AGAIN)
+                self._differs(key, "the zarr.json of a Zarr group")
 
     def _check_small_files(self) -> Commit | None:
         """Check the manifest and, if it is intact, tables and metadata. Note unnamed files.
@@ -256,10 +258,14 @@ class _PlaceCheck:
             self._note(place.writing, "unfinished work of a running writer, or of an ended one")
         if not self.report.ok:  # a damaged manifest may name other files
             return commit
+        deleted = {} if place.stream else deleted_streams(self._store, place.split)
+        self.report.notes += dict.fromkeys(deleted.values())
         unnamed = []
         for key in find_unreferenced(commit or Commit.empty(place), uncommitted=not has_staged):
             is_tables = key.endswith(".npz")  # of an earlier commit: nothing has gone wrong
-            if not is_tables and not self._is_linked(key):
+            if is_tables or key in deleted or self._is_linked(key):
+                continue
+            if own_files(self._store, key) is not None:
                 unnamed.append(key)
         if unnamed:
             files = f"{len(unnamed)} files or folders that no manifest names, first {unnamed[0]}"
@@ -321,7 +327,7 @@ class _PlaceCheck:
             else:
                 self.lacks_metadata |= key not in files
                 expected = "the zarr.json that follows from the manifest"
-                self._differs(key, expected, _WRITE_AGAIN, array)
+                self._differs(key, expected, array)
         if n_stale:
             self.report.stale.append((place.split, place.stream))
             self._note(
@@ -368,9 +374,10 @@ class _PlaceCheck:
             return True
         return False
 
-    def _differs(self, key: str, expected: str, do: str, array: str | None = None) -> None:
+    def _differs(self, key: str, expected: str, array: str | None = None) -> None:
         """Report a file that is missing or has other bytes than `expected`."""
         state = "no file" if self._store.etag(key) is None else "other bytes"
+        do = f"Write it again: {REPAIR} {shlex.quote(str(self._store.root))}"
         self._expect(key, expected, state, do, array)
 
     def _expect(

@@ -19,7 +19,7 @@ import luigi
 import cache
 from pipeline import datasets
 from pipeline.cli.console import IDLE, plain
-from pipeline.cli.text import command, count, from_here
+from pipeline.cli.text import count
 from pipeline.errors import ConfigError
 from pipeline.features.spec import StreamSpec
 from pipeline.plug_ins import PlugInError
@@ -35,7 +35,7 @@ from pipeline.steps.detection.plan import DetectionWork, plan_unlabelled
 from pipeline.steps.detection.run import run_detection
 from pipeline.steps.extraction.plan import plan_streams
 from pipeline.steps.recipe import Recipe
-from tasks.base import PipelineTask, warn
+from tasks.base import PipelineTask
 from tasks.settings import settings
 
 # Tasks that use the GPU or all cores: one at a time, whatever Luigi's workers ([resources] network
@@ -273,12 +273,8 @@ class Data(PipelineTask):
     def work(self) -> None:
         opened = cache.open(settings().paths.cache)
         names = [task.what for task in self.requires()]
-        n_rows = {name: opened[name].manifest["accounting"]["frames"]["kept"] for name in names}
-        self.say(f"{count(len(names), 'split')}, {count(sum(n_rows.values()), 'row')}")
-        status = command("status", "--cache", from_here(opened.root))
-        for name in names:
-            if not n_rows[name]:
-                warn(f"{name} is empty: nothing of it could be used. The reasons: {status}")
+        n_rows = sum(opened[name].manifest["accounting"]["frames"]["kept"] for name in names)
+        self.say(f"{count(len(names), 'split')}, {count(n_rows, 'row')}")
 
 
 def _rejected_text(*names: str) -> str:

@@ -115,6 +115,8 @@ def prepare() -> None:
     run.
     """
     by_luigi = _is_luigi()
+    if by_luigi:
+        begin_run(_typed(), package_version)
     options = _options(sys.argv[1:] if by_luigi else [])
     if by_luigi:
         os.environ[SET] = "\n".join([*filter(None, [os.environ.get(SET)]), *options.set])
@@ -145,11 +147,11 @@ def _require_runnable(config: Any, options: argparse.Namespace) -> None:
     running = None if options.own_lock else _find_running(pids)
     if running is not None:
         typed = shlex.join(["luigi", *sys.argv[1:]])
-        sys.stderr.write(
-            f"busy: another `{typed}` runs here already (process {running}): wait for it, or end "
-            "it\n"
-        )
-        raise SystemExit(config.getint("retcode", "already_running"))
+        text = f"another `{typed}` runs here already (process {running}): wait for it, or end it"
+        console.err.print(f"{console.BUSY} {plain(text)}")
+        code = config.getint("retcode", "already_running")
+        end_run(code)
+        raise SystemExit(code)
     if not (options.local_scheduler or config.getboolean("core", "local_scheduler", False)):
         _check_scheduler(_scheduler_url(config, options))
 
@@ -414,6 +416,5 @@ def _take_over_from_luigi() -> None:
     sys.excepthook = _handle_interrupt
     if _is_luigi():  # other programs handle their signals themselves
         listen()
-        begin_run(_typed(), package_version)
         vars(retcodes)["sys"] = SimpleNamespace(exit=_exit)
         retcodes.retcode.task_failed = _CodeOfFailures(default=EXIT_CODES["task_failed"])

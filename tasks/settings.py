@@ -8,7 +8,6 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Final, NoReturn
 
-from pipeline.cli.text import as_called
 from pipeline.errors import ConfigError
 from pipeline.settings import sections
 from pipeline.settings.file import SettingsFile, settings_file
@@ -62,7 +61,11 @@ def _refuse_unreadable() -> None:
 
 def end(error: Exception) -> NoReturn:
     """Exit with 2 and a line, before Luigi begins."""
-    sys.stderr.write(f"error: {as_called(str(error))}\n")
+    from pipeline.cli import console  # not for --help
+    from pipeline.cli.progress import end_run
+
+    console.err.print(f"{console.ERROR} {console.plain(str(error))}")
+    end_run(2)
     raise SystemExit(2) from None
 
 

@@ -25,7 +25,7 @@ from cache.format.layout import FEATURES, MEASURES, PROVENANCE, SHARDS, stream_o
 from cache.format.listing import is_mount_point, unmounted_folder, update_list
 from cache.format.manifest import Commit, lost_manifest
 from cache.format.place import Place
-from cache.storage.base import Store
+from cache.storage.base import Store, is_own_file
 
 _TABLES: Final = re.compile(r"tables-[0-9a-f]{16}\.npz")
 
@@ -159,6 +159,36 @@ def unmounted_streams(store: Store, split: str) -> dict[str, str]:
     return texts
 
 
+def deleted_streams(store: Store, split: str) -> dict[str, str]:
+    """The arrays `<stream>_ok` and `<stream>_key` of streams whose own folder, beside theirs, is
+    gone -> a message.
+    """
+    folder = f"{split}/{FEATURES}"
+    names = store.list_names(folder)
+    do = "mount its disk; if the stream was deleted, `gc` removes the rest of it"
+    texts = {}
+    for name in names:
+        key = f"{folder}/{name}"
+        stream = stream_of(name)
+        if stream not in names and own_files(store, key) is not None and not store.exists(key):
+            texts[key] = f"{store.location(f'{folder}/{stream}')}: no such folder: {do}"
+    return texts
+
+
+def own_files(store: Store, key: str) -> dict[str, int] | None:
+    """Key -> size of this package's files in a folder, or of the file that the key names. An empty
+    folder has {}; None if there are only a user's files, or nothing.
+    """
+    sizes = store.file_sizes(key)
+    if sizes:
+        return {name: size for name, size in sizes.items() if is_own_file(name)} or None
+    size = store.size(key)
+    if size is not None:
+        return {key: size}
+    folder, _, name = key.rpartition("/")
+    return {} if name in store.list_names(folder) else None
+
+
 def _why_away(place: Place, unmounted: Mapping[str, str]) -> str | None:
     """The message of `unmounted_streams` about a stream, or about all of its split's."""
     return unmounted.get(place.arrays_folder) or unmounted.get(place.manifest_folder)
@@ -195,13 +225,7 @@ def find_unreferenced(
     if uncommitted:
         yield from _find_unnamed_shards(commit, pinned)
     if place.stream is None:
-        # `<stream>_ok` and `<stream>_key` of streams whose own folder, beside theirs, is gone, but
-        # no files: these are a user's
-        streams = place.store.list_names(place.array_key(FEATURES))
-        for name in streams:
-            key = place.array_key(f"{FEATURES}/{name}")
-            if stream_of(name) not in streams and not place.store.exists(key):
-                yield key
+        yield from deleted_streams(place.store, place.split)
     for name in names:
         key = f"{place.manifest_folder}/{name}"
         is_temporary = name.startswith(".") and name.endswith(".tmp")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import shlex
 import warnings
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,13 +21,11 @@ import numpy as np
 
 from cache.arrays import Array
 from cache.errors import CacheError
-from cache.format.layout import Column, Geometry
+from cache.format.layout import FEATURES, SHARDS, Column, Geometry
 from cache.storage.base import Bytes, Store
 
+REPAIR: Final = "python -m pipeline verify --repair --cache"  # and the cache's name
 ABSENT: Final = 2**64 - 1  # offset and size of a chunk that the shard does not hold
-REPAIR: Final = (
-    "Drop damaged shards and fill their rows again: python -m pipeline verify --repair --cache DIR"
-)
 _BLOCK: Final = 1 << 20  # most bytes that are read from a disk at once
 _REQUEST: Final = 1 << 26  # largest request to an object store, bytes
 # the CRC of any bytes that are followed by their own checksum: a property of CRCs
@@ -236,8 +235,11 @@ class _ShardDamage(CacheError):
 
 
 def damage(file: str, expected: str, found: str) -> CacheError:
-    """The error for a shard that is not what its manifest says."""
-    return _ShardDamage.at(file, expected=expected, found=found, do=REPAIR)
+    """The error for a shard that is not what its manifest says. file: its path or URL."""
+    home = file.rpartition(f"/{SHARDS}/")[0].rpartition("/")[0].removesuffix(f"/{FEATURES}")
+    root = home.rsplit("/", 2)[0] if home.count("/") > 1 else "."
+    do = f"Drop damaged shards and fill their rows again: {REPAIR} {shlex.quote(root)}"
+    return _ShardDamage.at(file, expected=expected, found=found, do=do)
 
 
 def missing(file: str) -> CacheError:

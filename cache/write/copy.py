@@ -10,6 +10,7 @@ In this file, `source` is the split to copy, and `copied` is the same split in t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -222,6 +223,7 @@ def write_tracks(
     """
     names = np.array(source.videos.names, dtype=object)
     geometry = source.commit.geometry
+    unknown = dict.fromkeys(source.tables.sums, math.nan)  # also sums that no video has
     n_rows = 0
     with SplitWriter(
         root,
@@ -242,7 +244,8 @@ def write_tracks(
             if entry.name not in finished:
                 texts = {"source": clean(entry.source), "account": clean(entry.account)}
                 rows = [to_track_rows(source, track) for track in tracks]
-                following.append(replace(entry, **texts), rows)
+                sums = {**unknown, **entry.sums}
+                following.append(replace(entry, **texts, sums=sums), rows)
             n_rows += sum(track.stop - track.start for track in tracks)
             progress(n_rows, int(source.manifest["rows"]), source.name)
         following.commit(clean(_callers_entries(source.manifest, SplitWriter.own_entries)))

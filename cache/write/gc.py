@@ -32,6 +32,7 @@ from cache.errors import AccessDenied, Busy, CacheError
 from cache.format.folders import (
     committed_names,
     find_unreferenced,
+    own_files,
     places_of,
     split_folders,
     unmounted_streams,
@@ -43,7 +44,7 @@ from cache.format.place import Place
 from cache.format.tags import tag_pins
 from cache.read.split import FeatureCache, require_cache
 from cache.storage import store_at
-from cache.storage.base import Lock, Root, Store, is_own_file
+from cache.storage.base import Lock, Root, Store
 from cache.write.base import follow_manifest
 from cache.write.parts import refuse_running_parts
 
@@ -188,11 +189,8 @@ class _Sweep:
         n_recent = 0
         pinned = list(self._pinned(commit))
         for key in find_unreferenced(commit, uncommitted=not keep_unfinished, pinned=pinned):
-            files = self._files(key)
-            folder, _, name = key.rpartition("/")
-            names = self.store.list_names(folder)
-            is_empty_folder = name in names and not self.store.file_sizes(key)
-            if not files and not is_empty_folder:
+            files = own_files(self.store, key)
+            if files is None:
                 continue
             staying[key] = self._unused_since(key, files, noted)
             if self._is_young(key):
@@ -207,7 +205,7 @@ class _Sweep:
             self.collected.bytes += sum(files.values())
             if not self.dry_run:
                 self.store.remove([key])
-                self._prune(folder)
+                self._prune(key.rpartition("/")[0])
         self.collected.waiting += n_recent
         if not self.dry_run:
             self._write_notes(place, noted, staying if self.unused_for else {})
@@ -278,14 +276,5 @@ class _Sweep:
         """Whether a file, or any file of a folder, is younger than what may be removed."""
         if not self.older_than:
             return False
-        return any(self.store.age(file) < self.older_than for file in self._files(key))
-
-    def _files(self, key: str) -> dict[str, int]:
-        """Key -> size of this package's files in a folder, or of the file that the key names."""
-        sizes = self.store.file_sizes(key)
-        files = {name: size for name, size in sizes.items() if is_own_file(name)}
-        if not sizes:
-            size = self.store.size(key)
-            if size is not None:
-                files[key] = size
-        return files
+        files = own_files(self.store, key) or ()
+        return any(self.store.age(file) < self.older_than for file in files)

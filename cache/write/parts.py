@@ -152,7 +152,7 @@ class PartsWork(NamedTuple):
         if self.videos:
             yield f"videos: {self.videos:,}"
         for part, age in self.not_ended.items():
-            yield f"not ended: {part} (sign of life {age:.0f} s ago)"
+            yield f"not ended: {part} (sign of life {max(age, 0.0):.0f} s ago)"
 
 
 def staged_by_parts(root: Root | Store, split: str) -> list[PartsWork]:
@@ -207,7 +207,7 @@ def _busy(sign: str, age: float) -> Busy:
     ago = f"{max(age, 0.0):.0f} s ago"
     if age < -1.0:
         ago = f"now (the clocks of the machines differ by {-age:.0f} s)"
-    remaining = FRESH - max(age, 0.0)
+    remaining = FRESH - age
     return Busy.at(
         sign,
         expected="no running process of a share",

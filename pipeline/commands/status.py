@@ -17,7 +17,7 @@ from typing import Final
 from rich.table import Table
 
 import cache
-from cache.format.folders import split_folders
+from cache.format.folders import deleted_streams, split_folders
 from cache.storage.durable import write_atomic
 from cache.write.parts import describe_staged, staged_by_parts
 from pipeline import datasets
@@ -320,6 +320,7 @@ def _weights_lines(row: Committed) -> Iterator[str]:
 def _lost_lines(row: Committed) -> Iterator[str]:
     """Rows without features, by reason."""
     split = row.record.split
+    yield from dict.fromkeys(deleted_streams(split.store, split.name).values())
     for stream in row.streams:
         if not stream.undecodable:
             continue

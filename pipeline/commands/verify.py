@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import shlex
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
@@ -106,12 +105,6 @@ def _verify(
                 report.notes += _describe_grades(opened[name])
                 if not args.fast:
                     report.damaged += _wrong_sums(opened[name], progress)
-    # commands in the report's messages get this cache's name
-    option = f"--cache {shlex.quote(str(args.cache))}"
-    report.damaged = [
-        replace(damage, what=damage.what.replace("--cache DIR", option))
-        for damage in report.damaged
-    ]
     result.add_lines(report.problems, WRONG)
     result.add_lines(report.notes, IDLE)
     summary = f"{count(report.shards, 'shard')}, {size(report.bytes)}"

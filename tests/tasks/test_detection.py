@@ -45,6 +45,7 @@ def test_a_folder_of_clips_becomes_tracks_with_features_by_one_task(own_clips, b
     assert ran.done[0] == "detect videos"
     assert {"convert videos/train", "extract videos/train"} <= set(ran.done)
     assert "persons in 56 frames" in ran.shown
+    assert "is empty" not in ran.shown  # there are no folders `val` and `test`
     split = cache.open(own_clips.folder / "cache")["videos/train"]
     assert {track.video for track in split.tracks} == {"0.mp4", "1.mp4"}
     assert list(split.streams) == ["resnet50"]
@@ -52,6 +53,13 @@ def test_a_folder_of_clips_becomes_tracks_with_features_by_one_task(own_clips, b
     assert list(before) == ["0.mp4.json", "1.mp4.json"]
     assert build(own_clips, "Data").done == []
     assert detected(own_clips) == before
+
+
+def test_a_split_of_which_nothing_could_be_used_is_named(own_clips, build):
+    own_clips.configure({"videos": {"min_frames": "100"}})
+    ran = build(own_clips, "Data")
+    assert "videos/train: no rows: none of 2 videos could be used" in ran.shown
+    assert (ran.code, "videos/val: no rows" in ran.shown) == (30, False)
 
 
 def test_the_detectors_weights_are_below_the_folder_of_the_settings(own_clips):

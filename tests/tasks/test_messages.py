@@ -46,7 +46,9 @@ def test_a_mistake_in_the_settings_is_one_line_before_anything_runs(
 
 @pytest.fixture
 def prepared(bare, within, monkeypatch, capsys):
-    """What `luigi WORDS` does before it begins; the message with which it ends instead."""
+    """What `luigi WORDS` does before it begins; the message with which it ends instead, between
+    the first and the last line of a log.
+    """
 
     def prepare(*words, code=2):
         within(bare)
@@ -60,7 +62,11 @@ def prepared(bare, within, monkeypatch, capsys):
             luigi_command.prepare()
         except SystemExit as ended:
             assert ended.code == code
-        return str(capsys.readouterr().err)
+        header, *message = capsys.readouterr().err.splitlines(keepends=True)
+        assert " --module tasks " in header
+        if message:
+            assert f" exit code {code} after " in message.pop()
+        return "".join(message)
 
     return prepare
 

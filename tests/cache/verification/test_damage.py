@@ -8,6 +8,7 @@ import errno
 import json
 import multiprocessing
 import os
+import shlex
 import shutil
 from pathlib import Path
 
@@ -112,6 +113,26 @@ def test_fast_finds_what_sizes_and_indexes_show_and_reads_no_chunk(root):
         assert report.fast
     with damaged(shard, flipped(whole, 8 * (len(whole) - 30))):  # in the index
         assert found(root, shard, fast=True)
+
+
+@pytest.mark.parametrize("shard", ["kp_2d/c/1/0/0", f"features/{STREAM}/c/1/0"])
+@pytest.mark.parametrize("name", ["cache", "a b"])
+def test_a_lost_shard_is_named_with_the_command_that_repairs_this_cache(shard, name, root):
+    root = root.rename(root.with_name(name))
+    (root / SPLIT / shard).unlink()
+    split = cache.open(root)[SPLIT]
+    column = shard.partition("/c/")[0]
+    repair = f"python -m pipeline verify --repair --cache {shlex.quote(str(root))}"
+    for read in (
+        lambda: split.rows(column, 32, 40),
+        lambda: split.column(column)[32:40],
+        lambda: cache.copy_split(root, SPLIT, root.with_name("copy")),
+    ):
+        with pytest.raises(CacheError) as lost:
+            read()
+        assert str(lost.value).endswith(repair)
+    (problem,) = cache.verify(root).problems
+    assert problem.endswith(repair)
 
 
 def test_an_array_without_its_zarr_json_is_a_problem_that_repair_solves(root):

@@ -3,6 +3,7 @@ a kill.
 """
 
 import dataclasses
+import math
 import os
 import shutil
 from pathlib import Path
@@ -82,6 +83,17 @@ def test_it_keeps_every_number_of_every_track_and_none_of_what_was_replaced(repl
     )
     assert (to / SPLIT / "stamps.json").read_text() == "{}"
     assert (done.wrote_rows, done.streams, done.missing) == (True, ("resnet50",), {})
+
+
+def test_a_sum_that_no_video_has_stays_unknown(tmp_path, to, toy):
+    unknown = {"rows": 9.0, "seconds": math.nan}
+    entry, tracks = toy.video("a", [9])
+    root = tmp_path / "cache"
+    toy.write(root, [(dataclasses.replace(entry, sums=unknown), tracks)])
+    cache.copy_split(root, SPLIT, to)
+    first, copied = (cache.open(one)[SPLIT].manifest for one in (root, to))
+    assert (copied["sums"], copied["tables"]) == (first["sums"], first["tables"])
+    assert first["sums"] == {"rows": 9.0, "seconds": None}
 
 
 def test_labels_that_one_track_does_not_have_stay_missing(tmp_path, to, toy):

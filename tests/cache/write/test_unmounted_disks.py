@@ -110,11 +110,15 @@ def test_features_that_were_deleted_with_their_folder_are_computed_again(root, t
     shutil.rmtree(root / FEATURES)
     toy.write_stream(root)
     shutil.rmtree(root / FEATURES / "resnet50")
+    gone = f"{root / FEATURES}/resnet50: no such folder: mount its disk; if the stream was deleted"
+    (note,) = cache.verify(root).notes
+    assert note.startswith(gone) and cache.verify(root).ok
     assert sorted(cache.gc(root).removed) == [
         f"{FEATURES}/resnet50{part}" for part in ("_key", "_ok")
     ]
     toy.write_stream(root)
-    assert cache.verify(root).ok
+    report = cache.verify(root)
+    assert report.ok and report.notes == []
 
 
 def test_the_folder_lost_and_found_of_a_mounted_disk_is_no_split_and_no_stream(made):

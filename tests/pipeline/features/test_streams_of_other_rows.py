@@ -1,5 +1,5 @@
 """A stream of another cache, or an old one beside a split that was made anew, in a stream's place:
-nothing is written into it, and `extract --replace` computes it again.
+nothing is written into it, and `extract --replace` computes it again. Or no stream is there any more.
 """
 
 import shutil
@@ -51,3 +51,14 @@ def test_every_command_names_a_stream_of_other_rows_and_replace_computes_it_agai
     types(f"{EXTRACT} --replace", deleted_first)
     types("status --cache CACHE")
     types("verify --cache CACHE")
+
+
+def test_a_stream_whose_folder_is_gone_is_named_and_is_no_problem(penn, types, network):
+    penn.convert()
+    types(EXTRACT)
+    shutil.rmtree(penn.root / penn.name / "features/resnet50")
+    gone = r"resnet50: no such folder: mount its disk; if the stream was deleted, `gc` removes"
+    types("status --cache CACHE", gone)
+    types("verify --cache CACHE", gone)
+    types("gc --cache CACHE", "2 paths removed")
+    assert "no such folder" not in types("status --cache CACHE") + types("verify --cache CACHE")
