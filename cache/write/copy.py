@@ -102,7 +102,7 @@ def copy_split(
         digest = source.commit.digest
         note = _note(source.store, split, digest, source.provenance, clean)
         videos = _sort_videos(source)
-        plan = _plan(digest, clean)
+        plan = f"copy {digest}, {SHARED} {SHARED in note}"
         write_tracks(store.root, source, videos, (), plan, note, progress, clean or _same)
     else:
         _require_same_streams(source, existing, names, clean or _same)
@@ -333,7 +333,7 @@ def _copy_stream(
 
     digest = stream.commit.digest
     note = _note(source.store, f"{source.name}/{name}", digest, stream.provenance, clean)
-    plan = _plan(digest, clean)
+    plan = f"copy {digest}, {SHARED} {SHARED in note}"
     return write_stream(copied, stream, find_rows, (), plan, note, progress, clean or _same)
 
 
@@ -387,11 +387,6 @@ def write_stream(
 def _callers_entries(manifest: Mapping[str, Any], own_entries: Collection[str]) -> dict[str, Any]:
     """The manifest entries that a caller gave to `commit`: all except the cache's own."""
     return {key: value for key, value in manifest.items() if key not in own_entries}
-
-
-def _plan(digest: str, clean: Clean | None) -> str:
-    """The plan of a copy: a copy for others does not go on with the work of another copy."""
-    return f"copy {digest}" if clean is None else f"copy {digest} for others"
 
 
 def _note(

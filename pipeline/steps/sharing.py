@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import cache
@@ -18,9 +19,10 @@ LEFT_OUT: Final = "(a text that names a folder is not passed on)"
 DEMO: Final = Licence(
     "MIT, as this project: demo data", "https://opensource.org/license/mit", "yes"
 )
-_FORBIDDEN: Final = "the terms of {} ({}) do not let its rows be passed on."
 _PRIVATE: Final = {
-    "no": f"For yourself or a private repository: {_FORBIDDEN}",
+    "yes": "",
+    "no": "For yourself or a private repository: the terms of {} ({}) do not let its rows be "
+    "passed on.",
     "ask": "For yourself or a private repository, unless the terms of {} ({}) let its rows be "
     "passed on. Ask whoever made the dataset.",
 }
@@ -32,9 +34,10 @@ def text_cleaner(split: cache.Split) -> Callable[[Any], Any]:
     """Return a function that takes JSON and returns it without folders of this machine: paths below
     the split's raw folder without it, and LEFT_OUT in place of other texts with absolute paths.
     """
-    notes = split.commit.notes().values()
-    raw = {str(note["raw"]) for note in notes if note.get("raw")}
-    below_raw = [re.compile(_path_pattern(folder)) for folder in sorted(raw)]
+    raw = [note["raw"] for note in split.commit.notes().values() if note.get("raw")]
+    # Messages have the raw folder as it was typed, from the working folder: its last parts tell.
+    tails = "|".join(re.escape("/".join(Path(folder).parts[-2:])) for folder in raw)
+    below_raw = re.compile(rf"[^\s'\"(:]*(?:{tails or '(?!)'})/")
 
     def clean(value: Any) -> Any:
         if isinstance(value, Mapping):
@@ -43,22 +46,10 @@ def text_cleaner(split: cache.Split) -> Callable[[Any], Any]:
             return [clean(item) for item in value]
         if not isinstance(value, str):
             return value
-        for pattern in below_raw:
-            value = pattern.sub("", value)
+        value = below_raw.sub("", value)
         return LEFT_OUT if _FOLDER.search(value) else value
 
     return clean
-
-
-def _path_pattern(folder: str) -> str:
-    """A regular expression of a path and of its last parts: messages have the raw folder as it was
-    typed, from the working folder.
-    """
-    parts = [re.escape(part) for part in folder.strip("/").split("/")]
-    above = "/?"
-    for part in parts[:-2]:
-        above = f"(?:{above}{part}/)?"
-    return rf"(?<![\w./-]){above}{'/'.join(parts[-2:])}(?:/|(?![\w.-]))"
 
 
 def licences_of(splits: Iterable[cache.Split]) -> dict[str, Licence]:
@@ -77,18 +68,16 @@ def licences_of(splits: Iterable[cache.Split]) -> dict[str, Licence]:
     return licences
 
 
-def private_lines(licences: Mapping[str, Licence]) -> list[str]:
-    """A line for each dataset whose rows are not for everybody, or perhaps not."""
+def private_lines(licences: Mapping[str, Licence], *, public: bool = False) -> list[str]:
+    """A line for each dataset whose rows are not for everybody, or perhaps not.
+
+    public: the user says that they are. Raises PipelineError if a dataset's terms say no.
+    """
     lines = []
     for name, licence in licences.items():
-        if licence.sharing != "yes":
-            lines.append(_PRIVATE[licence.sharing].format(name, licence))
+        line = _PRIVATE[licence.sharing].format(name, licence)
+        if public and licence.sharing == "no":
+            raise PipelineError(f"--public is refused. {line}")
+        if line and not public:
+            lines.append(line)
     return lines
-
-
-def refuse_public(licences: Mapping[str, Licence]) -> None:
-    """Raise PipelineError if a dataset's terms do not let its rows be passed on."""
-    for name, licence in licences.items():
-        if licence.sharing == "no":
-            text = _FORBIDDEN.format(name, licence)
-            raise PipelineError(f"--public: {text} Leave --public out: the card then says so.")

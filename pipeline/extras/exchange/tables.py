@@ -35,7 +35,7 @@ from pipeline.features.inputs import column
 from pipeline.features.streams.network import ResNet50
 from pipeline.people.skeletons import Array, joint_names
 from pipeline.show.split.card import CARD, card
-from pipeline.steps.sharing import licences_of, refuse_public, text_cleaner
+from pipeline.steps.sharing import text_cleaner
 
 Group = Mapping[str, Any]  # column -> its values in a group of lines
 
@@ -116,8 +116,6 @@ def export(
             one name; `public` is given for a dataset whose terms forbid it.
     """
     splits = [cache.open(root)[each] for each in (name, *more)]
-    if public:
-        refuse_public(licences_of(splits))
     if stream and not options.features:
         raise PipelineError(
             f"--stream {stream}: no features are exported. Add --option features=yes."
@@ -129,10 +127,11 @@ def export(
             require_stream(split, each)
     row_specs = _common(_row_specs(split, features) for split in splits)
     track_specs = _common(_track_specs(split) for split in splits)
-    folders = _folders(splits)
+    places = _places([split.name for split in splits])
     origins = {}
     with new_folder(out) as (folder, provenance):
-        for split, below in zip(splits, folders.values(), strict=True):
+        (folder / CARD).write_text(card(splits, streams, files=places, public=public))
+        for split, below in zip(splits, places.values(), strict=True):
             clean = text_cleaner(split)
             origin = clean(origin_of(split, *streams))
             origin |= {"stream": features, "joints": list(joint_names("spin49"))}
@@ -146,8 +145,6 @@ def export(
             _write(place, "tracks", origin, track_specs, _track_groups(split))
             rows = _row_groups(split, _row_specs(split, features), features, progress)
             _write(place, "rows", origin, row_specs, rows)
-        text = card(splits, streams, files=folders, public=public)
-        (folder / CARD).write_text(text)
         n_rows = sum(split.tracks.n_rows for split in splits)
         n_tracks = sum(len(split.tracks) for split in splits)
         provenance |= {"format": "parquet", "rows": n_rows, "tracks": n_tracks}
@@ -158,23 +155,16 @@ def export(
     return Exported(out, n_rows, summary, {}, {}, is_stand_in)
 
 
-def _folders(splits: Sequence[cache.Split]) -> dict[str, str]:
-    """Each split's name on a hub -> its folder; "": no folder of its own."""
-    if len(splits) == 1:
-        return {_hub_name(splits[0].name.partition("/")[2]): ""}
-    datasets = {split.name.partition("/")[0] for split in splits}
-    folders = {}
-    for split in splits:
-        dataset, _, name = split.name.partition("/")
-        if len(datasets) > 1:
-            name = f"{dataset}.{name}"
-        folders[_hub_name(name)] = f"{split.name}/"
-    return folders
-
-
-def _hub_name(name: str) -> str:
-    """A name with the characters that Hugging Face takes in names of splits."""
-    return re.sub(r"[^\w.]", "_", name)
+def _places(names: Sequence[str]) -> dict[str, str]:
+    """Name of each split on a hub, of letters, digits, _ and dots -> its folder, with a slash; ""
+    for a single split.
+    """
+    n_datasets = len({name.partition("/")[0] for name in names})
+    places = {}
+    for name in names:
+        on_hub = name if n_datasets > 1 else name.partition("/")[2]
+        places[re.sub(r"\W", ".", on_hub)] = f"{name}/" if len(names) > 1 else ""
+    return places
 
 
 def _common(specs_of_splits: Iterable[Mapping[str, Column]]) -> dict[str, Column]:
@@ -183,16 +173,16 @@ def _common(specs_of_splits: Iterable[Mapping[str, Column]]) -> dict[str, Column
     for specs_of_split in specs_of_splits:
         for name, spec in specs_of_split.items():
             first = specs.setdefault(name, spec)
-            if _form(first) != _form(spec):
+            if (first.shape, first.dtype, first.json_fill) != (
+                spec.shape,
+                spec.dtype,
+                spec.json_fill,
+            ):
                 raise PipelineError(
-                    f"the column {name!r} differs between splits: {_form(first)} and "
-                    f"{_form(spec)}. Export them into folders of their own."
+                    f"the column {name!r} has different shapes or types in these splits. Export "
+                    "each into a folder of its own."
                 )
     return specs
-
-
-def _form(spec: Column) -> tuple[object, ...]:
-    return spec.shape, str(spec.dtype), spec.json_fill
 
 
 def _write(

@@ -29,13 +29,14 @@ def card(
         streams: streams whose features go along; None: all.
         files: for a hub's folder of Parquet files: name of a split there -> its folder, with a
             slash at the end.
-        public: leave out `sharing.private_lines`.
+        public: leave out `sharing.private_lines`, and raise what they raise.
     """
     licences = sharing.licences_of(splits)
     columns: dict[str, Column] = {}
-    features = {}
+    features, readers = {}, {}
     for split in splits:
         clean = sharing.text_cleaner(split)
+        readers[split.name] = clean(split.manifest.get("reader"))
         specs = {**COLUMNS, **split.extra}
         columns |= {name: specs[name] for name in (*split.columns, *split.extra)}
         for stream in split.streams if streams is None else streams:
@@ -47,16 +48,10 @@ def card(
         columns=columns,
         features=features,
         licences=licences,
-        private=() if public else sharing.private_lines(licences),
-        readers={split.name: _reader(split) for split in splits},
+        private=sharing.private_lines(licences, public=public),
+        readers=readers,
+        estimates_of=estimates_of,
         files=files,
         version=package_version(),
     )
     return text.replace("&#39;", "'")  # escaped for attributes, of which there are none
-
-
-def _reader(split: cache.Split) -> Mapping[str, object]:
-    """The settings of a split's conversion, as names and values."""
-    reader = sharing.text_cleaner(split)(split.manifest.get("reader") or {})
-    facts = {"dataset": reader.get("dataset"), "version": reader.get("version")}
-    return {**facts, **reader.get("parameters", {}), "bodies": estimates_of(split)}

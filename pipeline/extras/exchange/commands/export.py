@@ -20,7 +20,7 @@ from pipeline.cli.progress import bar
 from pipeline.cli.text import count
 from pipeline.datasets import find_installed
 from pipeline.errors import ConfigError
-from pipeline.extras.exchange.formats import FORMATS, ExportFormat
+from pipeline.extras.exchange.formats import FORMATS
 from pipeline.people.estimates import estimates_of
 from pipeline.settings.arguments import choose_splits
 from pipeline.settings.file import Section
@@ -40,7 +40,11 @@ def _run(args: argparse.Namespace) -> int:
         do = "Choose a folder outside: `gc` deletes foreign files from a cache."
         raise ConfigError(f"--out {args.out}: is inside the cache {args.cache}. {do}")
     arguments = _format_options(args, names[0], export_format.options_class())
-    arguments |= _card_arguments(args, names, export_format)
+    if export_format.has_card:
+        arguments |= {"more": names[1:], "public": args.public}
+    elif args.public or len(names) > 1:
+        takes = "takes one DATASET/SPLIT, without --public"
+        raise ConfigError(f"the format {args.format} {takes}, found {name}")
     if args.stream is not None:
         arguments["stream"] = args.stream
     with bar(f"export {name}", err, unit="row") as progress:
@@ -59,8 +63,8 @@ def _run(args: argparse.Namespace) -> int:
         if splits[0].manifest.get("stand_in"):
             content = f"{STAND_IN} demo data"
         out.print(f"  {content}: use only to try the pipeline")
-    if export_format.has_card and not args.public:
-        for line in private_lines(licences_of(splits)):
+    if export_format.has_card:
+        for line in private_lines(licences_of(splits), public=args.public):
             out.warn(line)
     return 0
 
@@ -70,20 +74,6 @@ def _joined(words: Sequence[str]) -> Sequence[str]:
     if len(words) == 2 and not any("/" in word for word in words):
         return ["/".join(words)]
     return words
-
-
-def _card_arguments(
-    args: argparse.Namespace, names: Sequence[str], export_format: ExportFormat
-) -> dict[str, Any]:
-    """Further splits and --public, for formats with a card. Raises ConfigError for others."""
-    if export_format.has_card:
-        return {"more": names[1:], "public": args.public}
-    if args.public:
-        raise ConfigError(f"--public: the format {args.format} writes no card. Leave it out.")
-    if len(names) > 1:
-        found = ", ".join(names)
-        raise ConfigError(f"the format {args.format} takes one DATASET/SPLIT, found {found}")
-    return {}
 
 
 def _format_options(
