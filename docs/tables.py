@@ -30,6 +30,7 @@ from pipeline.clips import detectors
 from pipeline.clips.labels import people_formats
 from pipeline.clips.labels.checks import CHECKS
 from pipeline.clips.labels.joint_orders import BODY_JOINTS, ORDERS
+from pipeline.commands.status import COLUMNS
 from pipeline.datasets import RELEASES
 from pipeline.datasets.shared import contradictions
 from pipeline.extras.exchange.formats import FORMATS
@@ -272,6 +273,11 @@ def _losses(name: str) -> str:
     return _table("term | weight | definition", rows)
 
 
+def _columns_of_status() -> str:
+    rows = ((f"`{name}`", column.meaning) for name, column in COLUMNS.items())
+    return _table("column | what it shows", rows)
+
+
 def _first_sentence(thing: Any) -> str:
     text = " ".join((inspect.getdoc(thing) or "").split("\n\n")[0].split())
     return text.partition(". ")[0].rstrip(".")
@@ -342,6 +348,7 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
     "exports": _exports,
     "streams": _streams,
     "detectors": _detectors,
+    "columns of status": _columns_of_status,
     "labels that contradict each other": _contradictions,
     "numbers of joints": _numbers_of_joints,
     **{

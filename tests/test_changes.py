@@ -18,7 +18,6 @@ import pytest
 
 from pipeline import plug_ins, table
 from pipeline.clips.detectors import Detector
-from pipeline.commands import status
 from pipeline.datasets.base import Dataset
 from pipeline.extras.exchange.formats import ExportFormat
 from pipeline.features.streams.base import Stream
@@ -159,14 +158,6 @@ def test_the_choices_of_a_model_s_settings_are_on_a_page(model):
         if get_origin(kind) is Literal:
             for word in (name, *get_args(kind)):
                 assert word in told, f"[{model.section}] {name}: no page tells of {word!r}"
-
-
-@pytest.mark.parametrize("column", [*status.COLUMNS, "next run"])
-def test_a_column_of_status_has_a_row_on_its_page(column):
-    rows = re.findall(r"(?m)^\| (`.*`) \|", (ROOT / "docs/terminal.md").read_text())
-    assert f"`{column}`" in ", ".join(rows).split(", "), (
-        "docs/terminal.md does not say what it shows"
-    )
 
 
 def test_every_command_is_in_the_table():

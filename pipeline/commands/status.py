@@ -9,10 +9,10 @@ a line for each split (`tables`), and notes below it (`_add_notes`); JSON; CSV, 
 from __future__ import annotations
 
 import argparse
-import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Final
+from functools import partial
+from typing import Final, NamedTuple
 
 from rich.table import Table
 
@@ -147,7 +147,7 @@ def _table(states: Sequence[SplitState], *columns: str) -> Table:
                 cells.append(plain(_next_run(state)))
             else:
                 committed = state.committed
-                cells.append("-" if committed is None else COLUMNS[column](committed))
+                cells.append("-" if committed is None else COLUMNS[column].cell(committed))
         shown.add_row(*cells)
     return shown
 
@@ -194,14 +194,20 @@ def _streams(committed: Committed) -> str:
     return plain(", ".join(stream.label for stream in committed.streams)) or "-"
 
 
+class Column(NamedTuple):
+    """A column of the table."""
+
+    meaning: str  # for the page
+    cell: Callable[[Committed], str]
+
+
 NUMBERS: Final = 3  # columns of numbers, the first ones
-# cells of committed splits
-COLUMNS: Final[Mapping[str, Callable[[Committed], str]]] = {
-    "videos": functools.partial(_counts, "videos"),
-    "tracks": functools.partial(_counts, "tracks"),
-    "frames kept / found": functools.partial(_counts, "frames"),
-    "dropped": _dropped,
-    "streams": _streams,
+COLUMNS: Final[Mapping[str, Column]] = {
+    "videos": Column("kept / found, of the official number if known", partial(_counts, "videos")),
+    "tracks": Column("kept / found", partial(_counts, "tracks")),
+    "frames kept / found": Column("frames of persons, likewise", partial(_counts, "frames")),
+    "dropped": Column("frames of persons that were dropped, by reason", _dropped),
+    "streams": Column("features in the cache", _streams),
 }
 
 
