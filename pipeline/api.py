@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Final
 from cache import CropPolicy, ExtraColumn
 from pipeline.accounting import Totals, VideoAccount
 from pipeline.clips.detectors import Detect, Detector, People
-from pipeline.datasets.base import Dataset, ImageFolders, Mistake, Origin, Release, ReleasePart
+from pipeline.datasets.base import (
+    Dataset,
+    ImageFolders,
+    Licence,
+    Mistake,
+    Origin,
+    Release,
+    ReleasePart,
+)
 from pipeline.datasets.shared.checks import LabelRules, finite_joints, finite_rows
 from pipeline.datasets.shared.images import frames_there, inputs, pictures_or_video
 from pipeline.datasets.shared.labelled_track import labelled_track
@@ -48,7 +56,7 @@ if TYPE_CHECKING:
     from pipeline.people.body import Body as Body
 
 __all__ = ["Dataset", "ExtraColumn", "LabelRules", "RawVideo"]  # datasets
-__all__ += ["ImageFolders", "Mistake", "Origin", "Release", "ReleasePart"]  # their downloads
+__all__ += ["ImageFolders", "Licence", "Mistake", "Origin", "Release", "ReleasePart"]  # downloads
 __all__ += ["Totals", "Track", "VideoAccount"]  # their tracks and accounts
 __all__ += ["BODIES", "EXTRINSICS", "UP", "labelled_track", "smpl_labels"]  # labels
 __all__ += ["finite_joints", "finite_rows"]  # that are numbers
