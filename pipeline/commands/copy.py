@@ -106,10 +106,11 @@ def _refuse_private(to: cache.Root) -> None:
     for split in map(opened.__getitem__, opened.splits):
         streams = [split.open_stream(name).commit for name in split.streams]
         for commit in (split.commit, *streams):
-            if not all(SHARED in note for note in commit.notes().values()):
+            notes = commit.notes().values()
+            if not notes or not all(SHARED in note for note in notes):
                 raise PipelineError(
-                    f"--to {to}: {split.name} was not written by `copy --share`: its "
-                    "provenance.json has folders and names of machines. Name a new folder."
+                    f"--to {to}: {split.name} was not written by `copy --share`: its files have "
+                    "folders and names of machines. Name a new folder."
                 )
 
 

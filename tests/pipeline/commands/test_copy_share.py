@@ -92,6 +92,8 @@ def test_it_is_not_mixed_with_what_is_private(tmp_path, types, monkeypatch):
     types("copy --cache CACHE --to TMP/plain")
     refused = "made/train was not written by `copy --share`"
     types("copy --share --cache CACHE --to TMP/plain", refused, code=2)
+    (tmp_path / "plain/made/train/provenance.json").unlink()  # messages are in other files
+    types("copy --share --cache CACHE --to TMP/plain", refused, code=2)
     types(f"{SHARE} --streams ''")
     types("copy --cache CACHE --to TMP/shared")  # the stream alone, with its note
     types(SHARE, refused, code=2)
