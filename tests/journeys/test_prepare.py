@@ -101,7 +101,7 @@ def add_and_rename_clips(terminal, clips, prepare):
 
     (clips / "a.mp4").rename(clips / "renamed.mp4")
     bare = prepare.replace("--detector red", "--detector none")
-    lost = r"a\.mp4 \(without rows under its new name renamed\.mp4: no_keypoints\)"
+    lost = r"a\.mp4 \(without 40 rows under its new name renamed\.mp4: no_keypoints\)"
     types(bare, rf"1 video missing .*the rows are kept: {lost}", code=1)
     types(bare, r"1 video missing .*the rows are kept: a\.mp4\.", code=1)
     (clips / "keypoints/a.mp4.json").rename(clips / "keypoints/renamed.mp4.json")

@@ -321,21 +321,22 @@ class _Run:
         return +n_gone
 
     def keep_renamed(self) -> None:
-        """Keep the rows of renamed videos that have none under their new names, such as a clip that
-        was renamed without its keypoint file.
+        """Keep the rows of renamed videos that have fewer under their new names, such as a clip
+        that was renamed without its keypoint file.
         """
         renamed = self.work.renamed
         if not renamed or self.work.recipe.drop_removed:
             return  # no look at every account, of which there may be 400,000
         for account in _accounts(self.following):
             old_name = renamed.get(account.name)
-            if old_name is None or (account.tracks_kept and account.name not in self.losses):
+            if old_name is None:
                 continue
-            why = f": {account.set_aside}" if account.set_aside else ""
             before = VideoAccount.from_dict(self.following.state.videos[old_name].account)
-            if before.kept:
-                file = f"rows under its new name {account.name}{why}"
-                self._keep(old_name, Loss.of_missing(before, file))
+            n_fewer = before.read - account.read * (account.name not in self.losses)
+            if before.kept and n_fewer > 0:
+                why = f": {account.set_aside}" if account.set_aside else ""
+                file = f"{count(n_fewer, 'row')} under its new name {account.name}{why}"
+                self._keep(old_name, Loss.of_missing(before, file)._replace(now=account.kept))
 
     def record_stamps(self, accounts: Iterable[VideoAccount]) -> None:
         """Record which files each video was read from, so that the next plan can tell whether they

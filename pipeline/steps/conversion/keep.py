@@ -6,7 +6,7 @@ until the user lets them go. A `Loss` says what one video would lose. The plan f
 knows without reading a video (`comparison`), the conversion those of the videos that it reads:
 
     the video                                               rows are kept, but not for
-    has not all of its files, or its new name has no rows   drop_removed, moved
+    has not all of its files, or fewer rows by a new name   drop_removed, moved
     has the files that gave fewer rows when last read       drop_removed, moved, retry, other reader
     is rejected for a reason of PASSING                     never
     has fewer rows, or fewer with an image                  drop_removed, moved, user, settled

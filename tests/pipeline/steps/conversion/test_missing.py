@@ -344,6 +344,37 @@ def test_a_renamed_video_takes_the_new_name_and_is_no_removal(penn, types):
     assert re.match("and 1 more: .* -m pipeline status --csv", details[6])
 
 
+@pytest.mark.parametrize("is_dropped", [False, True])
+def test_a_clip_that_loses_rows_as_it_is_renamed_leaves_those_of_its_old_name(
+    is_dropped, embedded, into, types, tmp_path
+):
+    raw, root = embedded.copy("kinetics", tmp_path / "raw"), tmp_path / "cache"
+    convert = "convert kinetics/train --raw RAW --cache CACHE"
+    (clip,) = (raw / "train").rglob("*.mp4")
+    labels = raw / "keypoints/train" / clip.stem
+    types(convert)
+    before = into.rows(root, "kinetics/train", "bbox")
+    clip.rename(clip.with_stem("renamed"))
+    labels = labels.rename(labels.with_name("renamed"))
+    (tmp_path / "aside").mkdir()
+    for file in sorted(labels.iterdir())[-1:]:
+        file.rename(tmp_path / "aside" / file.name)
+    for _ in range(2):
+        types(convert, clip.stem, "the rows are kept", DROP, code=1)
+        after = into.rows(root, "kinetics/train", "bbox")
+        assert_equal({name: after[name] for name in before}, before)
+    if is_dropped:
+        types(f"{convert} {DROP}")
+    else:
+        for file in (tmp_path / "aside").iterdir():
+            file.rename(labels / file.name)
+        types(convert, "(why: 1 renamed video)")
+    after = into.rows(root, "kinetics/train", "bbox")
+    assert after.keys() == {name.replace(clip.stem, "renamed") for name in before}
+    n_gone = sum(map(len, before.values())) - sum(map(len, after.values()))
+    assert (n_gone > 0) == is_dropped
+
+
 def test_copies_are_paired_in_order_of_names_and_a_name_that_was_taken_is_no_obstacle(penn):
     penn.add("0007", "0008")  # with 0001, three of the same content
     penn.convert()
