@@ -6,9 +6,8 @@ their sum (`Accounting.totals`). REASONS has all reasons:
     account = VideoAccount("clip", found=3)
     account.keep_rows({"no_visible_joint": [True, False, False]})   # dropped 1, kept 2
 
-docs/datasets/ describes each reason per dataset; a test checks that the names agree.
-
-SUMS has the numbers of a video's tracks that stand with it in the cache, with their totals.
+docs/datasets/ describes each reason per dataset; a test checks that the names agree. SUMS has the
+numbers of a video's tracks that stand with it in the cache, with their totals.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from numpy.typing import ArrayLike
 
 from cache import COLUMNS, TrackRows
 from cache.arrays import Array, Bools, Ints
-from cache.read.labels import used_in_3d
+from cache.read.labels import SOME_3D, count_some_in_3d, used_in_3d
 from pipeline.cli.text import count, first_few
 
 
@@ -40,8 +39,7 @@ class Totals:
         return {name: n for name, n in asdict(self).items() if n is not None}
 
 
-# Reasons for what the reader gives and the user does not take
-# (`pipeline.steps.conversion.selection`).
+# Reasons for rows that the user does not take (`pipeline.steps.conversion.selection`).
 LEFT_OUT: Final = "left_out_by_hand"
 ABOVE_MAX_FPS: Final = "above_max_fps"
 # Reason to reject a video: a correction does not fit its tracks.
@@ -289,15 +287,16 @@ SUMS: Final[dict[str, Callable[[Sequence[TrackRows]], float]]] = {
         Counter(_stored(tracks, "frame_index").tolist()).values(), default=0
     ),
     "confidence_2d": lambda tracks: _stored(tracks, "kp_2d")[..., 2].sum(dtype=np.float64),
-    # whose 3D joints are used
     "rows_3d": lambda tracks: sum(int(used_in_3d(track.columns).sum()) for track in tracks),
     "rows_smpl": lambda tracks: _stored(tracks, "has_smpl").sum(),
 }
 
 
 def sums_of(tracks: Sequence[TrackRows]) -> dict[str, float]:
-    """The SUMS of one video."""
-    return {name: float(measure(tracks)) for name, measure in SUMS.items()}
+    """The SUMS of one video, and SOME_3D if it has such rows: other runs keep their names."""
+    sums = {name: float(measure(tracks)) for name, measure in SUMS.items()}
+    n_some = sum(count_some_in_3d(track.columns) for track in tracks)
+    return sums | ({SOME_3D: float(n_some)} if n_some else {})
 
 
 def _by_reason(counts: Iterable[Counter[str]]) -> dict[str, int]:

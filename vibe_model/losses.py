@@ -13,7 +13,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from cache.read.labels import BETAS, POSE
+from cache.read.labels import BETAS, JOINT_WEIGHTS, POSE
 from pipeline.people.rotations import axis_angle_to_matrix
 from pipeline.people.skeletons import Array, correspondence
 from vibe_model.devices import constant
@@ -38,7 +38,8 @@ def generator_losses(
     """The supervised terms of a batch, weighted: scalars "kp_2d", "kp_3d", "pose", "shape".
 
     pred: VIBE's output. batch: kp_2d (B, T, 49, 3), kp_3d (B, T, 49, 3) m, theta (B, T, 85), and
-    w_3d, w_smpl (B, T), 0 for frames without such labels. weights: a factor for each term.
+    w_3d, w_smpl (B, T), 0 for frames without such labels; for frames that lack some 3D joints,
+    w_kp_3d (B, T, 49), too. weights: a factor for each term.
     """
     label = labels_of(batch, pred["theta"])
     # Compared as matrices. The published code converts the prediction to axis-angle and back first.
@@ -46,7 +47,7 @@ def generator_losses(
     shape_error = pred["theta"][..., BETAS] - label["theta"][..., BETAS]
     terms = {
         "kp_2d": keypoints_2d(pred["kp_2d"], label["kp_2d"]),
-        "kp_3d": keypoints_3d(pred["kp_3d"], label["kp_3d"], label["w_3d"]),
+        "kp_3d": keypoints_3d(pred["kp_3d"], label["kp_3d"], joint_weights(label)),
         "pose": mean_where(rotation_error.square(), label["w_smpl"]),
         "shape": mean_where(shape_error.square(), label["w_smpl"]),
     }
@@ -55,7 +56,9 @@ def generator_losses(
 
 def labels_of(batch: Batch, like: Tensor) -> dict[str, Tensor]:
     """Labels of a batch as tensors like `like`, with theta's pose as rotmat (B, T, 24, 3, 3)."""
-    names = ("kp_2d", "kp_3d", "theta", "w_3d", "w_smpl")
+    names = ["kp_2d", "kp_3d", "theta", "w_3d", "w_smpl"]
+    if JOINT_WEIGHTS in batch:
+        names.append(JOINT_WEIGHTS)
     label = {}
     for name in names:
         label[name] = torch.as_tensor(batch[name], dtype=like.dtype, device=like.device)
@@ -73,16 +76,40 @@ def keypoints_2d(pred: Tensor, target: Tensor) -> Tensor:
 
 
 def keypoints_3d(pred: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Mean squared error of common14, each body centred on its hip midpoint, over frames of weight
-    > 0.
+    """Weighted mean of the squared errors of common14, each body centred on its hip midpoint. 0 if
+    all weights are 0.
 
-    pred, target: (B, T, 49, 3) m; weight: (B, T).
+    pred, target: (B, T, 49, 3) m; weight: (B, T) of frames, or (B, T, 14) of their joints.
     """
+    if weight.ndim == 2:
+        weight = _of_every_joint(weight)
     common = constant(COMMON14, pred)
     centred = _centre_on_hips(pred[..., common, :])
     expected = _centre_on_hips(target[..., common, :])
     error = centred - expected  # (B, T, 14, 3)
-    return mean_where(error.square(), weight)
+    # In this order, frames of which all joints have weight 1 give the bits of `mean_where`.
+    weighted = weight[..., None] * error.square()
+    per_frame = weighted.flatten(2).mean(-1)
+    n_frames = weight.sum() / len(COMMON14)
+    return _divide(per_frame.sum(), n_frames)
+
+
+def joint_weights(labels: Mapping[str, Tensor]) -> Tensor:
+    """Weights of the 3D joints of common14, (B, T, 14), from labels of a batch: `w_kp_3d` in frames
+    with both hips, 0 in others; without that field, `w_3d`.
+    """
+    if JOINT_WEIGHTS not in labels:
+        return _of_every_joint(labels["w_3d"])
+    of_49 = labels[JOINT_WEIGHTS]
+    weight = of_49[..., constant(COMMON14, of_49)]
+    hips = weight[..., constant(HIPS, weight)]
+    has_hips = (hips > 0).all(dim=-1, keepdim=True)
+    return weight * has_hips
+
+
+def _of_every_joint(weight: Tensor) -> Tensor:
+    """Weights of frames (B, T) as those of their joints (B, T, 14)."""
+    return weight[..., None].expand(*weight.shape, len(COMMON14))
 
 
 def _centre_on_hips(joints: Tensor) -> Tensor:
@@ -158,6 +185,10 @@ def mean_where(error: Tensor, weight: Tensor) -> Tensor:
     0 if all weights are 0.
     """
     per_frame = error.flatten(2).mean(-1)  # (B, T)
-    total = weight.sum()
-    divisor = torch.where(total > 0, total, torch.ones_like(total))
-    return (weight * per_frame).sum() / divisor
+    return _divide((weight * per_frame).sum(), weight.sum())
+
+
+def _divide(total: Tensor, weight: Tensor) -> Tensor:
+    """The quotient of scalars; `total` if the weight is 0."""
+    divisor = torch.where(weight > 0, weight, torch.ones_like(weight))
+    return total / divisor

@@ -43,7 +43,7 @@ FUNCTION: Final = "function"  # stands for a mirror function in a manifest
 DTYPES: Final = ("float32", "float64", "int8", "int16", "int32", "int64", "uint8")
 LOWER_CASE: Final = re.compile(r"[a-z][a-z0-9_]*")
 # fields of a batch that are no columns
-_READ: Final = ("theta", "w_3d", "w_smpl", "gender", "kp_3d_49", "rows")
+_READ: Final = ("theta", "w_3d", "w_smpl", "w_kp_3d", "gender", "kp_3d_49", "rows")
 _RESERVED: Final = frozenset({*COLUMNS, *TABLES, *TEXTS, *_READ, FEATURES})
 _PREFIXES: Final = ("track_", "run_", "video_")  # of the names of tables
 

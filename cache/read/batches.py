@@ -17,7 +17,7 @@ the rest:
 Names of fields. A name that fits several kinds is of the first of them:
 
     stream field   `features` with `stream=NAME`; `<stream>` and `<stream>_ok` with `streams=`
-    label          `labels.FIELDS`, `kp_3d_eval` and `kp_3d_49`, computed from columns
+    label          `labels.FIELDS`, `kp_3d_eval`, `kp_3d_49` and `w_kp_3d`, computed from columns
     column         a value per row, as stored: `layout.COLUMNS`, and the dataset's extra ones
     track field    a value per track, repeated in its rows: TRACK_FIELDS, and extra ones
     `rows`         the rows' numbers in the split
@@ -48,7 +48,7 @@ from cache.read.window_rows import WindowRows
 
 _FLOAT32: Final = np.dtype(np.float32)
 _ROWS: Final = "rows"
-_LABELS: Final = (*labels.FIELDS, labels.EVAL_JOINTS, labels.JOINTS_49)
+_LABELS: Final = (*labels.FIELDS, labels.EVAL_JOINTS, labels.JOINTS_49, labels.JOINT_WEIGHTS)
 FLOATS: Final = tuple(map(np.dtype, ("float16", "float32", "float64")))  # of read features
 
 
@@ -417,7 +417,8 @@ def _check_fields(
             if stream_fields:
                 hint = f"`streams` gives {', '.join(stream_fields)}"
             raise ValueError(f"{split.name}: features need a stream; {hint}")
-        known = [*stream_fields, *labels.FIELDS, *split.columns, *split.extra, *TRACK_FIELDS, _ROWS]
+        known = [*stream_fields, *labels.FIELDS, labels.JOINT_WEIGHTS, *split.columns]
+        known += [*split.extra, *TRACK_FIELDS, _ROWS]
         if "kp_3d" in split.columns or labels.EVAL_JOINTS not in split.columns:
             known.append(labels.JOINTS_49)
         if name in known:

@@ -34,11 +34,16 @@ _N_THETA: Final = 85  # camera 3, pose 72, betas 10
 POSE: Final = slice(3, 75)  # axis-angle of 24 joints, rad; the first one is the global orientation
 BETAS: Final = slice(75, 85)  # SMPL's shape
 FIELDS: Final = ("kp_2d", "kp_3d", "theta", "w_3d", "w_smpl", "valid")
+# the sum of rows with some of COMMON_JOINTS, in the manifests of splits with such rows
+SOME_3D: Final = "rows_some_3d"
 # Splits with this column have a field of the same name, and return it as `kp_3d`, too.
 EVAL_JOINTS: Final = "kp_3d_eval"
 JOINTS_49: Final = "kp_3d_49"  # the column kp_3d, also in those splits
+JOINT_WEIGHTS: Final = "w_kp_3d"  # which of these 49 joints are known
 # fields and columns that depend on the crop or on mirroring
-IN_CROP: Final = frozenset({"kp_2d", "kp_3d", EVAL_JOINTS, JOINTS_49, "theta", "pose", "trans"})
+IN_CROP: Final = frozenset(
+    {"kp_2d", "kp_3d", EVAL_JOINTS, JOINTS_49, JOINT_WEIGHTS, "theta", "pose", "trans"}
+)
 
 # Left-right permutations: joint i of a mirrored image is joint MIRRORED[i] of the original.
 MIRRORED_14: Final = (5, 4, 3, 2, 1, 0, 11, 10, 9, 8, 7, 6, 12, 13)
@@ -98,10 +103,14 @@ class LabelFields:
             return (_N_EVAL_JOINTS, 3)
         if name == "kp_3d" and self._column(EVAL_JOINTS) is not None:
             return (_N_EVAL_JOINTS, 3)
+        if name == JOINT_WEIGHTS:
+            return (N_JOINTS,)
         return (N_JOINTS, 3) if name in ("kp_2d", "kp_3d", JOINTS_49) else ()
 
     def fill(self, name: str, out: Floats) -> None:
-        """Fill out (B, T, *trailing(name)) with one of FIELDS, EVAL_JOINTS or JOINTS_49."""
+        """Fill out (B, T, *trailing(name)) with one of FIELDS, EVAL_JOINTS, JOINTS_49 or
+        JOINT_WEIGHTS.
+        """
         if name == "kp_2d":
             self._kp_2d(out)
         elif name in ("kp_3d", EVAL_JOINTS, JOINTS_49):
@@ -110,6 +119,8 @@ class LabelFields:
             self._theta(out)
         elif name == "w_3d":
             out[...] = self._known_3d()
+        elif name == JOINT_WEIGHTS:
+            out[...] = False if self._known_joints is None else self._known_joints
         elif name == "w_smpl":
             out[...] = self._known_smpl
         else:
@@ -230,6 +241,24 @@ def used_in_3d(columns: Mapping[str, Array]) -> Bools:
     return np.asarray(weights[0] > 0)
 
 
+def missing_in_3d(columns: Mapping[str, Array]) -> Bools:
+    """Which of the COMMON_JOINTS are missing in the rows with 3D joints, (N, 14). N is 0 in splits
+    with evaluation joints.
+
+    columns: (T, ...) by name.
+    """
+    if EVAL_JOINTS in columns or not {"kp_3d", "has_3d"} <= columns.keys():
+        return np.empty((0, _N_EVAL_JOINTS), bool)
+    joints = columns["kp_3d"][columns["has_3d"] == 1]
+    return np.asarray(~(joints[:, COMMON_JOINTS, 3] > 0))
+
+
+def count_some_in_3d(columns: Mapping[str, Array]) -> int:
+    """The number of rows with some of the COMMON_JOINTS, but not all. columns: (T, ...) by name."""
+    share = missing_in_3d(columns).mean(axis=1)
+    return int(((share > 0) & (share < 1)).sum())
+
+
 def mirror(name: str, values: Floats) -> Floats:
     """Mirror rows (..., *shape) of a field or column in IN_CROP: swap left and right joints,
     reflect at x = 0.
@@ -246,6 +275,8 @@ def mirror(name: str, values: Floats) -> Floats:
         pose = values.reshape(*values.shape[:-1], -1, 3)[..., MIRRORED_SMPL, :]
         pose[..., 1:] = 0 - pose[..., 1:]
         return pose.reshape(values.shape)
+    if name == JOINT_WEIGHTS:
+        return values[..., MIRRORED_49]
     if name == "trans":
         mirrored = values.copy()
     else:

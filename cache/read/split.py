@@ -202,7 +202,9 @@ class Split(OpenSplit):
     - `kp_3d_eval` (B, T, 14, 3) of evaluation splits: m, not centred, in the order common14. In
       these splits, `kp_3d` is the same
     - `kp_3d_49` (B, T, 49, 3): the 49 joints, also in evaluation splits that have them
-    - `w_3d` and `w_smpl` (B, T): 1 where `kp_3d` or `theta` is known
+    - `w_3d` and `w_smpl` (B, T): 1 where `kp_3d` or `theta` is known. Of `kp_3d`, all of the joints
+      25 to 38 must be known
+    - `w_kp_3d` (B, T, 49): 1 for each of the 49 joints that is known, also in rows that lack some
     - `valid` (B, T): 1 if evaluation may use the row
     - `gender` (B, T) uint8: index in `cache.GENDERS`
     - `intrinsics` (B, T, 3, 3) float64: px, NaN if unknown; or the dataset's own column

@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, NamedTuple, Self
 
+import numpy as np
+
 import cache
 from cache.format.folders import unmounted_streams
+from cache.read.labels import SOME_3D
 from cache.write.parts import staged_by_parts
 from pipeline.accounting import VideoAccount, VideoOutcome, VideoState, is_error
 from pipeline.cli.system_errors import error_text
@@ -102,6 +105,15 @@ class Committed:
         """The number of rejected videos whose frames are unknown."""
         return sum(not account.found for account in self.rejected)
 
+    @property
+    def _sums(self) -> dict[str, float | None] | None:
+        """The totals of the split's numbers; None if it has none."""
+        split = self.record.split
+        sums: dict[str, float | None] | None = split.manifest.get("sums")
+        if sums and SOME_3D in sums:  # videos without such rows do not have it
+            return {**sums, SOME_3D: float(np.nansum(split.tables.sums[SOME_3D]))}
+        return sums
+
     def as_dict(self) -> dict[str, Any]:
         """JSON values."""
         record = self.record
@@ -109,7 +121,7 @@ class Committed:
         return {
             "tracks": len(record.split.tracks),
             "accounting": record.totals,
-            "sums": record.split.manifest.get("sums"),
+            "sums": self._sums,
             "grades": self.grades,
             "corrections": sum(
                 (count_verbs(account.corrections) for account in self.accounts), Counter[str]()

@@ -51,6 +51,58 @@ def test_3d_looks_at_common14_about_the_hips_in_frames_that_have_labels():
     assert terms(pred, batch)["kp_3d"] == pytest.approx(0.09 / (3 * 14 * 3), rel=1e-4)
 
 
+def imperfect(n_windows=3, n_frames=5):
+    """Predictions beside their labels, all of which are known."""
+    pred, batch = perfect(n_windows, n_frames)
+    noise = torch.randn(batch["kp_3d"].shape, generator=torch.Generator().manual_seed(1))
+    pred["kp_3d"] = pred["kp_3d"] + noise
+    return pred, batch
+
+
+def test_3d_joints_of_frames_that_lack_some_are_weighed_each():
+    pred, batch = imperfect()
+    weight = (torch.rand(3, 5, 49, generator=torch.Generator().manual_seed(2)) < 0.6).float()
+    weight[0, :, [27, 28]] = 1  # the hips
+    weight[1, 2:4] = 0
+    squared, n_known, n_about_a_hip = 0.0, 0, 0
+    for window in range(3):
+        for frame in range(5):
+            known = [joint for joint in range(25, 39) if weight[window, frame, joint]]
+            if not {27, 28} <= {*known}:
+                n_about_a_hip += len(known)
+                continue
+            ours, theirs = (of["kp_3d"][window, frame] for of in (pred, batch))
+            error = (ours - (ours[27] + ours[28]) / 2) - (theirs - (theirs[27] + theirs[28]) / 2)
+            squared += sum(error[joint].square().sum().item() for joint in known)
+            n_known += len(known)
+    assert n_about_a_hip > 0
+    batch |= {"w_kp_3d": weight, "w_3d": torch.zeros(3, 5)}
+    assert terms(pred, batch)["kp_3d"] == pytest.approx(squared / (3 * n_known), rel=1e-5)
+    assert terms(pred, batch | {"w_kp_3d": torch.zeros(3, 5, 49)})["kp_3d"] == 0
+
+
+def test_weights_of_joints_change_no_bit_where_all_are_known():
+    pred, batch = imperfect()
+    batch["w_3d"][[0, 2], [1, 4]] = 0
+    losses_of, gradients = [], []
+    for labels in (batch, batch | {"w_kp_3d": batch["w_3d"][..., None].expand(3, 5, 49)}):
+        joints = pred["kp_3d"].clone().requires_grad_()
+        loss = losses.generator_losses(pred | {"kp_3d": joints}, labels, ONES)["kp_3d"]
+        loss.backward()
+        losses_of.append(loss)
+        gradients.append(joints.grad)
+    assert torch.equal(*losses_of)
+    assert torch.equal(*gradients)
+    # and as before joints had weights: the mean of each frame's mean
+    ours, theirs = (
+        of["kp_3d"][..., 25:39, :] - of["kp_3d"][..., [27, 28], :].mean(-2, keepdim=True)
+        for of in (pred, batch)
+    )
+    per_frame = (ours - theirs).square().flatten(2).mean(-1)
+    expected = (batch["w_3d"] * per_frame).sum() / batch["w_3d"].sum()
+    assert torch.equal(losses_of[0].detach(), expected)
+
+
 def test_moving_one_hip_moves_every_joint_the_other_way_by_half():
     pred, batch = perfect(1, 1)
     # the right hip: its own error is 0.1, so is the others'

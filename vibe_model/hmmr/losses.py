@@ -22,7 +22,14 @@ from vibe_model import cameras
 from vibe_model.cameras import LIMITS, Method
 from vibe_model.hmmr.config import HMMRConfig
 from vibe_model.hmmr.generator import Sets
-from vibe_model.losses import Batch, keypoints_3d, labels_of, mean_where, pair_step
+from vibe_model.losses import (
+    Batch,
+    joint_weights,
+    keypoints_3d,
+    labels_of,
+    mean_where,
+    pair_step,
+)
 
 WEIGHTS: Final[Mapping[str, float]] = HMMRConfig().weights
 Target = Literal["joint", "detached"]  # of the hallucinator's loss
@@ -44,7 +51,8 @@ def supervised(
     Args:
         sets: HMMR's predictions.
         batch: kp_2d (B, T, 49, 3) in the crop with confidence, kp_3d (B, T, 49, 3) m, theta (B, T,
-            85), and w_3d, w_smpl (B, T), 0 for frames without such labels.
+            85), and w_3d, w_smpl (B, T), 0 for frames without such labels; for frames that lack
+            some 3D joints, w_kp_3d (B, T, 49), too.
         optimal_camera, limits: Arguments of `cameras.optimal_camera` for past and future frames.
         hallucinator_target: With "joint", the loss also trains the movie strip; not with
             "detached".
@@ -57,7 +65,7 @@ def supervised(
     smpl = zero
     for pred, true, is_moved in _pair_sets(sets, labels_of(batch, sets.strip)):
         kp = kp + _keypoints(pred, true, is_moved, optimal_camera, limits)
-        squared = keypoints_3d(pred["kp_3d"], true["kp_3d"], true["w_3d"])
+        squared = keypoints_3d(pred["kp_3d"], true["kp_3d"], joint_weights(true))
         joints = joints + 0.5 * squared
         smpl = smpl + _smpl(pred, true)
     losses = {

@@ -50,8 +50,9 @@ class TrainingBatch(NamedTuple):
     """One step's windows: the 2D part first, then the 3D part; and real motion."""
 
     # The windows' features and labels: arrays or tensors as of `Split.read`, with the
-    # configuration's `fields`; w_3d = w_smpl = 0 in the 2D part. Extra streams: (B, T,
-    # (history + 1) * size) by the configuration's name, with flags `<name>_ok`, (B, T).
+    # configuration's `fields`; w_3d = w_smpl = 0 in the 2D part; w_kp_3d if a split has rows with
+    # some of the 14 3D joints. Extra streams: (B, T, (history + 1) * size) by the configuration's
+    # name, with flags `<name>_ok`, (B, T).
     labels: Mapping[str, Any]
     real_theta: Any  # (B, T, 85) float32; None without real motion
     # (B,) int64, each window's first row in the `FeatureTable` with the features, which `on_device`
@@ -211,7 +212,7 @@ class _BatchLayout:
     seqlen: int
     n_windows: int  # with video
     n_motions: int | None  # windows of real motion; None without that part
-    inputs: Mapping[str, _ArrayForm]  # features, extra streams and columns, by label
+    inputs: Mapping[str, _ArrayForm]  # features, extra streams, columns, weights, by label
     windows: Mapping[str, slice]  # part with video -> its windows: they follow one another along B
     names: Mapping[str, Mapping[str, str]]  # part with video -> field of `Split.read` -> label
 
@@ -251,12 +252,12 @@ class _BatchLayout:
         return cls(mixture.seqlen, n_windows, n_motions, inputs, windows, names)
 
     def allocate(self) -> _BatchBuffers:
-        """Make the arrays of a batch. Labels that a part may lack are 0."""
+        """Make the arrays of a batch. What a part lacks is 0."""
         labels: _Arrays = {}
         if self.windows:
             for name, size in _LABELS.items():
                 labels[name] = np.zeros((self.n_windows, self.seqlen, *size), np.float32)
-        labels |= {name: np.empty(*form) for name, form in self.inputs.items()}
+        labels |= {name: np.zeros(*form) for name, form in self.inputs.items()}
         of_part: dict[str, _Arrays] = {}
         for part, windows in self.windows.items():
             names = self.names[part]

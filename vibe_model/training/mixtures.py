@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from cache.mixture import Mixture, MixturePart
+from cache.read.labels import JOINT_WEIGHTS, SOME_3D
 from pipeline.errors import ConfigError, DataError
 from pipeline.people.skeletons import Ints
 from vibe_model.evaluation.protocols import KEYPOINTS
@@ -69,6 +70,8 @@ def _mixture_part(config: RunConfig, name: str, splits: Mapping[str, Split]) -> 
                 history[reading.stream] = reading.history
         fields += streams
         fields += _extra_columns(config, name, part_splits)
+    if name == "datasets_3d" and any(_has_some_joints(split) for split in part_splits.values()):
+        fields.append(JOINT_WEIGHTS)
     left_out = {key: _rows_of(split, config.left_out(key)) for key, split in part_splits.items()}
     return MixturePart(
         name=name,
@@ -84,6 +87,11 @@ def _mixture_part(config: RunConfig, name: str, splits: Mapping[str, Split]) -> 
         tail=config.tail,
         left_out=left_out,
     )
+
+
+def _has_some_joints(split: Split) -> bool:
+    """Whether a split has rows with some of the 14 3D joints that losses compare."""
+    return SOME_3D in split.manifest.get("sums", {})
 
 
 def _require_keypoints(splits: Mapping[str, Split]) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from vibe_model.losses import adversarial_terms, generator_losses
+from vibe_model.losses import adversarial_terms, generator_losses, joint_weights
 from vibe_model.stand_in import require_one_kind
 from vibe_model.training.data import TrainingBatch
 from vibe_model.training.process_group import ProcessGroup
@@ -88,10 +88,10 @@ class VIBETrainer(VideoTrainer):
         return terms
 
     def counts(self, batch: TrainingBatch) -> dict[str, Tensor | int]:
-        # terms that are not means over windows: over frames with labels, and over real motion
+        # terms that are not means over windows: over labelled joints or frames, over real motion
         labels = batch.labels
         counts = {
-            "kp_3d": labels["w_3d"].sum(),
+            "kp_3d": joint_weights(labels).sum(),
             "pose": labels["w_smpl"].sum(),
             "shape": labels["w_smpl"].sum(),
         }

@@ -8,7 +8,7 @@ A dataset declares `LabelRules`. `Dataset` checks what a reader returns for a vi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cache
-from cache.read.labels import COMMON_JOINTS
+from cache.read.labels import missing_in_3d
 from pipeline.accounting import DEGENERATE_BOX, VideoAccount
 from pipeline.datasets.shared.images import require_frames, require_source_pixels
 from pipeline.errors import RawDataError, refuse, require_options
@@ -26,6 +26,7 @@ from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.raw import RawVideo
 from pipeline.people.skeletons import (
     JOINTS,
+    Array,
     Bools,
     Floats,
     Number,
@@ -41,8 +42,10 @@ CONVERT_UNITS: Final = (
 # number of boxes smaller than a pixel from which a video without usable boxes is taken to be in
 # another unit
 FEWEST_TINY: Final = 8
-# a kind of `VideoAccount.unread`; its names are those of the missing joints
-UNUSED_3D: Final = "3D joints that losses and metrics do not use, for lack of others,"
+MISSING_3D: Final = (
+    "rows lack 3D joints (metrics use rows with all 14; trainings use the joints of rows with both "
+    "hips)"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +105,7 @@ class LabelRules:
         labels = raw / candidates[0]  # for messages
         _require_units(labels, tracks, account)
         _require_images(labels, tracks, has_checked_joints=self.checks_joints)
-        _count_unused_joints(tracks, account)
+        account.unread |= missing_joints(track.columns for track in tracks)
 
 
 def _require_units(labels: Path, tracks: Sequence[Track], account: VideoAccount) -> None:
@@ -137,17 +140,16 @@ def _require_images(labels: Path, tracks: Sequence[Track], *, has_checked_joints
         require_source_pixels(labels, np.concatenate(keypoints), source)
 
 
-def _count_unused_joints(tracks: Sequence[Track], account: VideoAccount) -> None:
-    """Count rows of which losses and metrics use no 3D joint, by the joints that are missing."""
+def missing_joints(tracks: Iterable[Mapping[str, Array]]) -> dict[str, dict[str, int]]:
+    """A kind of `VideoAccount.unread`: which 3D joints are missing, in how many rows. Empty if none
+    is. tracks: the columns (T, ...) of each.
+    """
     n_missing = Counter[str]()
-    for track in tracks:
-        if track.kp_3d is not None and track.has_3d is not None and track.kp_3d_eval is None:
-            is_missing = track.kp_3d[track.has_3d == 1][:, COMMON_JOINTS, 3] <= 0
-            counts = is_missing.sum(axis=0).tolist()
-            n_missing.update(dict(zip(JOINTS["common14"], counts, strict=True)))
+    for columns in tracks:
+        counts = missing_in_3d(columns).sum(axis=0).tolist()
+        n_missing.update(dict(zip(JOINTS["common14"], counts, strict=True)))
     n_missing = +n_missing  # without zeros
-    if n_missing:
-        account.unread[UNUSED_3D] = dict(n_missing)
+    return {MISSING_3D: dict(n_missing)} if n_missing else {}
 
 
 def finite_rows(*labels: Floats) -> Bools:

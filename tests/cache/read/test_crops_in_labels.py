@@ -92,6 +92,26 @@ def test_the_mirrored_exchange_left_and_right_and_weights_stay(split):
     )
 
 
+def test_weights_of_joints_are_mirrored_with_them(tmp_path, toy):
+    kp_3d = np.random.default_rng(0).uniform(0.1, 1, (8, 49, 4)).astype(np.float32)
+    kp_3d[..., 3] = np.random.default_rng(1).random((8, 49)) < 0.5
+    right, left = (JOINTS["spin49"].index(name) for name in ("rwrist", "lwrist"))
+    kp_3d[:, [right, left], 3] = 1, 0
+    columns = {"kp_3d": kp_3d, "has_3d": np.ones(8, np.uint8), "bbox": np.ones((8, 4), np.float32)}
+    split_of(tmp_path, columns)
+    flip = CropPolicy(jitter=Jitter(copy=1, flip=1))
+    toy.write_stream(tmp_path, stream="j1", identity={"crop": flip.as_dict()})
+    split = cache.open(tmp_path)["toy/train"]
+    plain, mirrored = (
+        split.read([[0, 8]], stream, fields=["kp_3d", "w_kp_3d"]) for stream in (None, "j1")
+    )
+    for batch in (plain, mirrored):
+        np.testing.assert_array_equal(batch["w_kp_3d"] > 0, (batch["kp_3d"] != 0).any(axis=-1))
+    assert plain["w_kp_3d"][0, :, [right, left]].tolist() == [[1] * 8, [0] * 8]
+    assert mirrored["w_kp_3d"][0, :, [right, left]].tolist() == [[0] * 8, [1] * 8]
+    np.testing.assert_array_equal(cache.mirror(plain)["w_kp_3d"], mirrored["w_kp_3d"])
+
+
 def test_the_first_of_several_streams_decides_and_none_leaves_labels_as_they_are(
     split,
 ):

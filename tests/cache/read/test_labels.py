@@ -39,6 +39,8 @@ def plainly(columns, name, scale):
         has_smpl = columns.get("has_smpl", np.zeros(n_rows, "u1"))
         kp_3d = columns.get("kp_3d", np.zeros((n_rows, 49, 4), "f4"))
         known = (kp_3d[..., 3] > 0) & (has_3d == 1)[:, None]
+        if name == "w_kp_3d":
+            return known.astype("f4")
         if name == "kp_3d":
             return np.where(known[..., None], kp_3d[..., :3], zero)
         if name == "w_3d" and "kp_3d_eval" in columns:
@@ -117,6 +119,9 @@ def test_labels_are_to_the_bit_what_their_definition_says(tmp_path_factory, name
         assert batch[name].tobytes() == expected.tobytes(), name
         alone = split.read(windows, stream=None, fields=[name])[name]
         assert alone.tobytes() == expected.tobytes(), name
+    weights = split.read(windows, stream=None, fields=["w_kp_3d"])["w_kp_3d"]
+    expected = plainly(columns, "w_kp_3d", 1.1)
+    assert weights.tobytes() == np.stack([expected[a:b] for a, b in windows]).tobytes()
     assert ("kp_3d_eval" in batch) is ("kp_3d_eval" in names)
     if "kp_3d_eval" in names:
         assert batch["kp_3d_eval"].tobytes() == batch["kp_3d"].tobytes()

@@ -13,7 +13,7 @@ import cache
 from pipeline import accounting
 from pipeline.accounting import VideoAccount
 from pipeline.datasets.base import Dataset
-from pipeline.datasets.shared.checks import UNUSED_3D, LabelRules
+from pipeline.datasets.shared.checks import MISSING_3D, LabelRules
 from pipeline.datasets.shared.labelled_track import labelled_track
 from pipeline.datasets.shared.smpl import EXTRINSICS, UP
 from pipeline.files.pixels.pictures import Pictures
@@ -184,7 +184,7 @@ def weights_of(track, folder):
         ("h36m", "hip", {}),
     ],
 )
-def test_3d_joints_that_no_loss_and_no_metric_uses_are_told_by_those_that_are_missing(
+def test_3d_joints_that_rows_lack_are_told_by_name_and_their_rows_counted(
     skeleton, root, missing, read, tmp_path
 ):
     joints = np.random.default_rng(0).uniform(-0.8, 0.8, (N, len(JOINTS[skeleton]), 3))
@@ -192,9 +192,11 @@ def test_3d_joints_that_no_loss_and_no_metric_uses_are_told_by_those_that_are_mi
     given = {"skeleton": skeleton, "kp_2d": kp_2d, "kp_3d": joints, "root": root}
     (track,), account = read(given)
     assert track.has_3d.all()
-    assert account.unread == ({UNUSED_3D: missing} if missing else {})
+    assert account.unread == ({MISSING_3D: missing} if missing else {})
     used = weights_of(track, tmp_path)
     assert (used == (0 if missing else 1)).all()
-    assert accounting.sums_of([track.rows])["rows_3d"] == used.sum()
+    sums = accounting.sums_of([track.rows])
+    assert sums["rows_3d"] == used.sum()
+    assert sums.get("rows_some_3d") == (N if missing else None)  # as before it was there
     again = VideoAccount.from_dict(account.as_dict())
     assert again.unread == account.unread

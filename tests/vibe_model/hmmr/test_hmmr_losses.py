@@ -116,11 +116,12 @@ def plain(model, batch, method):
                     ours, theirs = (
                         a - a[HIPS].mean(0) for a in (pred["kp_3d"][b, t], batch["kp_3d"][b, label])
                     )
-                    error = np.square(ours - theirs)[COMMON14].mean()
-                    joints, w_3d = (
-                        joints + batch["w_3d"][b, label] * error,
-                        w_3d + batch["w_3d"][b, label],
-                    )
+                    weights = np.full(14, batch["w_3d"][b, label])
+                    if "w_kp_3d" in batch:
+                        weights = batch["w_kp_3d"][b, label]
+                        weights = weights[COMMON14] * weights[HIPS].min()
+                    error = np.square(ours - theirs)[COMMON14].mean(axis=1)
+                    joints, w_3d = joints + (weights * error).sum(), w_3d + weights.sum()
                     error = np.square(pred["rotmat"][b, t] - rotmat[b, label]).mean()
                     error += np.square(
                         pred["theta"][b, t, 75:] - batch["theta"][b, label, 75:]
@@ -141,9 +142,13 @@ def plain(model, batch, method):
     }
 
 
-@pytest.mark.parametrize("method", ["least_squares", "trace"])
-def test_terms_equal_loops_over_sets_windows_and_frames(method):
+@pytest.mark.parametrize(
+    ("method", "lacks_joints"), [("least_squares", False), ("trace", False), ("trace", True)]
+)
+def test_terms_equal_loops_over_sets_windows_and_frames(method, lacks_joints):
     model, batch = a_model(), a_batch()
+    if lacks_joints:
+        batch["w_kp_3d"] = random(5).integers(0, 2, (B, T, 49)).astype(float)
     # the labels of a frame without a camera
     assert (batch["kp_2d"][0, [2, 12], :, 2] > 0).sum(-1).min() > 1
     assert values(model, batch, optimal_camera=method) == pytest.approx(

@@ -24,6 +24,7 @@ import numpy as np
 import cache
 from pipeline.cli.text import count
 from pipeline.clips.labels.sam_3d_body import TOOL
+from pipeline.datasets.shared.checks import missing_joints
 from pipeline.datasets.shared.smpl import EXTRINSICS, INTRINSICS, UP, smplx_columns, smplx_labels
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
 from pipeline.extras.exchange.bodies.estimate import BodyEstimate, BodyModels
@@ -41,6 +42,8 @@ from pipeline.steps.conversion_record import committed_split
 from pipeline.steps.grading import announce_grades, store_grades
 
 VERSION: Final = 7  # raised whenever the same files would give other labels; 7: one world a clip
+# of clips with 3D joints in place of bodies; 8: rows with some of the 14 joints are counted
+JOINTS_VERSION: Final = 8
 LABELS: Final = ("pose", "betas", "trans", "has_smpl", "valid")
 _TRUTH: Final = ("pose", "kp_3d", "kp_3d_eval")  # columns of splits with labels of their own
 EXTRA: Final = (  # columns besides those of the clips' split and LABELS
@@ -165,6 +168,9 @@ def _write_clips(
             new_notes[entry.name] = added.notes
             notes = [*entry.account.get("notes", ()), *added.notes]
             account = {**entry.account, "notes": notes, "body_fits": added.fits}
+            unread = missing_joints(track.columns for track in labelled)
+            if unread:
+                account["unread"] = account.get("unread", {}) | unread
             entry = replace(entry, account=account)
         n_with_body += sum(int(track.has_body.sum()) for track in labelled)
         if entry.name not in following.journalled:
@@ -228,7 +234,7 @@ def _origin(split: cache.Split, by_clip: Mapping[str, _Clip], bodies: BodyModels
     return {
         "dataset": dataset,
         "split": part,
-        "version": VERSION,
+        "version": JOINTS_VERSION if TOOL in tools else VERSION,
         "parameters": {},
         "body": bodies.smpl.digest,
         "stand_in": bool(split.manifest["stand_in"]),

@@ -15,6 +15,7 @@ from pipeline import datasets
 from pipeline.accounting import Accounting
 from pipeline.clips.labels.detections import read_detections
 from pipeline.clips.labels.sam_3d_body import NAMES, read_people
+from pipeline.datasets.shared.checks import MISSING_3D
 from pipeline.errors import RawDataError
 from pipeline.extras.exchange.bodies.estimate import pinhole
 from pipeline.extras.exchange.bodies.people_in_frames import read_estimate, with_cameras
@@ -143,6 +144,24 @@ def test_planted_people_get_their_joints_whoever_is_first(tmp_path, form):
         assert np.abs(seen - planted.keypoints(number).kp_2d[rows][:, known, :2]).max() < 1e-3
     batch = split.read([[0, 12]], stream=None)
     assert not batch["w_smpl"].any()
+
+
+def test_rows_with_some_of_14_joints_are_counted_and_the_missing_ones_are_told(
+    tmp_path, types, types_json
+):
+    planted.write_clips(tmp_path / "clips")
+    planted.run(tmp_path, save_all(tmp_path, "pkl"))
+    n_rows = 2 * planted.N - 1  # and other.mp4 has none
+    missing = {"neck": n_rows, "headtop": n_rows}  # its neck is OpenPose's
+    (status,) = types_json(f"status {planted.NAME} --cache TMP/c")
+    assert (status["sums"]["rows_some_3d"], status["sums"]["rows_3d"]) == (n_rows, 0)
+    assert status["sums"]["rows"] == 3 * planted.N
+    walk, other = sorted(
+        cache.open(tmp_path / "c")[planted.NAME].videos, key=lambda v: -len(v.sums)
+    )
+    assert (walk.name, walk.account["unread"]) == ("walk.mp4", {MISSING_3D: missing})
+    assert "unread" not in other.account
+    types("verify --cache TMP/c", "intact")
 
 
 def test_without_a_focal_length_it_is_the_one_that_fits(tmp_path):
