@@ -13,10 +13,12 @@ object store has no locks: a writer may be running unseen, so there the age of f
 Trainings read files of earlier commits. To leave them time, `gc` with `unused_for` notes what it
 finds in `unused.json`, beside the manifest, and removes what has stood there long enough:
 
-    {"unused": {"3dpw/train/bbox/c/3": "2026-11-29T02:00:00+00:00", ...}}
+    {"noted": "2026-11-30T02:00:00+00:00",
+     "unused": {"3dpw/train/bbox/c/3": "2026-11-29T02:00:00+00:00", ...}}
 
 A later `gc` strikes out what a manifest names again. A file that was written after its entry, such
-as tables that a commit has named again in the meantime, counts from then on.
+as tables that a commit has named again in the meantime, counts from then on. If the last `gc` was
+too long ago, the clock of this one may be wrong, and all entries count from now on.
 """
 
 from __future__ import annotations
@@ -49,6 +51,7 @@ from cache.write.base import follow_manifest
 from cache.write.parts import refuse_running_parts
 
 _GRACE: Final = 24 * 3600.0  # s: in an object store, younger files may be of a running writer
+_LONGEST_GAP: Final = 40 * 86400.0  # s between two calls with `unused_for`: over a month
 _IN_SPLIT: Final = 2  # slashes in the key of a folder in <dataset>/<split>/
 
 
@@ -240,8 +243,14 @@ class _Sweep:
     def _read_notes(self, place: Place) -> dict[str, float]:
         """The entries of `unused.json`: key -> s since 1970; none if it is missing or damaged."""
         try:
-            texts = json.loads(self.store.read(f"{place.manifest_folder}/{UNUSED}"))["unused"]
-            return {key: datetime.fromisoformat(text).timestamp() for key, text in texts.items()}
+            file = json.loads(self.store.read(f"{place.manifest_folder}/{UNUSED}"))
+            noted = datetime.fromisoformat(file["noted"]).timestamp()
+            if self.now - noted > _LONGEST_GAP:
+                return dict.fromkeys(file["unused"], self.now)
+            return {
+                key: datetime.fromisoformat(text).timestamp()
+                for key, text in file["unused"].items()
+            }
         except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
             return {}
 
@@ -250,11 +259,11 @@ class _Sweep:
     ) -> None:
         """Replace the entries `noted` of `unused.json` by `staying`."""
         file = f"{place.manifest_folder}/{UNUSED}"
-        if staying and staying != noted:
-            times = {key: datetime.fromtimestamp(since, UTC) for key, since in staying.items()}
-            texts = {key: time.isoformat() for key, time in times.items()}
-            self.store.put_small({file: json_file({"unused": texts})}, place.manifest_folder)
-        elif noted and not staying:
+        if staying:
+            texts = {key: _moment(since) for key, since in staying.items()}
+            notes = {"noted": _moment(self.now), "unused": texts}
+            self.store.put_small({file: json_file(notes)}, place.manifest_folder)
+        elif noted:
             self.store.remove([file])
 
     def _keeps_unfinished(self, place: Place) -> bool:
@@ -278,3 +287,8 @@ class _Sweep:
             return False
         files = own_files(self.store, key) or ()
         return any(self.store.age(file) < self.older_than for file in files)
+
+
+def _moment(seconds: float) -> str:
+    """The text of a time in seconds since 1970."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat()

@@ -1,6 +1,8 @@
 """A cache that several people and disks share: unmounted disks, other writers."""
 
+import os
 import shutil
+import subprocess
 
 import pytest
 
@@ -92,3 +94,49 @@ def test_luigi_ends_with_10_beside_another_writer_and_gc_forgets_a_deleted_datas
     types("pipeline status", r"amass/train.*no such folder\. Mount its disk, restore it", code=1)
     types("pipeline gc", r"amass/train: its folder was deleted: forgotten")
     types("pipeline status")
+
+
+@pytest.fixture
+def read_only(lab):
+    """The lab, whose cache is on a disk that this user may only read."""
+    root = lab.folder / "cache"
+    if os.geteuid():
+        subprocess.run(["chmod", "-R", "a-w", root], check=True)
+        yield lab
+        subprocess.run(["chmod", "-R", "u+w", root], check=True)
+        return
+    bound = subprocess.run(["mount", "--bind", root, root], capture_output=True, text=True)
+    if bound.returncode:
+        pytest.skip(f"root can write everywhere, and cannot mount here: {bound.stderr}")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", root], check=True)
+        yield lab
+    finally:
+        subprocess.run(["umount", root], check=True)
+
+
+@pytest.mark.promise("users")
+def test_a_cache_that_may_only_be_read_serves_all_that_needs_no_writing(read_only):
+    types, split = read_only.types, "penn_action/train"
+    before = contents(read_only.folder / "cache")
+    types("pipeline status --sizes", split)
+    types("pipeline plan")
+    types("pipeline verify --repair")
+    types("pipeline gc --dry-run")
+    types("pipeline leaks")
+    types("pipeline copy --to copy", rf"{split}: copied \d+ rows with homography")
+    types("pipeline verify --cache copy")
+    types(f"pipeline show {split} --cache cache --out page.html")
+    types(f"pipeline export {split} --format parquet --out exported")
+    types(f"pipeline convert {split} --raw data/raw/penn_action --cache cache", "up to date")
+    types(f"pipeline extract {split} --cache cache --stream homography", "up to date")
+    assert types(DATA).count("✓") == 0
+
+    types("pipeline gc", r"(?i)read-only|permission denied", code=1)
+    types("pipeline tag here", r"read-only|permission denied", code=2)
+    types(
+        f"pipeline extract {split} --cache cache --stream homography --replace",
+        r"read-only|denied",
+        code=2,
+    )
+    assert contents(read_only.folder / "cache") == before

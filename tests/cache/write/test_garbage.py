@@ -223,6 +223,23 @@ def test_what_every_call_has_found_unused_for_so_long_goes(anywhere, toy):
     assert cache.verify(root).ok
 
 
+@pytest.mark.parametrize(
+    ("days", "removed_on"),
+    [
+        ((0, 3, 365, 4, 10.9, 11.1), 11.1),  # the clock of one night is a year ahead
+        ((0, 365, 366, 372.1), 372.1),  # it was wrong before, and is right now
+        ((0, 31), 31),  # once a month
+    ],
+)
+def test_a_clock_that_is_far_ahead_makes_nothing_unused_for_long(days, removed_on, root, toy):
+    (first,) = tables_in(cache.store_at(root))
+    toy.write(root, [toy.video("new", [9])])
+    start = time.time()
+    for day in days:
+        removed = cache.gc(root, unused_for=7 * DAY, now=start + day * DAY).removed
+        assert removed == ([first] if day == removed_on else []), day
+
+
 def test_what_was_named_and_unnamed_again_between_two_calls_is_unused_from_then_on(anywhere, toy):
     root, store = anywhere, cache.store_at(anywhere)
     (first,) = tables_in(store)
