@@ -310,7 +310,7 @@ def _configure(layers: Sequence[Section], spec: type[Any], make: Callable[..., T
     """
     values = dict[str, Any]()
     for layer in reversed(layers):
-        layer.check_keys(field.name for field in fields(spec))  # with those of a command's options
+        layer.check_keys(_keys_of(spec))  # with those of a command's options
         values |= layer.parse(spec)
     try:
         return make(**values)
@@ -401,15 +401,18 @@ def _check_keys(source: SettingsFile) -> None:
     of packages that cannot be loaded.
     """
     for name, section in source.sections.items():
-        spec = SECTION_TYPES.get(name)
+        if name in SECTION_TYPES:
+            section.check_keys(_keys_of(SECTION_TYPES[name]))
+            continue
         kind = section.get(KIND, name)
         for registry in (datasets, detectors, streams):
-            if spec is None and registry.is_known(kind):
+            if registry.is_known(kind):
                 with suppress(PlugInError):
-                    spec = registry.find(kind)
-        if spec is not None:
-            keys = section.drop_keys(KIND) if streams.is_known(kind) else section
-            keys.check_keys(field.name for field in fields(spec))
+                    section.drop_keys(KIND).check_keys(_keys_of(registry.find(kind)))
+
+
+def _keys_of(spec: type[Any]) -> list[str]:
+    return [field.name for field in fields(spec)]
 
 
 def _raise_or_warn(message: str, *, warn: bool) -> None:

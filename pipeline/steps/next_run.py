@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cache
 from cache.write.parts import PartsWork, staged_by_parts
@@ -25,9 +25,11 @@ from pipeline.steps.conversion.comparison import Reason
 from pipeline.steps.conversion.keep import as_json
 from pipeline.steps.conversion.plan import ConversionWork, plan_conversion
 from pipeline.steps.conversion_record import committed_split
-from pipeline.steps.detection.plan import DetectionWork, plan_unlabelled, unlabelled_clips
 from pipeline.steps.extraction.plan import ExtractionWork, Why
 from pipeline.steps.recipe import Recipe
+
+if TYPE_CHECKING:
+    from pipeline.steps.detection.plan import DetectionWork
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +182,8 @@ def _with_detection(
     detector = recipe.detector
     if detector is None:
         return run
+    from pipeline.steps.detection.plan import plan_unlabelled, unlabelled_clips
+
     if detector.downloads:
         unlabelled = unlabelled_clips(raw, by_any_detector=recipe.by_any_detector)
         todo = [clip for clip in unlabelled if not _is_detected(raw, clip, detector)]

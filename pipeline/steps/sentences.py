@@ -22,7 +22,6 @@ from pipeline.accounting import (
 )
 from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, plain
 from pipeline.cli.text import FEW, command, count, few, first_few
-from pipeline.clips.labels.label_files import labels_of
 from pipeline.clips.listing import describe_others
 from pipeline.features.committed import IMPORTED, is_current
 from pipeline.files.pixels.clip_record import ClipRecord
@@ -191,6 +190,8 @@ def check_line(work: ConversionWork, rejected: Iterable[str]) -> Iterator[str]:
     """Yield the command that shows what is read of the keypoints of the first of the rejected
     videos that has some, with a clip.
     """
+    from pipeline.clips.labels.label_files import labels_of
+
     raw = work.recipe.raw
     videos = {item.video.name: item.video for item in work.items}
     for name in rejected:
