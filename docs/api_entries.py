@@ -14,7 +14,7 @@ from sphinx.ext.napoleon.docstring import GoogleDocstring
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.inspect import stringify_signature
 
-from docs.setting_keys import Key, crop_words, fields, sections
+from docs.setting_keys import NO_VALUES, Key, crop_words, fields, sections
 
 
 def is_record(thing: Any) -> bool:
@@ -80,7 +80,7 @@ def row(key: Key) -> list[list[str]]:
     about = key.about
     if not all(choice in about for choice in key.choices):
         about = f"{about.rstrip('.')}. One of {', '.join(f'`{choice}`' for choice in key.choices)}."
-    default = key.default if key.default in ("required", "(empty)") else f"`{key.default}`"
+    default = key.default if key.default in NO_VALUES else f"`{key.default}`"
     if key.limits:
         default += f", {key.limits}"
     values = [default, *(f"{preset}: `{value}`" for preset, value in key.presets.items())]

@@ -96,6 +96,7 @@ def about(cls: type[Any], name: str) -> str:
     return ". ".join(filter(None, (next(filter(None, (*described, *comments)), ""), kinds)))
 
 
+NO_VALUES: Final = ("required", EMPTY)  # what stands in the place of a default
 _LIMITS: Final = {"gt": "over", "ge": "at least", "lt": "under", "le": "at most"}
 
 
@@ -120,13 +121,15 @@ def keys_of(
     for field in dataclasses.fields(cls):
         if names is None or field.name in names:
             value = field.default if defaults is None else getattr(defaults, field.name)
-            required = value is dataclasses.MISSING or value in ("", Path())
+            meaning = about(cls, field.name)
+            may_be_empty = "empty:" in meaning
+            required = value is dataclasses.MISSING or (value in ("", Path()) and not may_be_empty)
             choices = (
                 get_args(hints[field.name]) if get_origin(hints[field.name]) is Literal else ()
             )
             default = "required" if required else _shown(value)
             limits = _limits(limited[field.name])
-            yield Key(field.name, default, about(cls, field.name), choices, limits=limits)
+            yield Key(field.name, default, meaning, choices, limits=limits)
 
 
 def _shown(value: Any) -> str:

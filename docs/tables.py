@@ -22,7 +22,7 @@ from typing import Any, Final
 
 import pipeline.__main__
 import tasks.__main__
-from docs.setting_keys import about, sections
+from docs.setting_keys import NO_VALUES, about, sections
 from pipeline import datasets, table
 from pipeline.accounting import REASONS
 from pipeline.cli.command_line import EXIT_CODES
@@ -35,9 +35,11 @@ from pipeline.datasets import RELEASES
 from pipeline.datasets.shared import contradictions
 from pipeline.extras.exchange.formats import FORMATS
 from pipeline.features import streams
+from pipeline.features.weights import KINDS
 from pipeline.grades.words import MEASURES
 from pipeline.people.skeletons import JOINTS
 from vibe_model import models
+from vibe_model.evaluation.protocols import PROTOCOLS
 from vibe_model.metrics import METRICS
 
 ROOT: Final = Path(__file__).parents[1]
@@ -278,6 +280,28 @@ def _columns_of_status() -> str:
     return _table("column | what it shows", rows)
 
 
+def _protocols() -> str:
+    rows = ((f"`{name}`", protocol.meaning) for name, protocol in PROTOCOLS.items())
+    return _table("protocol | rules", rows)
+
+
+def _presets() -> str:
+    """VIBE's presets, with the splits that they train on."""
+    rows = []
+    for name, preset in models.find("vibe").presets.items():
+        config = preset()
+        rows.append((f"`{name}`", _code(config.datasets_2d), _code(config.datasets_3d)))
+    return _table("preset | 2D data | 3D data", rows)
+
+
+def _weights() -> str:
+    rows = []
+    for kind in KINDS.values():
+        meaning, _, form = kind.form.rpartition(", ")
+        rows.append((f"`{form}`", meaning, kind.licence))
+    return _table("weights | what they are | licence", rows)
+
+
 def _first_sentence(thing: Any) -> str:
     text = " ".join((inspect.getdoc(thing) or "").split("\n\n")[0].split())
     return text.partition(". ")[0].rstrip(".")
@@ -286,7 +310,8 @@ def _first_sentence(thing: Any) -> str:
 def _options(section: str) -> str:
     rows = []
     for key in sections()[section]:
-        default = ", ".join(filter(None, (f"`{key.default}`", key.limits)))
+        default = key.default if key.default in NO_VALUES else f"`{key.default}`"
+        default = ", ".join(filter(None, (default, key.limits)))
         rows.append((f"`{key.name}`", default, key.about))
     return _table("option | default | meaning", rows)
 
@@ -349,11 +374,14 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
     "streams": _streams,
     "detectors": _detectors,
     "columns of status": _columns_of_status,
+    "protocols": _protocols,
+    "presets of vibe": _presets,
+    "weights of resnet50": _weights,
     "labels that contradict each other": _contradictions,
     "numbers of joints": _numbers_of_joints,
     **{
         f"options of {name}": partial(_options, name)
-        for name in ("rtmpose", "blaze_pose", "3dpw", "amass")
+        for name in ("rtmpose", "blaze_pose", "3dpw", "amass", "onnx")
     },
     **{f"losses of {name}": partial(_losses, name) for name in table.OWN["vibe_pipeline.models"]},
     **{f"tests of {promise}": partial(_tests_of, promise) for promise in _promises()},

@@ -137,11 +137,6 @@ def test_a_metric_is_of_the_protocols_that_it_names(name):
         assert name in PROTOCOLS[protocol].metrics
 
 
-@pytest.mark.parametrize("name", PROTOCOLS)
-def test_a_protocol_has_a_page(name):
-    assert f"| `{name}` |" in document("vibe.md")
-
-
 @pytest.mark.parametrize("model", models.every(), ids=lambda model: model.section)
 def test_the_losses_of_a_model_are_those_of_its_page(model):
     page = document(PAGE_OF.get(model.section, f"{model.section}.md"))

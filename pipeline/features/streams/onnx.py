@@ -74,9 +74,10 @@ class Onnx(NumberStream):
     side is the crop's side divided by `crop_per_box`. Set that as it was in the network's training.
     """
 
-    weights: Path = Path()  # ONNX file, or a zip with one
-    image: str = "image"  # Input for crops, (N, 3, H, W)
-    inputs: str = ""  # Other inputs, as NAME=cliff NAME=intrinsics; also bbox, image_size
+    weights: Path = Path()  # ONNX file of up to 2 GiB, or a zip with one
+    image: str = "image"  # Name of the input for crops, (N, 3, H, W) float32 or float16
+    # All other inputs, as NAME=cliff NAME=intrinsics; also bbox, image_size; empty: none
+    inputs: str = ""
     outputs: str = ""  # Names of the outputs to store; empty: all
     mean: str = "0.485 0.456 0.406"  # Subtracted from RGB in [0, 1]
     std: str = "0.229 0.224 0.225"  # Divides the difference
