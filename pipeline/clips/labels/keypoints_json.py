@@ -7,8 +7,9 @@ identity where the file has one:
 
     OpenPose, a file a frame    {"people": [{"pose_keypoints_2d": [x, y, score, ...]}]}
     results                     [{"image_id": "35.jpg", "keypoints": [...], "score": 2.9, "idx": 1}]
-    COCO                        {"images": [{"id": 1, "file_name": "clip_000035.jpg"}],
-                                "annotations": [{"image_id": 1, "keypoints": [...]}],
+    COCO, COCO-WholeBody        {"images": [{"id": 1, "file_name": "clip_000035.jpg"}],
+                                "annotations": [{"image_id": 1, "keypoints": [...],
+                                                 "foot_kpts": [...]}],
                                 "categories": [{"name": "person", "keypoints": ["nose", ...]}]}
     MMPose                      see `mmpose`
 """
@@ -55,7 +56,8 @@ from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import load_json
 from pipeline.files.formats.large_json import StreamedList
 from pipeline.files.formats.names import kind, shorten, shown, shown_names
-from pipeline.people.skeletons import Doubles
+from pipeline.people.joint_spellings import bare_name, joint_called
+from pipeline.people.skeletons import Doubles, joint_names
 
 NUMBERED: Final = (
     "Rename the images in it, with the frame number (from 0) at the end: clip_000035.jpg is "
@@ -79,6 +81,11 @@ COCO_KEYS: Final = frozenset(
 ATTRIBUTES: Final = frozenset(
     f"attributes.{name}" for name in ("track_id", "keyframe", "occluded", "rotation")
 )
+# COCO-WholeBody's joints of feet, beside those that its categories name
+FEET: Final = "foot_kpts"
+FEET_KEYS: Final = frozenset({FEET, "foot_valid"})
+FEET_JOINTS: Final = joint_names("coco_feet")[len(joint_names("coco")) :]
+FEET_NAMES: Final = tuple(map(bare_name, FEET_JOINTS))
 COCO_PERSON: Final = "1"
 _NAME_OF_IMAGE: Final = re.compile(r"(?P<name>(?:.*\D)?)(?P<number>[0-9]{1,18})", re.DOTALL)
 
@@ -229,7 +236,8 @@ def coco_content(
     An image's frame is its `frame_index`, else the number at the end of its `file_name`. A joint's
     score is in `keypoint_scores`, else 1 where it is labelled. Joints and boxes on images of
     another scale (`width`, `height`) are scaled to the clip's. Without any joint in the whole file,
-    people are their boxes: a detector of boxes wrote it.
+    people are their boxes: a detector of boxes wrote it. COCO-WholeBody's `foot_kpts` are joints,
+    too, if the named ones are without feet.
     """
     images = _coco_images(file, document.get("images"), sizes)
     categories = read_categories(file, document.get("categories"), stated.classes)
@@ -258,16 +266,22 @@ class _Annotations(NamedTuple):
     categories: Categories
     identity_keys: Sequence[str]
 
-    def people(self, *, as_boxes: bool = False) -> LabelContent:
+    def people(self, *, as_boxes: bool = False, has_feet: bool = False) -> LabelContent:
         """The people: their joints, or else their boxes. If no joint is labelled in the whole file,
-        all are their boxes.
+        all are their boxes. has_feet: somebody has FEET, whose names are not among the joints'.
         """
-        content = LabelContent(identity_keys=self.identity_keys, joints=self.categories.joints)
+        names = self.categories.joints
+        lacks_feet = names is not None and {*map(joint_called, names)}.isdisjoint(FEET_JOINTS)
+        joints = [*names, *FEET_NAMES] if names and has_feet else names
+        content = LabelContent(identity_keys=self.identity_keys, joints=joints)
         n_people = 0
         n_interpolated = 0
         are_labelled = set[bool]()  # whether those with joints have a labelled one
         all_have_boxes = True
-        for key, entry, image in self._of_people(content):
+        keys = COCO_KEYS | FEET_KEYS if has_feet else COCO_KEYS
+        for key, entry, image in self._of_people(content, keys):
+            if FEET in entry and lacks_feet and not has_feet:
+                return self.people(has_feet=True)
             n_people += 1
             n_interpolated += attributes(entry).get("keyframe") is False
             all_have_boxes &= "bbox" in entry
@@ -275,7 +289,10 @@ class _Annotations(NamedTuple):
             if "bbox" in entry and (as_boxes or "keypoints" not in entry):
                 points = _corners(COCO, self.file, f"{key}.bbox", entry, content)
             else:
-                points = _coco_joints(self.file, key, entry, content.joints)
+                points = _coco_joints(self.file, key, entry, names)
+                if has_feet:
+                    feet = _feet(self.file, f"{key}.{FEET}", entry)
+                    points = np.concatenate([points, feet])
                 are_labelled.add(bool(points[:, 2].any()))
                 box = tolerant_box(entry.get("bbox"), image.scale)
             if points is not None:
@@ -292,10 +309,10 @@ class _Annotations(NamedTuple):
         return content
 
     def _of_people(
-        self, content: LabelContent
+        self, content: LabelContent, keys: frozenset[str]
     ) -> Iterator[tuple[str, Mapping[str, Any], _CocoImage]]:
         """Yield key, entry and image of each annotation of a single person. Others are counted in
-        `content`.
+        `content`, and what a person has beside these keys.
         """
         for i, entry in enumerate(records(self.file, "annotations", self.stored)):
             key = f"annotations[{i}]"
@@ -312,7 +329,7 @@ class _Annotations(NamedTuple):
                 continue
             if self.categories.is_assumed:
                 content.unread[TAKEN_CATEGORIES][category] += 1
-            content.count_keys(entry, COCO_KEYS)
+            content.count_keys(entry, keys)
             named = {f"attributes.{name}": value for name, value in attributes(entry).items()}
             content.count_keys(named, ATTRIBUTES)
             yield key, entry, self.images[image_id]
@@ -389,9 +406,26 @@ def _coco_joints(
     if scores is not None:
         stored = numbers(file, f"{key}.keypoint_scores", scores, (len(points),))
         points[:, 2] = np.where(points[:, 2] > 0, stored, 0)
-    elif np.isin(points[:, 2], VISIBILITY).all():
-        points[:, 2] = points[:, 2] > 0
+    else:
+        _score_labelled(points)
     return points
+
+
+def _feet(file: Path, key: str, entry: Mapping[str, Any]) -> Doubles:
+    """Read the feet of an annotation, (6, 3) as of `_coco_joints`; zeros if it has none."""
+    if FEET not in entry:
+        return np.zeros((len(FEET_NAMES), 3))
+    points = _joints(file, key, entry[FEET], len(FEET_NAMES))
+    _score_labelled(points)
+    return points
+
+
+def _score_labelled(points: Doubles) -> None:
+    """Replace COCO's visibility in joints (J, 3), if it is one, by the score 1 where it is above
+    0.
+    """
+    if np.isin(points[:, 2], VISIBILITY).all():
+        points[:, 2] = points[:, 2] > 0
 
 
 def _scale(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -89,17 +90,23 @@ def all_in_one(file: Path) -> RawDataError:
 def joint_names(file: Path, key: str, names: Any) -> list[str]:
     """Check the names of the joints in a file, and return them. Raises RawDataError unless they are
     a list of different texts.
+
+    In MMPose's Halpe-136, the first joint of a hand has the wrist's name, too. It gets that of
+    COCO-WholeBody, `left_hand_root`.
     """
     are_texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
     expected = "the names of the joints, each once"
     if not are_texts:
         raise label_error(file, key, expected, kind(names))
-    earlier = set[str]()
-    for name in names:
-        if name in earlier:
+    different: dict[str, None] = {}
+    for name, following in itertools.zip_longest(names, names[1:]):
+        side = name.removesuffix("wrist")
+        if name in different and following == f"{side}thumb1":
+            name = f"{side}hand_root"
+        if name in different:
             raise label_error(file, key, expected, f"{shown(name)} twice")
-        earlier.add(name)
-    return list(names)
+        different[name] = None
+    return list(different)
 
 
 def finite_score(file: Path, key: str, score: float) -> float:

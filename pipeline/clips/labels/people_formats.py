@@ -43,8 +43,8 @@ FORMATS: Final = (
         "COCO's JSON",
         "| COCO's JSON, as `detect` writes it | an object with `images` | 0; from "
         "`frame_index`, or the number at the end of `file_name` | `x y w h`, px | those named "
-        "in `categories`, else see [joints](#joints); score: `keypoint_scores`, else v, "
-        "which is 1 for visibility 1 and 2 | `track_id`, or [CVAT's and "
+        "in `categories`, and COCO-WholeBody's `foot_kpts`, else see [joints](#joints); score: "
+        "`keypoint_scores`, else v, which is 1 for visibility 1 and 2 | `track_id`, or [CVAT's and "
         "sleap-io's](identity.md#which-key) |",
         lambda source: has(source.json, "images"),
         lambda source, sizes: keypoints_json.coco_content(

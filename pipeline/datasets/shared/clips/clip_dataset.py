@@ -38,7 +38,8 @@ class ClipDataset(Dataset):
     # 2: what files of people state is used, identities too, and what of them is not read is told;
     # ends of H.264 slices
     # 3: boxes with a side under a pixel, and more boxes that are two corners, are refused
-    uses = Dataset.uses | {"clips": 3}
+    # 4: COCO-WholeBody's `foot_kpts` are joints; MMPose's Halpe-136 is read
+    uses = Dataset.uses | {"clips": 4}
     labels = LabelRules(keypoints_from="detected")
     corrects_people = True
     by_clip: ClassVar[tuple[str, ...]] = ("table_columns",)
