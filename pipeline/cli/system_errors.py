@@ -11,6 +11,8 @@ from typing import Final
 
 _AGAIN: Final = "then run the same command again."
 _OTHER: Final = "Name another path."
+_FREED: Final = 100  # inodes that a command may have freed again before its error is printed
+_ROOM: Final = 1 << 20  # bytes that are free on a disk that is not full
 _PROBLEMS: Final = {  # errno -> (what is wrong, what to do)
     errno.ENOSPC: ("no space left on its disk", f"Make room, {_AGAIN}"),
     errno.EDQUOT: ("disk quota exceeded", f"Make room, {_AGAIN}"),
@@ -50,7 +52,8 @@ def _has_inodes(error: OSError, places: Sequence[Path | str]) -> bool:
     """Whether the disk of the error can have further files; True if it does not say."""
     with contextlib.suppress(OSError):
         state = os.statvfs(_existing(Path(_place(error, places))))
-        return state.f_files == 0 or state.f_favail > 0
+        has_room = state.f_bavail * state.f_frsize > _ROOM
+        return state.f_files == 0 or state.f_favail > _FREED or not has_room
     return True
 
 

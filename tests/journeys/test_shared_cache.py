@@ -8,6 +8,7 @@ import pytest
 
 import cache
 from cache.write.parts import Part
+from tests.mounts import mounted
 from tests.trees import contents
 
 DATA = "luigi --module tasks Data"
@@ -105,14 +106,8 @@ def read_only(lab):
         yield lab
         subprocess.run(["chmod", "-R", "u+w", root], check=True)
         return
-    bound = subprocess.run(["mount", "--bind", root, root], capture_output=True, text=True)
-    if bound.returncode:
-        pytest.skip(f"root can write everywhere, and cannot mount here: {bound.stderr}")
-    try:
-        subprocess.run(["mount", "-o", "remount,ro,bind", root], check=True)
+    with mounted(root, "--bind", root, remount="ro,bind"):
         yield lab
-    finally:
-        subprocess.run(["umount", root], check=True)
 
 
 @pytest.mark.promise("users")

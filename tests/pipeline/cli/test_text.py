@@ -42,8 +42,13 @@ def test_the_place_is_the_file_or_folder_that_the_user_named_or_that_is_in_the_w
 def test_a_disk_without_inodes_is_told_from_a_full_one(tmp_path, monkeypatch):
     full = failed(errno.ENOSPC, tmp_path / "cache/penn_action/train/bbox")
     assert "no space left" in error_text(full)
-    for n_files, is_out_of_inodes in ((1000, True), (0, False)):  # 0: the disk has no such limit
-        state = SimpleNamespace(f_files=n_files, f_favail=0)
+    for n_files, n_free, room, is_out_of_inodes in (
+        (1000, 0, 1 << 30, True),
+        (0, 0, 1 << 30, False),  # the disk has no such limit
+        (1000, 500, 1 << 30, False),  # another writer has made room meanwhile
+        (1000, 9, 0, False),
+    ):
+        state = SimpleNamespace(f_files=n_files, f_favail=n_free, f_bavail=room, f_frsize=1)
         monkeypatch.setattr("os.statvfs", lambda path, state=state: state)
         assert ("no inodes left on its disk (df -i)" in error_text(full)) == is_out_of_inodes
 

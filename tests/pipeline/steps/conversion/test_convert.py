@@ -26,6 +26,7 @@ from pipeline.steps.conversion.parts import read_spooled
 from pipeline.steps.conversion.plan import plan_conversion
 from pipeline.steps.conversion_record import ConversionRecord
 from tests.fixtures import planned
+from tests.mounts import mounted
 from tests.packages import without
 from tests.pipeline.steps.conversion.test_kept import Lab, Lines
 from tests.waiting import await_that
@@ -364,3 +365,15 @@ def test_progress_within_a_long_video_is_told_while_it_is_read(tmp_path):
     convert.convert(plan, progress=progress)
     assert (0, 1, "other: 3 of 1,000 frames linked") in told
     assert lab.committed["other"] == (2, "")
+
+
+@pytest.mark.parametrize(
+    ("limits", "shown"),
+    [
+        ("nr_inodes=20", "no inodes left on its disk (df -i)"),
+        ("size=60k", "no space left on its disk"),
+    ],
+)
+def test_a_disk_without_room_or_without_inodes_is_named(limits, shown, penn, types):
+    with mounted(penn.root, "-t", "tmpfs", "-o", limits, "none"):
+        types("convert penn_action/train --raw RAW/penn_action --cache CACHE", shown, code=2)
