@@ -229,8 +229,8 @@ def gone_notes(n_gone: Counter[str]) -> Iterator[str]:
     """Yield a note on rows that another reader drops, of files that have not changed."""
     if n_gone:
         rows = count(n_gone.total(), "row")
-        why = first_few([*n_gone])
-        yield f"all videos: the dataset's code now drops {rows} of unchanged files: {why}"
+        videos = first_few([*n_gone])
+        yield f"all videos: {rows} of unchanged files are dropped now: {videos}"
 
 
 def mixed_rates_notes(split: cache.Split) -> Iterator[str]:

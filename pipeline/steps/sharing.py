@@ -26,8 +26,9 @@ _PRIVATE: Final = {
     "ask": "For yourself or a private repository, unless the terms of {} ({}) let its rows be "
     "passed on. Ask whoever made the dataset.",
 }
-# what begins a path that is not below the raw folder, on any system
-_FOLDER: Final = re.compile(r"(?<![\w./])/(?=[^\s/])|\b[A-Za-z]:\\|\\\\\w|file://|\.\./")
+# what begins a path that is not below the raw folder, on any system; in */a.mp4 of a setting, the
+# slash begins none
+_FOLDER: Final = re.compile(r"(?<![\w./*?\]])/(?=[^\s/])|\b[A-Za-z]:\\|\\\\\w|file://|\.\./")
 
 
 def text_cleaner(split: cache.Split) -> Callable[[Any], Any]:

@@ -48,10 +48,12 @@ def card(
         columns=columns,
         features=features,
         licences=licences,
+        is_demo={*licences.values()} == {sharing.DEMO},
         private=sharing.private_lines(licences, public=public),
         readers=readers,
         estimates_of=estimates_of,
         files=files,
         version=package_version(),
     )
-    return text.replace("&#39;", "'")  # escaped for attributes, of which there are none
+    # escaped for attributes, of which there are none
+    return text.replace("&#39;", "'").replace("&#34;", '"')

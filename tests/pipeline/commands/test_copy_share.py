@@ -16,6 +16,8 @@ from tests.trees import contents
 
 PRIVATE = b"/home/", b"unusual_user", b"gpu-17", b"C:\\Users"
 HOME = "/home/unusual_user"
+# options by clips, whose slashes begin no folder of a machine
+PATTERNS = {"fps": "*/a.mp4=30, lab[12]/?/b=25", "table_columns": 'x:"left edge"'}
 SHARE = "copy --share --cache CACHE --to TMP/shared"
 
 
@@ -52,7 +54,7 @@ def planted(root):
     }
     video = cache.VideoEntry(name="a", source=f"../{HOME}/a.mp4", account=account)
     note = {"raw": f"{HOME}/raw", "body": f"{HOME}/body", "leave_out": f"{HOME}/left_out.txt"}
-    reader = {"parameters": {"weights": f"file:{HOME}/x.pt", "share": 0.5}}
+    reader = {"parameters": {"weights": f"file:{HOME}/x.pt", **PATTERNS}}
     recorded = {"stand_in": False, "reader": reader}
     split = write_split(
         root, "made/train", [(video, [track])], recorded, extra=[action], provenance=note
@@ -78,9 +80,10 @@ def test_no_file_of_a_copy_for_others_has_a_folder_a_machine_or_a_user(tmp_path,
     (video,) = copied.videos
     assert video.account["message"] == "a.mat: no and/or 1/2"
     assert video.account["notes"][1:3] == ["c.mat: damaged", "see https://site.org/a"]
-    assert copied.manifest["reader"]["parameters"]["share"] == 0.5
+    assert copied.manifest["reader"]["parameters"].items() > PATTERNS.items()
     card = (tmp_path / "shared/README.md").read_text()
     assert card.startswith(f"> {line}")
+    assert all(f"{name} = {value}" in card for name, value in PATTERNS.items())
     assert "- weights of few: licence MIT" in card and "| `action` | 1 |" in card
     types("verify --cache TMP/shared", "intact")
     types("gc --cache TMP/shared", "0 paths removed")

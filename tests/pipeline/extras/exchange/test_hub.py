@@ -1,5 +1,7 @@
 """A folder for a hub: several splits as Parquet with a card, whose front matter names the files."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -8,6 +10,8 @@ from numpy.testing import assert_array_equal
 
 import cache
 from cache.format.extra import ExtraColumn
+from pipeline.datasets.base import Licence
+from pipeline.datasets.videos import OwnVideos
 from tests.made_splits import make, track_of, write_split
 
 SPLITS = {"train": "3dpw/train", "test": "3dpw/test"}
@@ -83,6 +87,7 @@ def test_the_card_says_whether_the_rows_may_be_passed_on(tmp_path, types):
     for name in ("amass/train", "videos/train"):
         make(tmp_path / "cache", name)
     export = "export {} --cache CACHE --format parquet --out TMP/{}"
+    types(export.format("amass videos", "all"), "amass/train, videos/train: ")
     types(export.format("amass", "a"), "the terms of amass", "do not let its rows be passed on")
     front, text = front_matter(tmp_path / "a")
     assert front["license"] == "other"
@@ -106,6 +111,16 @@ def test_the_card_says_whether_the_rows_may_be_passed_on(tmp_path, types):
     front, text = front_matter(tmp_path / "mine")
     assert text.startswith("# videos/train") and "hf upload" in text
     assert front["license"] == "other"
+
+
+def test_a_licence_that_lets_rows_be_passed_on_is_named_and_no_other(tmp_path, types, monkeypatch):
+    licence = Licence("CC BY 4.0", "https://site.org/terms", "yes")
+    monkeypatch.setattr(OwnVideos, "release", replace(OwnVideos.release, licence=licence))
+    make(tmp_path / "cache", "videos/train")
+    types("export videos train --cache CACHE --format parquet --out TMP/hub --public")
+    front, text = front_matter(tmp_path / "hub")
+    assert front["license"] == "other" and PRIVATE not in text
+    assert "- videos: licence CC BY 4.0, https://site.org/terms" in text
 
 
 def test_other_formats_take_one_split_and_have_no_card(tmp_path, types):

@@ -371,7 +371,7 @@ def test_rows_that_another_reader_drops_are_counted_also_after_a_kill(tmp_path):
     lab.version = 2
     killed_at_z(lab.plan())
     (note,) = convert.convert(lab.plan()).document["notes"]
-    assert note == "all videos: the dataset's code now drops 1,808 rows of unchanged files: v"
+    assert note == "all videos: 1,808 rows of unchanged files are dropped now: v"
     assert lab.committed["v"] == (8192, "")
 
 

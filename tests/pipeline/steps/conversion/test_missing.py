@@ -266,7 +266,7 @@ def test_rows_that_another_reader_refuses_are_counted(penn, types, monkeypatch):
 
     monkeypatch.setattr(PennAction, "read", refuse)
     monkeypatch.setattr(PennAction, "version", PennAction.version + 1)
-    types(CONVERT, "note all videos: the dataset's code now drops 8 rows of unchanged files: 0003")
+    types(CONVERT, "note all videos: 8 rows of unchanged files are dropped now: 0003")
     assert penn.rows("bbox").keys() == {"0001/0", "0005/0"}
     types(CONVERT, "up to date")
 
