@@ -37,6 +37,7 @@ files are.
 from __future__ import annotations
 
 import json
+import mmap
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -243,6 +244,8 @@ class Commit:
         except (ValueError, OverflowError) as error:
             expected = "the tables of the manifest"
             raise self.place.damage_error(key, expected=expected, found=str(error)) from error
+        if isinstance(file.base, mmap.mmap):  # all pages were read; few are needed again
+            file.base.madvise(mmap.MADV_DONTNEED)
         return tables
 
     def changed_error(self, *, unreadable: str | None = None) -> CacheChanged:

@@ -90,8 +90,6 @@ class StoredGrades:
         is_known: (N,) whether the numbers of a track are stored, or were added here.
         is_current: whether the file follows from the newest commits. A track has no numbers there
             if they could not be computed.
-        is_outdated: Whether it is of an earlier commit, as after a run that was killed. A stream
-            that cannot be read, as on a disk that is not mounted, has no newer commit.
     """
 
     def __init__(self, split: cache.Split) -> None:
@@ -99,10 +97,9 @@ class StoredGrades:
         self.numbers = np.full((n_tracks, len(MEASURES)), np.nan)
         self.is_known = np.zeros(n_tracks, np.bool_)
         self.is_current = False
-        self.is_outdated = False
         self._split = split
         self._stream = _manifest_of_stream(split)
-        self._commits = {"": split.commit.digest, BLAZE_JOINTS: self._stream["digest"]}
+        self._commits = _commits(split, self._stream)
         file = _File.read(split.store, split.name)
         if file is None:
             return
@@ -111,8 +108,6 @@ class StoredGrades:
             self.numbers = file.numbers
             self.is_known[:] = file.keys.any(axis=1)
             return
-        readable = {name: digest for name, digest in self._commits.items() if digest}
-        self.is_outdated = file.commits != {**file.commits, **readable}
         in_file = self._find_tracks(file.keys)
         is_there = in_file >= 0
         in_file = in_file[is_there]
@@ -154,6 +149,21 @@ class StoredGrades:
         keys = np.where(self.is_known[:, None], self._keys, np.uint64(0))
         commits = self._commits if is_complete else _NONE
         _File(commits, keys, self.numbers).write(self._split.store, self._split.name)
+
+
+def are_outdated(split: cache.Split) -> bool:
+    """Whether the file is of an earlier commit, as after a run that was killed. A stream that
+    cannot be read, as on a disk that is not mounted, has no newer commit.
+    """
+    file = _File.read(split.store, split.name)
+    commits = _commits(split, _manifest_of_stream(split))
+    readable = {name: digest for name, digest in commits.items() if digest}
+    return file is not None and file.commits != {**file.commits, **readable}
+
+
+def _commits(split: cache.Split, stream: Mapping[str, Any]) -> dict[str, str]:
+    """As in the file of this split, whose stream has this manifest."""
+    return {"": split.commit.digest, BLAZE_JOINTS: stream["digest"]}
 
 
 def _manifest_of_stream(split: cache.Split) -> Mapping[str, Any]:

@@ -19,7 +19,6 @@ from pipeline.accounting import PASSING, is_error
 from pipeline.cli.text import command, count, from_here
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
-from pipeline.files.raw import changes
 from pipeline.settings.options import DROP
 
 # entry of the manifest: videos that kept their rows when another reader converted the others
@@ -167,17 +166,6 @@ class ConversionRecord:
         """Name -> digest of every video."""
         videos = self.split.videos
         return dict(zip(videos.names, videos.fingerprints, strict=True))
-
-    def stamps(self, seen: Mapping[str, changes.Seen]) -> dict[str, changes.Stamp]:
-        """Stamps of the videos whose content is still the committed one. seen: the split's
-        `changes.read_stamps`.
-        """
-        digests = self.digests()
-        return {
-            name: video.stamp
-            for name, video in seen.items()
-            if isinstance(video.stamp, str) and digests.get(name) == video.digest
-        }
 
     def names_to_retry(self, *, retry: bool) -> set[str]:
         """Names of rejected videos that are read again though their files have not changed: those

@@ -74,6 +74,9 @@ class Seen(NamedTuple):
     loss: tuple[int, int, str] | None = None
 
 
+NEVER_SEEN: Final = Seen(None, "")
+
+
 def stamp(raw: Path, video: RawVideo) -> Stamp:
     """The stamp of a video as its files are now: a line for each of its inputs."""
     return stamps(raw, [video], {})[video.name]
@@ -82,21 +85,24 @@ def stamp(raw: Path, video: RawVideo) -> Stamp:
 def stamps(raw: Path, videos: Sequence[RawVideo], seen: Mapping[str, Seen]) -> dict[str, Stamp]:
     """The stamps of videos as their files are now, by name, in their order.
 
-    seen: any of them as they were, with which the same stamps are made faster.
+    seen: any of them as they were, with which the same stamps are made faster, and kept once.
     """
     root = str(raw)
     found = {}
     for name, files, folders, label_folders, span in texts_of(videos):
+        before = seen.get(name, NEVER_SEEN).stamp or ""
         kind = "file" if span is None else "span"
         part = "" if span is None else f" {span[0]} {span[1]}"
         lines = [_line(root, file, kind, _size_and_time, part) for file in files]
         for folder in folders:
             lines.append(_line(root, folder, "folder", _count_and_time))
         for folder in label_folders:
-            before = seen.get(name)
-            same = before and _same_labels(root, folder, before.stamp or "")
+            same = _same_labels(root, folder, before)
             lines.append(same or _line(root, folder, "labels", _count_size_and_times))
-        found[name] = "\n".join(lines)
+        text = "\n".join(lines)
+        if text == before:
+            text = before
+        found[name] = text
     return found
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import cache
 from pipeline.accounting import VideoAccount, VideoState
@@ -22,8 +22,6 @@ from pipeline.steps.conversion.keep import Loss, unusable
 from pipeline.steps.conversion.listing import renamed_videos
 from pipeline.steps.conversion_record import CORRECTIONS, ConversionRecord
 from pipeline.steps.recipe import Recipe
-
-NEVER_SEEN: Final = changes.Seen(None, "")
 
 
 class Reason(StrEnum):
@@ -41,6 +39,7 @@ class Reason(StrEnum):
 class Comparison(NamedTuple):
     """What differs between a committed split and its raw folder."""
 
+    digests: Mapping[str, str]  # of the committed videos
     recorded: Mapping[str, changes.Stamp]  # recorded stamps of those with their committed content
     losses: Mapping[str, Loss]  # of committed videos that keep their rows and are not read
     reasons: Mapping[str, Reason]  # why each video is read, by its name
@@ -72,7 +71,11 @@ def compare(
     losses = _find_losses(recipe, committed, stamps, seen, differs=differs)
     # those that miss a file are compared, too: at the commit, it may have been missing
     usable = stamps.keys() - unusable(losses).keys()
-    recorded = record.stamps(seen)
+    recorded = {
+        name: video.stamp
+        for name, video in seen.items()
+        if video.stamp is not None and before.get(name) == video.digest
+    }
     restamped = {name for name in before.keys() & usable if recorded.get(name) != stamps[name]}
     digests = {}
     # Another reader reads all videos again anyway. Then contents only matter in a moved folder, to
@@ -97,6 +100,7 @@ def compare(
     for name in renamed.values():
         losses.pop(name, None)
     return Comparison(
+        before,
         recorded,
         losses,
         reasons,
@@ -134,7 +138,7 @@ def _find_losses(
     others = recipe.others
     for number, name in enumerate(committed.videos.names):
         current = stamps.get(name)
-        last = seen.get(name, NEVER_SEEN)
+        last = seen.get(name, changes.NEVER_SEEN)
         lost_file = ""
         if current is not None and current != last.stamp:
             lost_file = changes.lost_input(last.stamp, current)

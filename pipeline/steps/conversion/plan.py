@@ -19,7 +19,7 @@ from pipeline.cli.text import count
 from pipeline.datasets.shared.clips.by_clip import check_patterns
 from pipeline.files.raw import RawVideo, changes
 from pipeline.files.raw.corrections import describe
-from pipeline.grades.stored import StoredGrades
+from pipeline.grades.stored import are_outdated
 from pipeline.processes.software import staging_plan
 from pipeline.steps.conversion.comparison import Comparison, Reason, compare, named
 from pipeline.steps.conversion.identity import Difference, find_differences, reader_parts
@@ -163,7 +163,6 @@ def _update(
     """
     recipe = work.recipe
     record = ConversionRecord(committed)
-    digests = record.digests()
     differs = tuple(find_differences(committed.manifest["reader"], work.reader))
     found = compare(
         recipe,
@@ -174,6 +173,7 @@ def _update(
         differs=bool(differs),
         reads_contents=reads_contents,
     )
+    digests = found.digests
     reasons = found.reasons
     losses = found.losses
     gone = missing(losses)
@@ -203,10 +203,12 @@ def _update(
     unread = {name: seen[name] for name in losses if name in seen}
     for name, stamp in stamps.items():
         if name not in reasons and name not in losses:
-            unread[name] = changes.Seen(stamp, digests[name])
+            now = changes.Seen(stamp, digests[name])
+            before = seen.get(name)
+            unread[name] = before if before == now else now
     drop = {*found.removed, *found.renamed.values()} | (digests.keys() & reasons.keys())
     why = "; ".join(map(str, differs)) or _describe(items, found)
-    if not why and (committed.has_unfinished_commit() or StoredGrades(committed).is_outdated):
+    if not why and (committed.has_unfinished_commit() or are_outdated(committed)):
         why = UNFINISHED
     return replace(
         work,

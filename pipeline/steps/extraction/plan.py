@@ -29,7 +29,7 @@ from pipeline.features.committed import (
 )
 from pipeline.features.spec import StreamSpec
 from pipeline.grades import BLAZE_JOINTS
-from pipeline.grades.stored import StoredGrades
+from pipeline.grades.stored import are_outdated
 from pipeline.processes.software import staging_plan
 from pipeline.steps.conversion.identity import Difference, describe, find_differences
 from pipeline.steps.conversion.plan import UNFINISHED
@@ -211,8 +211,6 @@ def _why_extended(committed: Split, stream: str, missing: MissingRows) -> Why:
     if missing.rows:
         return Why.WAITING
     is_graded = stream == BLAZE_JOINTS
-    if committed.has_unfinished_commit(stream) or (
-        is_graded and StoredGrades(committed).is_outdated
-    ):
+    if committed.has_unfinished_commit(stream) or (is_graded and are_outdated(committed)):
         return Why.UNFINISHED
     return Why.NOTHING
