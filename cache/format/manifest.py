@@ -117,7 +117,7 @@ def lost_manifest(place: Place) -> CacheError | None:
         array = place.array_key("frame_index")
     if not place.home.exists(f"{array}/zarr.json") or place.home.exists(place.manifest):
         return None
-    expected = "the manifest of the data committed here"
+    expected = "the manifest of the data saved here"
     return place.damage_error(place.manifest, expected=expected, found="no file")
 
 

@@ -54,7 +54,7 @@ from cache.write.removal import invalidate_shards
 from cache.write.staged import FINAL, SHARD, Plan, StagedShard
 from cache.write.stream_shards import StreamShards
 
-_STAYS_PENDING: Final = "The shard stays pending, and is to be computed again."
+_COMPUTED_AGAIN: Final = "The next run computes the shard again."
 
 
 class StreamWriter(Writer):
@@ -140,14 +140,14 @@ class StreamWriter(Writer):
         if self.made and made and weights != stream_weights:
             difference = f"expected weights {stream_weights}, as of other shards, found {weights}"
             title = self.shards.title(staged.number)
-            raise CacheError(f"{title}: {difference}. {_STAYS_PENDING}")
+            raise CacheError(f"{title}: {difference}. {_COMPUTED_AGAIN}")
         self._lock.require()
         files = self.shards.files
         damaged = files.find_damage(staged)
         if damaged is not None:
             problem = "no such file, or a damaged one"
-            expected = "the file that was staged"
-            raise CacheError.at(damaged, expected=expected, found=problem, do=_STAYS_PENDING)
+            expected = "the file of a finished shard"
+            raise CacheError.at(damaged, expected=expected, found=problem, do=_COMPUTED_AGAIN)
         self._accepted[staged.number] = files.accept(staged)
         self.shards.finished.add(staged.number)
         if made:  # its writer says how it was made

@@ -162,7 +162,7 @@ def _own_folder(raw: Path, dataset: str) -> Path:
 def _table(examined: Sequence[Examination]) -> Table:
     """One line for each part of each release."""
     shown = console.new_table("dataset", "what", "where")
-    for name in ("found", "in release"):
+    for name in ("found", "official"):
         shown.add_column(name, justify="right")
     shown.add_column("state")
     for examination in examined:

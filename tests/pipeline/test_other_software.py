@@ -139,7 +139,7 @@ def test_staged_shards_of_other_weights_are_computed_again(
     assert done.computed > 0
     shown = " ".join(capsys.readouterr().err.split())
     assert (
-        "10 staged shards computed again, first: penn_action/train: stream colour, shard" in shown
+        "10 finished shards computed again, first: penn_action/train: stream colour, shard" in shown
     )
     assert "expected weights aa, as of other shards, found bb" in shown
     assert into.tree(root) == into.tree(calm)

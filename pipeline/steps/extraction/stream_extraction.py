@@ -159,7 +159,7 @@ class CommittedStream:
         # staged shards that the writer refuses are computed again
         writer = stack.enter_context(work.open(cache.StreamWriter))
         if writer.refused:
-            n_refused = count(len(writer.refused), "staged shard")
+            n_refused = count(len(writer.refused), "finished shard")
             err.warn(f"{n_refused} computed again, first: {writer.refused[0]}")
         self._writer = writer
         # of the rows that the stream has now, perhaps by a commit during the wait for parts; if

@@ -123,7 +123,7 @@ def test_a_split_or_stream_that_is_there_is_not_overwritten(root, to, toy):
     gone = to.with_name("without its manifest")
     cache.copy_split(root, SPLIT, gone)
     (gone / SPLIT / "manifest.json").unlink()
-    with pytest.raises(CacheError, match="the manifest of the data committed here"):
+    with pytest.raises(CacheError, match="the manifest of the data saved here"):
         cache.copy_split(root, SPLIT, gone)
     with pytest.raises(MissingSplit):
         cache.copy_split(root, "toy/val", to)
