@@ -158,7 +158,7 @@ def test_a_correction_is_done_and_undone_to_the_bit(
     whole = tracks()
     network.batches.clear()
     lines(*text.splitlines())
-    types(CORRECT)
+    assert "rows of unchanged files" not in types(CORRECT)
     assert frames(tracks()) == DONE[text] | {"b.mp4/3": ALL}
     types(EXTRACT)
     # at a cut, boxes are smoothed again: rows have other pixels

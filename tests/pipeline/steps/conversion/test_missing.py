@@ -291,8 +291,9 @@ def test_fewer_people_are_no_loss_if_detect_has_found_them(
         people = middle.split(",\n")
         head = head if by_detect else head.replace("pipeline detect", "another tool")
         file.write_text(head + ",\n".join(people[:-2]) + tail)
-    unusable = into.convert(root, raw, "kinetics").document["kept"]["unusable"]
-    assert (bool(unusable), n_rows() < before) == (not by_detect, by_detect)
+    done = into.convert(root, raw, "kinetics").document
+    assert (bool(done["kept"]["unusable"]), n_rows() < before) == (not by_detect, by_detect)
+    assert "rows of unchanged files" not in str(done["notes"])
 
 
 def test_after_the_repair_of_a_video_that_turned_bad_nothing_is_computed(
