@@ -35,5 +35,6 @@ def test_a_manifest_of_another_format_is_refused(home, version, tmp_path, toy):
     report = cache.verify(root)
     assert "Another version made it" in " ".join(report.problems)
     assert "Another version made it" in " ".join(cache.repair(root, report).refused)
+    assert "Another version made it" in " ".join(cache.gc(root).problems)
     if home == SPLIT:
         assert toy.tree(root) == before
