@@ -86,7 +86,7 @@ def test_verify_compares_sums_with_rows(rows, code, tmp_path, types):
     entry = cache.VideoEntry(name="a", sums={"rows": rows, "of_another_program": 1.0})
     track = made_splits.track_of("a/0", columns)
     made_splits.write_split(tmp_path / "cache", "made/train", [(entry, [track])])
-    wrong = "sums of video 'a': expected" if code else "intact"
+    wrong = "totals of video 'a': expected" if code else "intact"
     types("verify --cache CACHE", wrong, code=code)
     types("verify --cache CACHE --fast", "intact")
 
