@@ -27,11 +27,13 @@ from benchmarks.common import ROOT, parser, report, table
 PAIRS: Final = 9
 SPLIT: Final = "penn_action/train"
 COMMANDS: Final = {
-    "--help": ["--help"],
-    "convert --help": ["convert", "--help"],
-    "export --help": ["export", "--help"],
-    "status of one split": ["status", "--cache", "CACHE"],
-    "convert, nothing to do": ["convert", SPLIT, "--raw", "RAW", "--cache", "CACHE"],
+    "--help": ["pipeline", "--help"],
+    "convert --help": ["pipeline", "convert", "--help"],
+    "export --help": ["pipeline", "export", "--help"],
+    "python -m tasks --help": ["tasks", "--help"],
+    "predict --help": ["tasks", "predict", "--help"],
+    "status of one split": ["pipeline", "status", "--cache", "CACHE"],
+    "convert, nothing to do": ["pipeline", "convert", SPLIT, "--raw", "RAW", "--cache", "CACHE"],
 }
 
 
@@ -66,7 +68,7 @@ def measure(codes: Sequence[Path], folder: Path) -> Iterator[tuple[str, ...]]:
         commands = []
         for number in range(len(codes)):
             places = {"RAW": raw, "CACHE": str(folder / str(number))}
-            commands.append(["-m", "pipeline", *(places.get(word, word) for word in words)])
+            commands.append(["-m", *(places.get(word, word) for word in words)])
         counts = []
         for code, command in zip(codes, commands, strict=True):
             counts.append(len(imports(code, command) - bare))
