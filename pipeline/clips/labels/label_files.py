@@ -55,8 +55,9 @@ _ADDED: Final = re.compile(  # endings that programs and browsers add to a clip'
     rf"({'|'.join(map(re.escape, _SUFFIXES))}|_keypoints|[ _]?\(\d+\)| - copy)+$"
 )
 # a name with Label Studio's prefix, which differs from a date, or with Roboflow's hash
+_DATE: Final = r"(19|20)[0-9]{2}[01][0-9][0-3][0-9]|[0-3][0-9][0-3][0-9](19|20)[0-9]{2}"
 _UPLOADED: Final = re.compile(
-    r"(?P<prefix>(?![0-9]{8})[0-9a-f]{8}-)?(?P<name>.+?)"
+    rf"(?P<prefix>(?!{_DATE})[0-9a-f]{{8}}-)?(?P<name>.+?)"
     rf"([._]({'|'.join(ending[1:] for ending in VIDEOS)}))?(?P<hash>\.rf\.[0-9a-z]+)?"
     rf"({'|'.join(map(re.escape, SUFFIXES))})",
     re.IGNORECASE,

@@ -52,6 +52,7 @@ from pipeline.files.formats.large_json import StreamedList
 from pipeline.files.formats.names import kind, shown
 
 NO_TRACK: Final = ("", "-1")  # of a person without an identity
+NOT_A_NUMBER: Final = ("nan", "NaN")  # of such a person, as pandas and MATLAB write it
 MOST_DIGITS: Final = 12  # of a frame's number
 _WHOLE: Final = re.compile(r"(-?[0-9]+)\.0+\Z")  # a whole number, as pandas writes it beside gaps
 
@@ -132,6 +133,8 @@ class _Table(NamedTuple):
             values = {ours: padded[place].strip() for ours, place in places.items()}
             if stated.columns.theirs:
                 values = {ours: _WHOLE.sub(r"\1", text) for ours, text in values.items()}
+                if values.get("track") in NOT_A_NUMBER:
+                    values["track"] = ""
             if "class" in values and not stated.classes.are_people(values["class"], PEOPLE):
                 content.unread[BY_CLASS][values["class"]] += 1
                 continue

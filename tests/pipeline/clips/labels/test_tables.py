@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import math
+from itertools import cycle
 
 import numpy as np
 import pytest
@@ -48,6 +50,7 @@ def rows(names, row):
 
 
 SINK = [row for t in EVERY for row in supervision(t)]
+NONE = (math.nan, math.nan, "NaN", None)  # rows of people are the even ones
 LEFT = ("left edge", "top of it", "w:h", "height%")
 FORMS = {  # rows, the map, the identity
     "supervision": (SINK, SUPERVISION, "4"),
@@ -55,6 +58,16 @@ FORMS = {  # rows, the map, the identity
         [row | {"tracker_id": ""} for row in SINK],
         SUPERVISION,
         None,
+    ),
+    "supervision, whose table went through pandas or MATLAB": (
+        [row | {"tracker_id": none} for row, none in zip(SINK, cycle(NONE), strict=False)],
+        SUPERVISION,
+        None,
+    ),
+    "a person who is called Nan": (
+        rows(("id", "no", *"xywh"), lambda t: ("Nan", t, *xywh(t))),
+        "track:id frame:no",
+        "Nan",
     ),
     "frames from 1, as pandas writes them": (
         rows(("id", "no", *"xywh"), lambda t: ("7.0", f"{t + 1}.0", *xywh(t))),

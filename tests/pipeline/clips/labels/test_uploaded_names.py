@@ -36,6 +36,7 @@ def converted(tmp_path, types):
         ("dance.mp4", f"dance_mp4{HASH}.csv"),
         ("lab/dance.mp4", f"lab/dance{HASH}.csv"),
         ("dance.mp4", "0a1b2c3d-dance.csv"),
+        ("dance.mp4", "93847561-dance.csv"),
         ("dance.mp4", "0a1b2c3d-dance.mp4.csv"),
         ("My dance (1).mp4", f"My-dance-1-_mp4{HASH}.csv"),
     ],
@@ -57,6 +58,7 @@ def test_a_file_is_the_clip_s_but_for_what_an_upload_adds(converted, types, clip
         (["0a1b2c3d-a.mp4", "a.mp4"], ["0a1b2c3d-a.csv"], ["0a1b2c3d-a.mp4"], NO_FILE),
         # a date is no prefix of an upload
         (["a.mp4"], ["20240131-a.csv"], [], NO_FILE),
+        (["a.mp4"], ["31012024-a.csv"], [], NO_FILE),
         # a folder's files are of its own clips
         (["lab/a.mp4"], [f"a{HASH}.csv"], [], NO_FILE),
         # several clips or files
