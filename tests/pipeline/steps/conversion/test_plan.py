@@ -295,7 +295,7 @@ def test_a_raised_version_of_shared_code_reads_the_videos_again_and_is_named(
 def test_a_plan_that_another_commit_has_made_old_is_refused(penn):
     old = penn.plan()
     penn.convert()
-    with pytest.raises(cache.CacheChanged, match="another run has committed"):
+    with pytest.raises(cache.CacheChanged, match="another run has saved its work"):
         convert.convert(old)
 
 
