@@ -206,7 +206,7 @@ def test_parts_leave_a_lost_clip_to_the_last_command_and_that_to_the_next(
     extract("homography", root="TMP/calm")
     hide(penn, "0003", tmp_path)
     for part in ("1/2", "2/2"):
-        extract("homography", "not committed", more=f"--part {part}")
+        extract("homography", "not yet in the cache", more=f"--part {part}")
     extract("homography", "extracted, 0 rows computed", WAITS, code=1)
     put_back(penn, "0003", tmp_path)
     for part in ("1/2", "2/2"):
