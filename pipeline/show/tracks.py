@@ -251,8 +251,8 @@ def _raw_folder(split: Split, raw: Path | None) -> Path | None:
         return Path(str(recorded))
     if "bbox" in split.columns:
         raise PipelineError(
-            f"{split.name}: its raw folder is not recorded, since provenance.json is missing. Name "
-            "the dataset's raw folder: --raw DIR"
+            f"{split.name}: its raw folder is not recorded in provenance.json. Name the dataset's "
+            "own raw folder: --raw DIR."
         )
     return None
 

@@ -120,7 +120,9 @@ def test_others_go_on_with_it_where_their_raw_files_are(penn, network, tmp_path,
     card = (tmp_path / "shared/README.md").read_text()
     assert card.startswith("# penn_action/train") and "demo data" in card
     types("status --all --cache TMP/shared", "0003: bad_label_file: labels/0003.mat: 'x': expected")
-    types("convert penn_action/train --cache TMP/shared", "raw folder is not recorded", code=2)
+    for command in ("convert", "show --out TMP/page"):
+        unknown = "raw folder is not recorded in provenance.json"
+        types(f"{command} penn_action/train --cache TMP/shared", unknown, code=2)
     types(f"convert penn_action/train --raw {raw} --cache TMP/shared", "up to date")
     command = f"extract penn_action/train --raw {raw} --cache TMP/shared --precision exact"
     types(command, "resnet50 is up to date")
