@@ -78,9 +78,11 @@ def csv_content(file: Path, first: str, sizes: Sizes, stated: Stated) -> LabelCo
         rows = _csv_rows(file)
         _, header = next(rows, (1, []))
         names = [name.strip() for name in header]
-        if len(names) == 1 and first.count(";") >= len(COLUMNS) - 1:
-            do = "Separate columns by commas."
-            raise label_error(file, "line 1", expected, "semicolons between columns", do)
+        for sign, signs in ((";", "semicolons"), ("\t", "tabs")):
+            if len(names) == 1 and sign in first:
+                actual = f"{signs} between columns"
+                do = "Separate columns by commas."
+                raise label_error(file, "line 1", "commas between columns", actual, do)
         return _Table(file, "line", names, rows).content(sizes, stated)
 
 

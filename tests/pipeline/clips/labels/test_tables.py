@@ -223,6 +223,15 @@ def test_a_column_that_is_there_twice_is_refused_if_it_is_read(tmp_path):
     assert read(tmp_path, text, SUPERVISION.partition(" class")[0]).n_persons == N
 
 
+@pytest.mark.parametrize(("sign", "signs"), [(";", "semicolons"), ("\t", "tabs")])
+def test_columns_that_other_signs_separate_are_no_wrong_map(tmp_path, sign, signs):
+    for stated in ("x2:w y2:h", "frame:no"):
+        text = "frame,x,y,w\n1,2,3,4".replace(",", sign)
+        with pytest.raises(RawDataError, match=f"found {signs} between columns") as refused:
+            read(tmp_path, text, stated)
+        assert "table_columns" not in str(refused.value)
+
+
 @pytest.mark.parametrize("text", [as_csv(SINK), json.dumps(SINK)])
 def test_a_table_without_a_map_names_the_setting(tmp_path, text):
     with pytest.raises(RawDataError, match=r"table_columns"):
