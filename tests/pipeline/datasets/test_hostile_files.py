@@ -349,7 +349,7 @@ def test_a_file_at_which_a_library_fails_costs_its_own_video(
         root = tmp_path / f"cache{limit}"
         plan = planned(datasets.get(name), split, raw, root)
         limited_map = partial(ordered_map, timeout=limit, memory=512 * MIB)
-        monkeypatch.setattr("pipeline.steps.conversion.reading.ordered_map", limited_map)
+        monkeypatch.setattr("pipeline.processes.ordered.ordered_map", limited_map)
         videos = convert.convert(plan).document["accounting"]["videos"]
         (reason,) = videos["set_aside"]
         assert reason in reasons.split(" or ")
