@@ -6,6 +6,7 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import pipeline  # noqa: F401 - says if packages are missing, before another one is imported
 from vibe_model.start import require_one_folder
 
 require_one_folder()  # Luigi starts here, which knows none of our other packages

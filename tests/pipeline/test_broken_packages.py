@@ -40,7 +40,7 @@ def test_a_broken_package_costs_itself_and_a_line(broken, ran):
     [
         "doctor odd_datasets",
         "export odd/train --format odd_exports --out file",
-        "prepare videos --raw . --cache CACHE --detector odd_detectors",
+        "prepare videos --raw RAW --cache CACHE --detector odd_detectors",
     ],
 )
 def test_a_broken_thing_that_is_named_is_refused_with_its_error(broken, types, command):

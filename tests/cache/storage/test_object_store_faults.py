@@ -108,7 +108,9 @@ def test_conflicts_that_do_not_end_advise_no_removal(create, server, store):
     assert server.objects == {}
 
 
-@pytest.mark.parametrize(("create", "match"), [(put, "other content"), (commit, "commit")])
+@pytest.mark.parametrize(
+    ("create", "match"), [(put, "other content"), (commit, "has saved its work")]
+)
 def test_a_conflict_with_another_writers_object_is_told(create, match, server, store):
     create(store, b"theirs")
     server.puts = [409]

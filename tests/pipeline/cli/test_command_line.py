@@ -310,8 +310,8 @@ def test_an_unexpected_failure_is_one_line_too(convert, monkeypatch, error, star
 
 
 def test_without_the_packages_a_command_is_one_line():
-    for program in ("pipeline", "tasks"):
-        words = [sys.executable, "-S", "-m", program, "status"]
+    for program, command in (("pipeline", "status"), ("tasks", "train")):
+        words = [sys.executable, "-S", "-m", program, command]
         ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
         assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
         assert ended.stderr.endswith("Use .venv/bin/python (make setup).\n")

@@ -217,7 +217,8 @@ def test_the_totals_of_a_split_are_those_of_the_page(penn):
     penn.converted("fast")
     table = DOC.partition("### Totals of a split")[2]
     listed = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)))
-    assert {*penn.split.manifest["sums"]} == {*listed}
+    only_of_some = {"rows_some_3d"}
+    assert {*penn.split.manifest["sums"]} == {*listed} - only_of_some
 
 
 def test_with_json_the_text_goes_to_standard_error_and_numbers_that_json_does_not_have_are_null(

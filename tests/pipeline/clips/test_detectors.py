@@ -127,5 +127,5 @@ def test_the_stand_in_is_for_demo_data_alone(tmp_path, types):
     types(f"{detect} --detector demo", "only in demo data", code=2)
     types(detect, "--set rtmpose.detector=FILE", code=2)
     (tmp_path / "raw" / MARKER).write_text("{}")
-    types(detect, "stand-in")
+    types(detect, "demo detector")
     assert json.loads((tmp_path / "out/a.mp4.json").read_text())["info"]["stand_in"] is True

@@ -147,6 +147,6 @@ def test_an_interrupted_command_reports_it_and_leaves_no_process(
         told = process.communicate()[1]
         assert process.returncode == 130, told
         assert made_up.decoders_of(process.pid) == []
-    assert "interrupted: kept: " in told
+    assert "interrupted: what is in the cache is kept" in told
     assert "Traceback" not in told
     assert "KeyboardInterrupt" not in told
