@@ -47,7 +47,8 @@ def page(tmp_path):
 
 
 def cards(tab):
-    return tab.locator(".card h2").all_inner_texts()
+    # not their inner texts, which a card has only once it is painted
+    return tab.locator(".card h2").all_text_contents()
 
 
 def test_tracks_are_filtered_by_words_and_bars_and_sorted(opened, page):
@@ -56,7 +57,7 @@ def test_tracks_are_filtered_by_words_and_bars_and_sorted(opened, page):
     assert cards(tab)[:2] == [f"{EVIL}/0", "odd/0"]
     tab.select_option("#sort", "unlike")
     assert cards(tab)[0] == "odd/0"
-    assert " times the others'; bad: " in tab.locator(".card p").first.inner_text()
+    assert " times the others'; bad: " in tab.locator(".card p").first.text_content()
     tab.uncheck("#filters input[value=bad]")
     assert tab.inner_text("#state") == "58 of 60 tracks"
     tab.click("#all")
@@ -79,13 +80,15 @@ def test_a_card_plays_its_video_or_has_the_command_and_the_line_that_leaves_it_o
     assert played.locator("a").get_attribute("href") == "players/0.html#track=0"
     assert other.locator("a").get_attribute("href") is None
     other.locator("summary").click()
-    command, line = other.locator("code").inner_text().split("\n\n")
+    command, line = other.locator("code").text_content().split("\n\n")
     assert command.endswith("--out video.html --video odd")
     assert line.startswith("leave_out videos/train/odd/0  # bad: ")
     played.locator("summary").click()
-    line = played.locator("code").inner_text().partition("\n\n")[2]
+    line = played.locator("code").text_content().partition("\n\n")[2]
     assert line.startswith(f"leave_out {quoted(f'videos/train/{EVIL}/0')}  # ")
-    assert played.locator("code").inner_text().startswith(f"{command.removesuffix('odd')}'<script>")
+    assert (
+        played.locator("code").text_content().startswith(f"{command.removesuffix('odd')}'<script>")
+    )
     with tab.expect_navigation():
         played.locator("a").click()
     assert tab.title() == f"videos/train/{EVIL}"
