@@ -199,13 +199,6 @@ def _update(
     ]
     if not differs:
         items.sort(key=lambda item: item.video.name)
-    # a new stamp of a video that would lose rows would hide that a file is missing
-    unread = {name: seen[name] for name in losses if name in seen}
-    for name, stamp in stamps.items():
-        if name not in reasons and name not in losses:
-            now = changes.Seen(stamp, digests[name])
-            before = seen.get(name)
-            unread[name] = before if before == now else now
     drop = {*found.removed, *found.renamed.values()} | (digests.keys() & reasons.keys())
     why = "; ".join(map(str, differs)) or _describe(items, found)
     if not why and (committed.has_unfinished_commit() or are_outdated(committed)):
@@ -218,10 +211,30 @@ def _update(
         removed=tuple(sorted(found.removed)),
         differs=differs,
         losses=losses,
-        unread=unread,
+        unread=_find_unread(found, stamps, seen, reasons),
         touched=tuple(found.touched),
         has_moved=has_moved and not gone,
     )
+
+
+def _find_unread(
+    found: Comparison,
+    stamps: Mapping[str, changes.Stamp],
+    seen: Mapping[str, changes.Seen],
+    to_read: Mapping[str, Reason],
+) -> dict[str, changes.Seen]:
+    """What is recorded of the files that are not read; equal records are kept once.
+
+    Of videos that would lose rows, it stays as it was: a new stamp would hide that a file is
+    missing.
+    """
+    unread = {name: seen[name] for name in found.losses if name in seen}
+    for name, stamp in stamps.items():
+        if name not in to_read and name not in found.losses:
+            now = changes.Seen(stamp, found.digests[name])
+            before = seen.get(name)
+            unread[name] = before if before == now else now
+    return unread
 
 
 def _describe(items: Iterable[Item], found: Comparison) -> str:
