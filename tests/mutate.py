@@ -13,6 +13,11 @@ Results are kept in a file by fault, product and tests: the same command goes on
 `--all` runs all tests of a line, and lists at the end how many faults each test noticed, and how
 many of them alone. Two states of the tests are compared with one product: `--tests REV` runs the
 tests of another commit, with the coverage of those.
+
+Which faults were noticed only by tests that are gone? `--gone REV`, with REV's product and coverage.
+A test that reads as it did notices the same before and after: so those are run first that read
+otherwise, with what they use of tests/*.py, or do not exist. If one of them notices a fault, the
+tests that remain are run until one notices it. A fault that none of these notices is LOST.
 """
 
 import argparse
@@ -30,7 +35,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
@@ -95,7 +100,10 @@ def tests_of(coverage, file, line):
         "context.id = context_id where path like ? and coalesce(? in (fromno, tono), true)",
         (f"%/{file}", line),
     )
-    tests = {context.rpartition("|")[0] for (context,) in rows} - {""}
+    return nearest_first(file, {context.rpartition("|")[0] for (context,) in rows} - {""})
+
+
+def nearest_first(file, tests):
     stem = Path(file).stem
     words = set(re.split(r"\W|_", str(file)))
 
@@ -119,9 +127,15 @@ class Watched:
             file.write(f"{word}\t{test}\n")
 
     @pytest.hookimpl(trylast=True)
+    def place(self, item):
+        whole = item.nodeid.partition("[")[0].split(
+            "::"
+        )  # a function, or a class, stands for all in it
+        return self.places.get(item.nodeid, self.places.get("::".join(whole[:2])))
+
     def pytest_collection_modifyitems(self, items):
-        items[:] = [item for item in items if item.nodeid in self.places]
-        items.sort(key=lambda item: self.places[item.nodeid])
+        items[:] = [item for item in items if self.place(item) is not None]
+        items.sort(key=self.place)
 
     def pytest_collectreport(self, report):
         if report.failed:
@@ -170,7 +184,7 @@ def run(clone, tests, *options):
         failed.remove(*late)
     if not logged["begun"] and not failed and code not in (0, 5):  # 5: there are no such tests
         failed = ["tests/conftest.py"]
-    if not stopped and "-x" not in options:
+    if not stopped and not (failed and "-x" in options):
         return failed, late, []
     left = [test for test in tests if test not in logged["begun"]]
     return failed, late, [test for test in left if test.partition("::")[0] not in failed]
@@ -189,6 +203,103 @@ def notice(clone, path, changed, tests, every):
         path.write_text(source)
         noticed += [test for test in failed if test not in wrong]
     return noticed
+
+
+def pieces(clone):
+    """(file, name) -> what reads there in tests/, and where that may stand which it names.
+
+    The name "" is for what a file does at its import, and for fixtures of every test.
+    """
+    found = defaultdict(lambda: ([], set()))
+    for path in sorted(clone.glob("tests/**/*.py")):
+        file = str(path.relative_to(clone))
+        named_in, modules = [file, *conftests(file)], {}
+        for node in ast.parse(path.read_text()).body:
+            places, names = set(), []
+            for part in ast.walk(node):
+                if isinstance(part, ast.ImportFrom) and part.module.startswith("tests"):
+                    source = part.module.replace(".", "/")
+                    named_in += [f"{source}.py"] * (part.names[0].name == "*")
+                    for alias in part.names:
+                        modules[alias.asname or alias.name] = f"{source}/{alias.name}.py"
+                        places.add((f"{source}.py", alias.name))
+                words = [getattr(part, field, None) for field in ("id", "arg", "value")]
+                places.update((file, word) for word in words if isinstance(word, str))
+                if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name):
+                    places.add((modules.get(part.value.id), part.attr))
+                elif isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
+                    names.append(part.id)
+            places = {
+                (at, word) for of, word in places for at in (named_in if of == file else [of])
+            }
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = [alias.asname or alias.name for alias in node.names]
+                node = ast.Constant(getattr(node, "module", None))  # the names are in `places`
+            elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+                every = any("autouse=True" in ast.unparse(word) for word in node.decorator_list)
+                names = [node.name, ""] if every else [node.name]
+            elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+                continue  # what the file says of itself
+            elif not isinstance(node, ast.Assign | ast.AnnAssign) or "pytestmark" in names:
+                names.append("")
+            for name in names:
+                found[file, name][0].append(ast.unparse(node))
+                found[file, name][1].update(places | {(at, "") for at, _ in places})
+    return dict(found)
+
+
+def conftests(file):
+    return [f"{folder}/conftest.py" for folder in Path(file).parents]
+
+
+def reading(found, test):
+    """All that a test reads of tests/*.py: its own lines, and those that it uses."""
+    file, name = test.partition("[")[0].split("::")[:2]
+    read, left = {}, [(file, name), *((at, "") for at in (file, *conftests(file)))]
+    while left:
+        place = left.pop()
+        if place in found and place not in read:
+            read[place], further = found[place]
+            left += further
+    return read
+
+
+def put_tests(clone, commit):
+    git("-C", str(clone), "rm", "-rfq", "tests")
+    git("-C", str(clone), "checkout", "-q", commit, "--", "tests")
+
+
+class Deletions:
+    """The tests of two commits: which of them are gone, which are new, and what that costs."""
+
+    def __init__(self, clone, before, after):
+        self.clone, self.commits = clone, (before, after)
+        found = []
+        for commit in (after, before):
+            put_tests(clone, commit)
+            found.append(pieces(clone))
+        self.after, self.before = found
+        written = [
+            f"{file}::{name}" for file, name in self.after if name.startswith(("test_", "Test"))
+        ]
+        self.new = [test for test in written if not self.is_kept(test)]
+
+    def is_kept(self, test):
+        if not test.startswith("tests/"):  # an example in a file of the product
+            return True
+        return reading(self.before, test) == reading(self.after, test)
+
+    def notice(self, path, changed, tests):
+        """The first test that is gone that notices a fault, and the first that remains."""
+        kept = [test for test in tests if self.is_kept(test)]
+        gone = [test for test in tests if test not in kept]
+        noticed = notice(self.clone, path, changed, gone, every=False)
+        if noticed:
+            remaining = nearest_first(path.relative_to(self.clone), [*kept, *self.new])
+            put_tests(self.clone, self.commits[1])
+            noticed += notice(self.clone, path, changed, remaining, every=False)
+            put_tests(self.clone, self.commits[0])
+        return noticed
 
 
 def faults(clone, seed, shares):
@@ -220,7 +331,7 @@ def count_of(tests):
     return [f"{count}\t{alone[test]}\t{test}" for test, count in sorted(counts.items())]
 
 
-def main():
+def options():
     parser = argparse.ArgumentParser()
     parser.add_argument("--coverage", type=Path, required=True)
     parser.add_argument("--results", type=Path, default=".mutations.jsonl")
@@ -230,7 +341,24 @@ def main():
     parser.add_argument("--only", type=int, nargs="+", help="numbers of faults")
     parser.add_argument("--all", action="store_true", help="each test that notices a fault")
     parser.add_argument("--tests", default="HEAD", help="the commit whose tests are run")
-    args = parser.parse_args()
+    parser.add_argument("--gone", metavar="REV", help="what only tests that are gone since notice")
+    return parser.parse_args()
+
+
+def results_of(path):
+    """What a file of results knows, by key."""
+    rows = map(json.loads, path.read_text().splitlines()) if path.exists() else ()
+    return {tuple(key): noticed for *key, noticed in rows}
+
+
+def state_of(noticed, gone):
+    if gone and len(noticed) == 1:
+        return "LOST"
+    return "noticed" if noticed else "not noticed"
+
+
+def main():
+    args = options()
     os.environ["OMP_NUM_THREADS"] = "1"  # as tests/conftest.py has it, before torch is imported
     for name in IMPORTED_ONCE.split():
         importlib.import_module(name)
@@ -239,19 +367,19 @@ def main():
     shares = {folder: round(n * args.faults / 150) for folder, n in DRAWN.items()}
     if args.under:
         shares = {args.under: args.faults}
-    product = git("rev-parse", *(f"HEAD:{folder}" for folder in DRAWN))
-    trees = [hashlib.sha256(product.encode()).hexdigest(), git("rev-parse", f"{args.tests}:tests")]
-    known = {}
-    if args.results.exists():
-        for line in args.results.read_text().splitlines():
-            *key, noticed = json.loads(line)
-            known[tuple(key)] = noticed
+    commit, tests_commit = git("rev-parse", args.gone or "HEAD", args.tests).split()
+    product = git("rev-parse", *(f"{commit}:{folder}" for folder in DRAWN))
+    trees = [hashlib.sha256(product.encode()).hexdigest()]
+    trees += git("rev-parse", f"{tests_commit}:tests", f"{commit}:tests").splitlines(keepends=True)
+    trees = trees if args.gone else trees[:2]
+    known = results_of(args.results)
     tests_of_faults = []
     with tempfile.TemporaryDirectory() as temporary:
         clone = Path(temporary, "clone")
         git("clone", "-q", ".", str(clone))
-        git("-C", str(clone), "rm", "-rq", "tests")
-        git("-C", str(clone), "checkout", "-q", args.tests, "--", "tests")
+        git("-C", str(clone), "checkout", "-q", commit)
+        put_tests(clone, tests_commit)
+        deletions = Deletions(clone, commit, tests_commit) if args.gone else None
         for number, path, place, imported, before, after, changed in faults(
             clone, args.seed, shares
         ):
@@ -263,18 +391,20 @@ def main():
             if key not in known:
                 tests = [] if imported else tests_of(coverage, file, int(line))
                 tests = tests or tests_of(coverage, file, None)  # a later line of a statement, too
-                run = tests if args.all else tests[:NEAREST]
-                known[key] = notice(clone, path, changed, run, args.all)
+                if deletions:
+                    known[key] = deletions.notice(path, changed, tests)
+                else:
+                    nearest = tests if args.all else tests[:NEAREST]
+                    known[key] = notice(clone, path, changed, nearest, args.all)
                 with args.results.open("ab", buffering=0) as results:
                     results.write(f"{json.dumps([*key, known[key]])}\n".encode())
             noticed = known[key]
             tests_of_faults.append(noticed)
             seconds = round(time.monotonic() - begun)
-            state = "noticed" if noticed else "not noticed"
-            row = (number, state, place, before, after, seconds, *noticed)
+            row = (number, state_of(noticed, args.gone), place, before, after, seconds, *noticed)
             print(*(str(part).replace("\n", " ") for part in row), sep="\t", flush=True)  # noqa: T201
-    n_noticed = sum(map(bool, tests_of_faults))
-    print(f"{n_noticed} of {len(tests_of_faults)} noticed")  # noqa: T201
+    states = Counter(state_of(noticed, args.gone) for noticed in tests_of_faults)
+    print(f"{len(tests_of_faults)} faults: {dict(states)}")  # noqa: T201
     if args.all:
         print("faults\talone\ttest", *count_of(tests_of_faults), sep="\n")  # noqa: T201
 
