@@ -14,12 +14,12 @@ ARG PIP_ARGS=""
 ARG EXTRAS="s3"
 
 WORKDIR /src
-COPY LICENSE README.md pyproject.toml setup.py ./
+COPY LICENSE README.md constraints.txt pyproject.toml setup.py ./
 COPY cache ./cache
 COPY pipeline ./pipeline
 COPY tasks ./tasks
 COPY vibe_model ./vibe_model
-RUN pip install --no-cache-dir ${PIP_ARGS} ".[${EXTRAS}]" && rm -rf /src/*
+RUN pip install --no-cache-dir --constraint constraints.txt ${PIP_ARGS} ".[${EXTRAS}]" && rm -rf /src/*
 
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \

@@ -23,19 +23,21 @@ setup: $(VENV)/.ready  ## the virtual environment: all that the pipeline, traini
 
 # uv chooses the builds of PyTorch for this machine: without an NVIDIA driver, those for CPUs. These are in an index of
 # PyTorch's own. Where that cannot be reached, and by pip, those of the package index are installed: for CUDA.
+CLONE := --constraint constraints.txt --editable '.[clips]'
 ifneq ($(shell command -v uv),)
 CREATE := uv venv --quiet --allow-existing --seed --python "$$python" $(VENV)
-INSTALL := uv pip install --quiet --python $(BIN)/python --editable
-PRODUCT = $(INSTALL) '.[clips]' --torch-backend auto || { \
+INSTALL := uv pip install --quiet --python $(BIN)/python
+PRODUCT = $(INSTALL) $(CLONE) --torch-backend auto || { \
 	echo "  no builds of PyTorch for this machine: from the package index, with CUDA's libraries (3.6 GB to download)"; \
-	$(INSTALL) '.[clips]'; }
+	$(INSTALL) $(CLONE); }
 else
 CREATE := "$$python" -m venv $(VENV)
-INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --editable
-PRODUCT = $(INSTALL) '.[clips]'
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
+# The pip of Python 3.11 knows no --group.
+PRODUCT = $(INSTALL) 'pip>=25.1' && $(INSTALL) $(CLONE)
 endif
 
-$(VENV)/.ready: pyproject.toml
+$(VENV)/.ready: pyproject.toml constraints.txt
 	@python=$$(PYTHON="$(PYTHON)" VENV="$(VENV)" ./find_python.sh) && echo "Setting up $(VENV) with $$python, once: 1.7 GB, with CUDA's libraries 6.7 GB; 1 to 8 minutes" && $(CREATE)
 	@$(PRODUCT)
 	@touch $@
@@ -43,7 +45,7 @@ $(VENV)/.ready: pyproject.toml
 # what tests, checks and docs need beyond that
 $(VENV)/.dev: $(VENV)/.ready
 	@echo "Adding the tools for tests, checks and docs to $(VENV), once: 1.2 GB, 1 to 3 minutes"
-	@$(INSTALL) '.[dev,docs]'
+	@$(INSTALL) --constraint constraints.txt --group dev --group docs
 	@touch $@
 
 try: $(VENV)/.ready  ## people, joints in metres and bodies in a real clip, on one page: 93 MB, 1 to 3 minutes
@@ -84,7 +86,7 @@ lint: $(VENV)/.dev  ## ruff: rules and format
 	@$(BIN)/ruff format --check .
 
 types: $(VENV)/.dev  ## mypy --strict
-	@$(BIN)/mypy --strict cache pipeline vibe_model tasks benchmarks changes docs/*.py docs/adding-a-dataset/lab_recordings*.py docs/adding-a-stream/small_*.py docs/adding-a-model/former/*.py
+	@$(BIN)/mypy --strict cache pipeline vibe_model tasks benchmarks changes release.py docs/*.py docs/adding-a-dataset/lab_recordings*.py docs/adding-a-stream/small_*.py docs/adding-a-model/former/*.py
 
 check: lint types test  ## all that must be green before a commit
 

@@ -1,7 +1,7 @@
 """Does linking keep people apart? Simulated scenes, linked by `pipeline.clips.tracks.linking`, by
 two earlier states of it, and by ByteTrack of the library `trackers`.
 
-    .venv/bin/pip install -e '.[benchmarks]'
+    .venv/bin/pip install --group benchmarks
     .venv/bin/python benchmarks/linking.py --out benchmarks/linking.md
 
 `benchmarks/scenes.py` describes the scenes. Constants of our linking were chosen on its first set

@@ -18,7 +18,7 @@ LIMIT = 180_000  # ms
 def browser():
     """A Chromium of this machine."""
     api = pytest.importorskip(
-        "playwright.sync_api", reason="playwright is needed: pip install -e '.[dev]'"
+        "playwright.sync_api", reason="playwright is needed: pip install --group dev"
     )
     with api.sync_playwright() as playwright:
         started = playwright.chromium.launch(

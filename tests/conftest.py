@@ -178,7 +178,7 @@ def demo_data(request, tmp_path_factory):
 def server():
     """A real S3 server, and a client that is not ours."""
     moto_server = pytest.importorskip(
-        "moto.server", reason="a real S3 server is needed: pip install -e '.[dev]'"
+        "moto.server", reason="a real S3 server is needed: pip install --group dev"
     )
     boto3 = pytest.importorskip("boto3")
     logging.getLogger("werkzeug").disabled = True

@@ -317,7 +317,14 @@ def test_the_image_is_built_from_files_that_are_there_with_a_supported_python_an
         for name in rest.split()[:-1]
     }
     assert (
-        {*PACKAGES, "pyproject.toml", "setup.py", PROJECT["readme"], *PROJECT["license-files"]}
+        {
+            *PACKAGES,
+            "constraints.txt",
+            "pyproject.toml",
+            "setup.py",
+            PROJECT["readme"],
+            *PROJECT["license-files"],
+        }
         == copied
         == let_in
     )

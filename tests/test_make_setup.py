@@ -23,8 +23,9 @@ case "$*" in
     *--torch-backend*) exit {{code}} ;;
 esac
 """
-PRODUCT = "--editable .[clips]"
-TOOLS = "--editable .[dev,docs]"
+PIP = "pip install --quiet --disable-pip-version-check"
+PRODUCT = "--constraint constraints.txt --editable .[clips]"
+TOOLS = "--constraint constraints.txt --group dev --group docs"
 SYSTEM = ("basename", "cp", "mkdir", "touch")
 
 
@@ -41,7 +42,7 @@ class Clone:
         self.calls_file = folder / "calls"
         self.folder.mkdir()
         self.programs.mkdir()
-        for name in ("Makefile", "find_python.sh", "pyproject.toml"):
+        for name in ("Makefile", "constraints.txt", "find_python.sh", "pyproject.toml"):
             shutil.copy(ROOT / name, self.folder)
         for name in SYSTEM:  # its Pythons and its uv stay out
             (self.programs / name).symlink_to(found(name))
@@ -95,7 +96,8 @@ def test_where_uv_cannot_reach_the_builds_of_pytorch_it_installs_those_of_the_pa
 def test_without_uv_pip_installs_the_product_alone(clone):
     assert clone.make("setup")[1] == [
         "python3.13 -m venv .venv",
-        f"pip install --quiet --disable-pip-version-check {PRODUCT}",
+        f"{PIP} pip>=25.1",
+        f"{PIP} {PRODUCT}",
     ]
     assert clone.make("setup")[1] == []
 

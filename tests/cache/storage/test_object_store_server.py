@@ -13,7 +13,7 @@ from tests.cache.storage.buckets import LEFT, SPLIT, STREAM, objects, requests_o
 obstore = pytest.importorskip(
     "obstore", reason="a cache in an object store needs obstore: pip install -e '.[s3]'"
 )
-pytest.importorskip("moto.server", reason="a real S3 server is needed: pip install -e '.[dev]'")
+pytest.importorskip("moto.server", reason="a real S3 server is needed: pip install --group dev")
 
 from cache.storage import object_store  # noqa: E402  not without obstore
 
