@@ -1,29 +1,19 @@
 """`python -m pipeline check`: what is read from a file of people, and what is odd about it."""
 
 import base64
-import gzip
-import importlib.util
-import json
 import re
 import shlex
-import shutil
-import subprocess
-import sys
 
 import cv2
 import numpy as np
 import pytest
 
 from pipeline.files.pixels.frames import Video
-from tests.docs.markdown import ROOT
 from tests.html_pages import Page
 from tests.pipeline.clips.labels.made_detections import CASES, COCO_NAMES, coco_object, write
 from tests.pipeline.datasets.by_hand import coco, standing, write_json, write_video
 
 SIZE = (480, 360)  # px
-SHARED = ROOT.parent / "shared/data"
-MISTAKES = SHARED / "mistakes"
-needs_samples = pytest.mark.skipif(not MISTAKES.is_dir(), reason="no samples of mistakes")
 
 
 @pytest.fixture
@@ -255,104 +245,3 @@ def test_a_page_replaces_only_a_page_of_check(walk, ran, tmp_path):
     ran(*words, "--overwrite")
     ran(*words)
     assert page.read_text() != "mine"
-
-
-# --------------------------------------------------------------------------------------------------
-# samples: people of OpenPose's example
-
-
-@pytest.fixture(scope="module")
-def samples(tmp_path_factory):
-    """Clips of the samples, and the right file of `crowd.mp4`."""
-    folder = tmp_path_factory.mktemp("samples")
-    words = [MISTAKES / "crowd.py", SHARED / "openpose/video.avi", folder / "crowd.mp4"]
-    subprocess.run([sys.executable, *words], check=True)
-    write_video(folder / "meet.mp4", 180, fps=30, size=(640, 480), step=0)
-    write_video(folder / "cvat.mp4", 60, fps=30, size=(640, 480), step=0)
-    right = json.loads(gzip.decompress((MISTAKES / "N_typo/crowd.mp4.json.gz").read_bytes()))
-    names = right["categories"][0]["keypoints"]
-    right["categories"][0]["keypoints"] = [name.replace("sholder", "shoulder") for name in names]
-    write_json(folder / "right.json", right)
-    shutil.copytree(MISTAKES, folder / "mistakes")
-    for file in (folder / "mistakes").glob("*/*.gz"):
-        file.with_suffix("").write_bytes(gzip.decompress(file.read_bytes()))
-    return folder
-
-
-def everybody_twice(people):
-    copies = []
-    for entry in people["annotations"]:
-        points = np.add(np.reshape(entry["keypoints"], (-1, 3)), (2, 2, 0))
-        more = {"id": 10_000 + entry["id"], "track_id": 1_000 + entry["track_id"]}
-        more["bbox"] = [entry["bbox"][0] + 2, entry["bbox"][1] + 2, *entry["bbox"][2:]]
-        copies.append(entry | more | {"keypoints": points.ravel().tolist()})
-    people["annotations"] += copies
-    return people
-
-
-def pose_in_place_of_keypoints(people):
-    frames = {image["id"]: image["frame_index"] for image in people["images"]}
-    return [
-        {
-            "image_id": f"{frames[entry['image_id']]:06d}.jpg",
-            "category_id": 1,
-            "bbox": entry["bbox"],
-            "pose": entry["keypoints"],
-            "score": 2.5,
-        }
-        for entry in people["annotations"]
-    ]
-
-
-def people_who_meet(**more):
-    spec = importlib.util.spec_from_file_location("meet", MISTAKES / "meet.py")
-    meet = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(meet)
-    return meet.coco([*meet.frames()], **more)
-
-
-# file, or what makes it of the right one; clip; exit code; the line that shows the mistake; words
-WRONG = [
-    (
-        "N_body_names_shifted/crowd.mp4.json",
-        "crowd",
-        1,
-        "odd",
-        "112 of 112 people's noses are over",
-    ),
-    ("N_sideorder/crowd.mp4.json", "crowd", 1, "odd", "207 of 287 people have a bone too long for"),
-    ("D2_mot_xyah/crowd.txt", "crowd", 2, "refused", "526 of 527 boxes have a side under 1 px"),
-    ("D2_csv_wh_swapped/crowd.csv", "crowd", 1, "odd", "526 of 527 boxes are wider than high"),
-    ("D2_csv_percent/crowd.csv", "crowd", 1, "odd", "449 of 527 people are smaller than 32 px"),
-    ("cvat_mot/gt.txt", "cvat", 0, "classes", "car (60)"),
-    ("corners/keypoints.csv", "cvat", 1, "odd", "60 of 60 boxes may be two corners, x y x y"),
-    (everybody_twice, "crowd", 1, "odd", "888 of 1054 people are covered by another one"),
-    (pose_in_place_of_keypoints, "crowd", 1, "odd", "527 of 527 boxes have a score above 1"),
-    (pose_in_place_of_keypoints, "crowd", 1, "not read", "keys: pose (527)"),
-]
-
-
-@needs_samples
-@pytest.mark.parametrize(("file", "clip", "code", "key", "words"), WRONG)
-def test_a_line_shows_the_mistake(file, clip, code, key, words, samples, check, tmp_path):
-    if callable(file):
-        write_json(tmp_path / "made.json", file(json.loads((samples / "right.json").read_text())))
-        file = tmp_path / "made.json"
-    lines = check(samples / "mistakes" / file, samples / f"{clip}.mp4", code=code)
-    assert words in str(lines[key])
-
-
-@needs_samples
-def test_a_misspelt_joint_is_refused(samples, ran):
-    file = samples / "mistakes/N_typo/crowd.mp4.json"
-    assert "left_sholder" in ran("check", file, samples / "crowd.mp4", code=2).err
-
-
-@needs_samples
-def test_nothing_is_odd_about_the_right_samples(samples, check, tmp_path):
-    openpose = check(SHARED / "openpose/json", samples / "crowd.mp4")
-    assert openpose["format"] == "OpenPose: json"
-    assert check(samples / "right.json", samples / "crowd.mp4")["identities"].endswith("; used")
-    for more in ({}, {"identity": lambda person: {"attributes": {"object_id": person}}}):
-        write_json(tmp_path / "meet.json", people_who_meet(**more))
-        assert check(tmp_path / "meet.json", samples / "meet.mp4")["identities"] == "2: 1, 2; used"

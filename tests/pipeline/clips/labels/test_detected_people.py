@@ -1,7 +1,6 @@
 """Who of a detector's file is a person, and which people are the same one."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -18,7 +17,6 @@ from pipeline.clips.labels.label_content import (
 )
 from pipeline.clips.labels.label_values import MOST_NAMES
 from pipeline.errors import RawDataError
-from tests.docs.markdown import ROOT
 from tests.pipeline.clips.labels.made_detections import (
     CASES,
     COCO_NAMES,
@@ -31,9 +29,6 @@ from tests.pipeline.clips.labels.made_detections import (
     read,
     write,
 )
-
-SAMPLES = ROOT.parent / "shared/data/mistakes"
-MISTAKES = pytest.mark.skipif(not SAMPLES.is_dir(), reason="no samples of mistakes")
 
 
 def test_a_crowd_is_no_person(tmp_path):
@@ -327,13 +322,6 @@ def test_the_people_of_all_frames_in_one_file_are_refused_in_every_format(tmp_pa
         read(write(tmp_path / "mot", {"": mot}))
     with pytest.raises(RawDataError, match=r"cannot be known: run it on the video"):
         read(write(tmp_path / "clip.txt", {"": in_one(" 1", " 2")}))
-
-
-@MISTAKES
-def test_ultralytics_file_of_images_without_names_is_refused(tmp_path):
-    shutil.copytree(SAMPLES / "image0", tmp_path / "k")
-    with pytest.raises(RawDataError, match=ALL_IN_ONE):
-        read(tmp_path / "k")
 
 
 def test_many_people_in_the_only_frame_with_anybody_are_read(tmp_path):

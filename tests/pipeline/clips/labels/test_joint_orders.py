@@ -304,16 +304,3 @@ def test_real_people_are_read_as_body_25_in_every_format(writer, kept, read, rea
         assert found.skeleton == "body_25"
     np.testing.assert_allclose(stored[..., :2], expected[:, columns, :2], atol=1e-9)
     assert found.is_order_assumed == (writer in ("results", "MMPose"))
-
-
-@pytest.mark.parametrize(
-    "wrong", [name for name in WRONG if "3" not in name and name != "lifters'"]
-)
-def test_real_people_in_another_order_of_17_are_refused(wrong, read, real):
-    columns = {
-        name.removeprefix("OP ").lower(): j
-        for j, name in enumerate(skeletons.joint_names("body_25"))
-    }
-    order = [columns[name.removeprefix("OP ").lower()] for name in WRONG[wrong]]
-    with pytest.raises(RawDataError, match="cannot be in it"):
-        read(as_results([people[:, order] for people in real], ()))

@@ -23,7 +23,6 @@ from tests.pipeline.clips.labels.made_detections import (
 )
 from tests.pipeline.datasets.by_hand import standing
 
-PAGES = CASES["openpose"].files
 BOX_TOOLS = ("mot", "csv", "yolo", "coco of boxes", "coco results of boxes")
 
 
@@ -74,18 +73,6 @@ def test_one_bad_box_costs_its_row(tool, number, reason, tmp_path):
     found = read(write(tmp_path / "k", badly(tool, number)))
     assert found.frame_index.tolist() == [0, 1, *EVERY[3:]]
     assert found.bad_boxes == {reason: 1}
-
-
-@pytest.mark.parametrize("tool", ["mot", "csv"])
-def test_files_whose_boxes_are_mostly_bad_are_refused_by_the_first(tool, tmp_path):
-    lines = CASES[tool].files[""].splitlines()
-    column = 4 if tool == "mot" else 3
-    for row in range(1, 6):
-        numbers = lines[row].split(",")
-        numbers[column] = "0"
-        lines[row] = ",".join(numbers)
-    with pytest.raises(RawDataError, match="'line 2': expected a box x y w h with a width"):
-        read(write(tmp_path / "k", {"": "\n".join(lines)}))
 
 
 def with_corners(tool):

@@ -13,12 +13,9 @@ from pipeline import datasets
 from pipeline.clips.labels.detections import read_detections
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats import large_json
-from tests.docs.markdown import ROOT
 from tests.pipeline.clips.labels.made_detections import SIZE, N, box, coco_object, xywh
 
 EVERY = range(N)
-MISTAKES_OF_USERS = ROOT.parent / "shared/data/mistakes"
-needs_samples = pytest.mark.skipif(not MISTAKES_OF_USERS.is_dir(), reason="no samples")
 SUPERVISION = (
     "track:tracker_id frame:frame_index x:x_min y:y_min x2:x_max y2:y_max score:confidence "
     "class:class_name"
@@ -121,36 +118,6 @@ def test_a_table_has_the_rows_that_its_map_states(tmp_path, form, write, monkeyp
     score = 0.75 if "score" in stated else 1
     assert {*found.keypoints.rows[..., 2].ravel().tolist()} == {score}
     assert [*found.names] == ([] if who is None else [who])
-
-
-SAMPLES = {  # file -> map, size of the clip (px), columns of left, top, right, bottom edge
-    "corners/keypoints.csv": ("x2:w y2:h score:confidence", SIZE, "xywh"),
-    "supervision_json/clip.mp4.json": (
-        SUPERVISION.replace("frame_index", "frame_number"),
-        SIZE,
-        ("x_min", "y_min", "x_max", "y_max"),
-    ),
-    "D2_csv_percent/crowd.csv": ("x:x% y:y% w:w% h:h%", (1280, 720), "xywh"),
-}
-
-
-@needs_samples
-@pytest.mark.parametrize("name", SAMPLES)
-def test_a_sample_has_the_numbers_that_stand_in_it(name):
-    stated, size, edges = SAMPLES[name]
-    text = (MISTAKES_OF_USERS / name).read_text()
-    table = json.loads(text) if text[0] == "[" else [*csv.DictReader(text.splitlines())]
-    corners = np.array([[float(row[edge]) for edge in edges] for row in table])
-    if "%" in stated:
-        corners[:, 2:] += corners[:, :2]
-        corners *= np.tile(size, 2) / 100
-    frames = [int(row.get("frame", row.get("frame_number"))) for row in table]
-    reader = datasets.get("videos", table_columns=stated)
-    found = read_detections(MISTAKES_OF_USERS / name, "c", lambda: [size], reader.stated("c.mp4"))
-    order = np.argsort(frames, kind="stable")
-    shown = found.keypoints.rows[..., :2].reshape(-1, 4)
-    np.testing.assert_allclose(shown, corners[order], atol=1e-9)
-    assert np.repeat(found.frame_index, np.diff(found.keypoints.start)).tolist() == sorted(frames)
 
 
 @pytest.mark.parametrize("dataset", ["videos", "kinetics", "insta_variety"])

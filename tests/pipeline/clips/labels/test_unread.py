@@ -2,9 +2,7 @@
 the user states.
 """
 
-import gzip
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -20,7 +18,6 @@ from pipeline.clips.labels.label_content import (
 from pipeline.clips.labels.people_classes import StatedClasses
 from pipeline.errors import RawDataError
 from pipeline.people.skeletons import BLAZE, convert
-from tests.docs.markdown import ROOT
 from tests.pipeline.clips.labels.made_detections import (
     CASES,
     COCO_NAMES,
@@ -35,9 +32,6 @@ from tests.pipeline.clips.labels.made_detections import (
     write,
     xywh,
 )
-
-MISTAKES = ROOT.parent / "shared/data/mistakes"
-needs_samples = pytest.mark.skipif(not MISTAKES.is_dir(), reason="no samples of mistakes")
 
 
 def read_stated(place, names):
@@ -84,15 +78,6 @@ def test_a_joints_name_that_is_misspelt_by_a_letter_is_refused_with_the_right_on
     file = write(tmp_path / "k", {"": named(renamed(**{right: wrong}))})
     with pytest.raises(RawDataError, match=rf"expected {right}, found {wrong}\. Correct"):
         read(file)
-
-
-@needs_samples
-def test_the_misspelt_shoulders_of_a_real_detectors_people_are_refused(tmp_path):
-    packed = MISTAKES / "N_typo/crowd.mp4.json.gz"
-    (tmp_path / "k.json").write_bytes(gzip.decompress(packed.read_bytes()))
-    both = "expected left_shoulder, right_shoulder, found left_sholder, right_sholder"
-    with pytest.raises(RawDataError, match=both):
-        read_detections(tmp_path / "k.json", "crowd", lambda: [(1280, 720)])
 
 
 SIDES = ("left", "right")
@@ -257,14 +242,6 @@ def test_people_of_mot_are_those_whom_the_list_of_classes_calls_so(place, tmp_pa
     found = read(file)
     assert who(found) == {2}
     assert found.unread == {BOXES_ALONE: {}, BY_CLASS: {"car": N, "dog": N}}
-
-
-@needs_samples
-def test_cvats_person_is_read_and_its_car_is_not(tmp_path):
-    shutil.copytree(MISTAKES / "cvat_mot", tmp_path / "k")
-    found = read_detections(tmp_path / "k/gt.txt", "gt", lambda: [(640, 480)])
-    assert who(found) == {1}
-    assert [*found.unread[BY_CLASS]] == ["car"]
 
 
 def test_a_list_of_classes_without_people_is_refused_with_the_classes_and_the_setting(tmp_path):
