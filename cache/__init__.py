@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import ArrayLike, DTypeLike
 
+    from cache.mixture import MixturePart
+    from cache.mixture_loader import TorchMixture, torch_mixture
     from cache.read.digest import content_digest
     from cache.read.torch_windows import TorchWindows
     from cache.repairs import Repaired, repair
@@ -55,7 +57,7 @@ if TYPE_CHECKING:
 
 # reading
 __all__ = ["FeatureCache", "Root", "Split", "local_folder", "open", "store_at"]
-__all__ += ["mirror", "torch_windows"]
+__all__ += ["MixturePart", "TorchMixture", "mirror", "torch_mixture", "torch_windows"]
 # records
 __all__ += ["CropPolicy", "Jitter", "TrackRecord", "TrackRows", "VideoEntry"]
 # a dataset's own columns
@@ -80,6 +82,8 @@ __all__ += ["AccessDenied", "Busy", "CacheChanged", "CacheError", "ForeignStream
 
 # module -> its names: what writes, checks and removes is imported when it is first used
 _HOMES: Final = {
+    "mixture": "MixturePart",
+    "mixture_loader": "TorchMixture torch_mixture",
     "read.digest": "content_digest",
     "repairs": "Repaired repair",
     "verification": "Damage VerifyReport verify",

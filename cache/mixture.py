@@ -92,6 +92,12 @@ class MixturePart:
             by_number.append({name: copies[name][number] for name in self.streams})
         return by_number
 
+    @property
+    def all_streams(self) -> tuple[str, ...]:
+        """Every stream and copy, once each."""
+        names = [name for copies in self.copy_streams for name in copies.values()]
+        return tuple(dict.fromkeys(names))
+
     def history_rows(self, name: str) -> int:
         """How many rows of a field are read before each window."""
         return self.history.get(name.removesuffix("_ok"), 0)
@@ -139,6 +145,7 @@ class Mixture:
             raise ValueError(f"expected a rank of 0 to {world_size - 1}, found {rank}")
         self.seqlen = seqlen
         self.rate = rate
+        self.seed = seed
         self.parts = {part.name: part for part in parts}
         self._windows: dict[str, _PartWindows] = {}  # by part
         n_before = 0  # windows of the earlier parts in a step
@@ -308,11 +315,8 @@ def _rows_of_windows(part: MixturePart, seqlen: int, rate: float | None) -> dict
     rows = {}
     for name, split in part.splits.items():
         stride = part.strides.get(name, part.stride)
-        # every stream and copy, once each: a window must have features in all of them
-        streams: dict[str, None] = {}
-        for copies in part.copy_streams:
-            streams |= dict.fromkeys(copies.values())
-        windows = split.windows(stride=stride, tail=part.tail, streams=tuple(streams), **length)
+        # a window must have features in all streams and copies
+        windows = split.windows(stride=stride, tail=part.tail, streams=part.all_streams, **length)
         left_out = part.left_out.get(name, np.empty((0, 2), np.int64))
         of_part = windows if rate is not None else windows[:, :1]
         rows[name] = of_part[find_ranges(windows[:, 0], *left_out.T) < 0]

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 # packages, and the folders and modules of each, from low to high: nothing imports what comes after
 # it
 ORDER = {
-    "cache": "arrays errors crop_policy windows storage format read write verification repairs mixture __init__",
+    "cache": "arrays errors crop_policy windows storage format read write verification repairs mixture mixture_loader __init__",
     "pipeline": """
         __init__ errors cli accounting table plug_ins processes files people clips grades datasets features
         settings steps show testing commands api __main__ extras

@@ -13,7 +13,7 @@ from pipeline import table
 from pipeline.__main__ import parser
 
 NAMES = {  # module, or a class in it -> its public names
-    "cache": "open verify FeatureCache Split mirror torch_windows",
+    "cache": "open verify FeatureCache Split MixturePart mirror torch_mixture torch_windows",
     "cache:Split": "tracks windows column live read",
     "pipeline.datasets": "names get",
     "pipeline.people.boxes": "crop_person normalise_keypoints smooth_boxes",

@@ -1,6 +1,4 @@
-"""Files of runs, which are replaced atomically, and digests of what a run reads: splits, streams,
-body folders, checkpoints.
-"""
+"""Files of runs, which are replaced atomically, and digests of body folders and checkpoints."""
 
 from __future__ import annotations
 
@@ -23,8 +21,6 @@ _BODY_FILES: Final = (
     ("SMPL_NEUTRAL.pkl", "SMPL_NEUTRAL.npz"),
     ("smpl_mean_params.npz",),
 )
-# Tables about the source videos. They do not affect training, so the digests leave them out.
-_ABOUT_VIDEOS: Final = ("video_fingerprint/", "video_pixels/", "video_account")
 
 
 def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -44,25 +40,6 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write sorted JSON without NaN, atomically."""
     text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
     write_atomic(path, f"{text}\n".encode())
-
-
-def content_digest(manifest: Mapping[str, Any]) -> str:
-    """Digest of a split's or a stream's rows and tracks, from its manifest.
-
-    It does not cover `_ABOUT_VIDEOS`.
-    """
-    if "files" not in manifest:  # written by other software
-        return str(manifest["digest"])
-    files = {
-        name: digest
-        for name, digest in manifest["files"].items()
-        if not name.startswith(_ABOUT_VIDEOS)
-    }
-    content = {
-        "files": files,
-        **{key: manifest[key] for key in ("extent", "commits", "geometry", "shards")},
-    }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def folder_digest(folder: Path) -> str:

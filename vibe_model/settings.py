@@ -38,7 +38,7 @@ from pydantic.dataclasses import dataclass
 
 import cache
 from pipeline.errors import ConfigError, invalid_setting
-from vibe_model.files import content_digest, file_digest, folder_digest
+from vibe_model.files import file_digest, folder_digest
 from vibe_model.reading import Reading, check_window_length, pattern_of, split_of
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ class RunConfig:
 
         opened: `splits`, by name. Example: {"amass/train": "5a0f...", "body": "9c01..."}.
         """
-        return {name: content_digest(opened[name].manifest) for name in self.splits}
+        return {name: opened[name].manifest["digest"] for name in self.splits}
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Self:
@@ -491,7 +491,7 @@ class VideoConfig(RunConfig):
         for name, streams in self.streams.items():
             for stream in streams:
                 key = name if stream == self.stream else f"{name}/{stream}"
-                stream_digests[key] = content_digest(opened[name].open_stream(stream).manifest)
+                stream_digests[key] = opened[name].open_stream(stream).manifest["digest"]
         digests: dict[str, Any] = {"splits": super().inputs(opened), "streams": stream_digests}
         digests["body"] = None if self.body is None else folder_digest(self.body)
         for name, file in self.files().items():

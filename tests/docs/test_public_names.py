@@ -25,6 +25,7 @@ vibe_model.losses.adversarial_discriminator vibe_model.vibe.training.step_losses
 vibe_model.training.run
 vibe_model.metrics.mpjpe vibe_model.metrics.pa_mpjpe vibe_model.metrics.pve vibe_model.metrics.accel
 vibe_model.metrics.accel_error vibe_model.metrics.pck vibe_model.metrics.auc
+cache.torch_mixture cache.MixturePart
 tasks.Data tasks.TrainVIBE tasks.EvaluateVIBE tasks.Report
 vibe_model.networks.video_model.VideoModel vibe_model.networks.video_model.Estimate
 vibe_model.vibe.networks.Regressor

@@ -1,9 +1,9 @@
 """The batches of a training run, by step.  features -> [windows] -> training
 
-`mixture_of` says which windows a step draws. `_BatchReader` reads them into arrays of the whole
-batch, which `_BatchLayout` describes, in this process or in workers. `TrainingBatches` gives a
-run's batches by step, and its `stream` gives them as tensors on the device, prepared ahead by a
-thread.
+`training_loader` makes the loader, which draws the windows of a step. `_BatchReader` reads them
+into arrays of the whole batch, which `_BatchLayout` describes, in this process or in workers.
+`TrainingBatches` gives a run's batches by step, and its `stream` gives them as tensors on the
+device, prepared ahead by the loader's thread.
 
 The windows of step k depend on the seed and k only: a resumed run continues with the same batches.
 Features stay as stored (float16) until they are on the device.
@@ -12,23 +12,20 @@ Features stay as stored (float16) until they are on the device.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from cache.mixture import Mixture, Pick
-from pipeline.errors import DataError
 from pipeline.people.skeletons import Array, Ints
 from vibe_model.reading import Reading
 from vibe_model.settings import RunConfig
 from vibe_model.training.feature_table import FeatureTable, ReportFeatures
-from vibe_model.training.mixtures import mixture_of
+from vibe_model.training.mixtures import training_loader
 
 if TYPE_CHECKING:
     from cache import Split
@@ -64,31 +61,29 @@ class TrainingBatch(NamedTuple):
 
         table: Has the features of `table_rows`.
         """
-        labels = {name: torch.as_tensor(value) for name, value in self.labels.items()}
+        labels = {**self.labels}
         if table is not None:
             labels["features"] = table.windows(torch.as_tensor(self.table_rows))
         for name, value in labels.items():
             labels[name] = _to_device(value, device)
         motion = None
         if self.real_theta is not None:
-            motion = _to_device(torch.as_tensor(self.real_theta), device)
+            motion = _to_device(self.real_theta, device)
         return TrainingBatch(labels, motion)
 
 
-class TrainingBatches(Dataset[TrainingBatch]):
-    """The batches of a run, by step: a dataset whose items are whole batches, as arrays.
+class TrainingBatches:
+    """The batches of a run, by step, as arrays, and from a step on, as tensors (`stream`).
 
-        DataLoader(batches, batch_size=None, sampler=range(step, len(batches)), num_workers=2)
-
-    Workers give the same batches, forked or spawned. Each of `world_size` ranks has its share of
-    every batch (`cache.mixture.Mixture`).
+    Each of `world_size` ranks has its share of every batch (`cache.torch_mixture`).
 
     Features are read with each batch, or once into `table`, where `hold` says (the setting of that
     name). Then a batch has `table_rows`, from which `stream` makes features.
 
-    splits: all splits of the configuration. device: the device of this process. report: called with
-    the progress of reading features into memory. Raises what `mixture_of` does, and ConfigError for
-    features that do not fit where `hold` puts them.
+    splits: all splits of the configuration. read_workers: number of processes in which `stream`
+    reads ahead; 0: a thread reads. device: the device of this process. report: called with the
+    progress of reading features into memory. Raises what `training_loader` does, and ConfigError
+    for features that do not fit where `hold` puts them.
     """
 
     mixture: Mixture
@@ -101,12 +96,15 @@ class TrainingBatches(Dataset[TrainingBatch]):
         *,
         rank: int = 0,
         world_size: int = 1,
+        read_workers: int = 0,
         hold: str = "none",
         device: torch.device = _CPU,
         report: ReportFeatures | None = None,
     ) -> None:
-        self._n_steps = config.epochs * config.iterations
-        self.mixture = mixture_of(config, splits, rank=rank, world_size=world_size)
+        self._loader = training_loader(
+            config, splits, rank=rank, world_size=world_size, read_workers=read_workers
+        )
+        self.mixture = self._loader.mixture
         loaded = FeatureTable.load(self.mixture, hold, device, report)
         self.where = loaded.where  # where features are, as text for the user
         self.table = loaded.table
@@ -114,53 +112,23 @@ class TrainingBatches(Dataset[TrainingBatch]):
         layout = _BatchLayout.plan(config, self.mixture, has_features=table_layout is None)
         self._reader = _BatchReader(self.mixture, layout, config.extra_streams, table_layout)
 
-    def __reduce__(self) -> tuple[type[_WorkerBatches], tuple[_BatchReader]]:
-        return _WorkerBatches, (self._reader,)
-
     def __len__(self) -> int:
-        return self._n_steps
+        return self._loader.steps
 
     def __getitem__(self, step: int) -> TrainingBatch:
-        if not 0 <= step < self._n_steps:
-            raise IndexError(f"step {step} of {self._n_steps}")
+        if not 0 <= step < len(self):
+            raise IndexError(f"step {step} of {len(self)}")
         return self._reader.read(step)
 
-    def stream(
-        self, start: int, *, device: torch.device, workers: int = 0
-    ) -> Generator[TrainingBatch, None, None]:
+    def stream(self, start: int, *, device: torch.device) -> Generator[TrainingBatch, None, None]:
         """Yield the batches from step `start` to the end of the run, as tensors on the device.
 
         Features have the dtype in which they are stored. A thread prepares the next batch.
-
-        workers: Number of processes that read several steps ahead; 0: the thread reads.
         """
-        loader = DataLoader(
-            self,
-            batch_size=None,
-            sampler=range(start, len(self)),
-            num_workers=workers,
-            # Not forked: this process has threads, and maybe a GPU. Not spawned: such workers
-            # sometimes abort while they send.
-            multiprocessing_context="forkserver" if workers else None,
-            generator=torch.Generator(),  # not the default one, from which dropout draws
+        self._loader.step = start
+        yield from self._loader.batches(
+            self._reader.read, lambda batch: batch.on_device(device, self.table)
         )
-        source = iter(loader)
-
-        def prepare_next() -> TrainingBatch | None:
-            batch = _next_of(source)
-            return None if batch is None else batch.on_device(device, self.table)
-
-        yield from _one_ahead(prepare_next)
-
-
-class _WorkerBatches(Dataset[TrainingBatch]):
-    """`TrainingBatches` in a worker."""
-
-    def __init__(self, reader: _BatchReader) -> None:
-        self._reader = reader
-
-    def __getitem__(self, step: int) -> TrainingBatch:
-        return self._reader.read(step)
 
 
 @dataclass(frozen=True, eq=False)
@@ -292,43 +260,8 @@ def _table_rows(layout: StreamRows, parts: Sequence[Sequence[Pick]]) -> Ints:
     return np.concatenate(rows)
 
 
-def _one_ahead(
-    prepare: Callable[[], TrainingBatch | None],
-) -> Generator[TrainingBatch, None, None]:
-    """Yield batches until there is none; a thread prepares the next one while the caller trains."""
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as thread:
-        batch = thread.submit(prepare).result()
-        while batch is not None:
-            next_batch = thread.submit(prepare)
-            yield batch
-            batch = next_batch.result()
-
-
-def _next_of(source: Iterator[TrainingBatch]) -> TrainingBatch | None:
-    """The next batch of a DataLoader, or None. Raises DataError if one of its processes was
-    killed.
-    """
-    try:
-        return next(source, None)
-    except (RuntimeError, ConnectionResetError, EOFError) as error:
-        if not _was_killed(error):
-            raise
-        do = "Check the machine's memory, or set read_workers = 0."
-        raise DataError(
-            f"a process exited unexpectedly, while it read batches: {error}. {do}"
-        ) from error
-
-
-def _was_killed(error: Exception) -> bool:
-    """Whether DataLoader raises this because one of its processes was killed, for lack of memory
-    perhaps; also while it sent a batch. torch has no type for it.
-    """
-    if isinstance(error, RuntimeError):
-        return "exited unexpectedly" in str(error)
-    return not str(error).startswith("Caught ")  # as errors do that were raised in the process
-
-
-def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
+def _to_device(array: Any, device: torch.device) -> Tensor:
+    tensor = torch.as_tensor(array)
     is_any_index = device.index is None and tensor.device.type == device.type
     if is_any_index or tensor.device == device:
         return tensor

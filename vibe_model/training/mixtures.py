@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from cache.mixture import Mixture, MixturePart
+from cache import MixturePart, TorchMixture, torch_mixture
 from cache.read.labels import JOINT_WEIGHTS, SOME_3D
 from pipeline.errors import ConfigError, DataError
 from pipeline.people.skeletons import Ints
@@ -21,6 +21,7 @@ from vibe_model.settings import RunConfig
 
 if TYPE_CHECKING:
     from cache import Split
+    from cache.mixture import Mixture
 
 _FIELDS: Final = {  # part of a batch -> fields that it reads
     "datasets_2d": ("features", "kp_2d"),  # only 2D labels, even if these splits have others
@@ -29,10 +30,12 @@ _FIELDS: Final = {  # part of a batch -> fields that it reads
 }
 
 
-def mixture_of(
-    config: RunConfig, splits: Mapping[str, Split], *, rank: int, world_size: int
-) -> Mixture:
-    """The windows of a training's batches: of each, one of `world_size` ranks has its share.
+def training_loader(
+    config: RunConfig, splits: Mapping[str, Split], *, world_size: int, **options: int
+) -> TorchMixture:
+    """The loader of a training's windows: of each batch, one of `world_size` ranks has its share.
+
+    options: others of `torch_mixture`.
 
     Raises CacheError for a part without a window, DataError for splits that cannot be trained on,
     ConfigError for more ranks than windows in a batch.
@@ -43,14 +46,21 @@ def mixture_of(
             f"{config.batch_size}"
         )
     parts = [_mixture_part(config, name, splits) for name in config.parts]
-    share = {"rank": rank, "world_size": world_size}
-    mixture = Mixture(parts, seqlen=config.seqlen, rate=config.rate, seed=config.seed, **share)
-    _require_training_joints(mixture)
-    return mixture
+    loader = torch_mixture(
+        parts,
+        seqlen=config.seqlen,
+        rate=config.rate,
+        seed=config.seed,
+        steps=config.epochs * config.iterations,
+        world_size=world_size,
+        **options,
+    )
+    _require_training_joints(loader.mixture)
+    return loader
 
 
 def _mixture_part(config: RunConfig, name: str, splits: Mapping[str, Split]) -> MixturePart:
-    """Describe one part of the batches for `Mixture`."""
+    """Describe one part of the batches."""
     part_splits = {split: splits[split] for split in config.splits_of(name)}
     if name == "datasets_2d":
         _require_keypoints(part_splits)
@@ -66,12 +76,12 @@ def _mixture_part(config: RunConfig, name: str, splits: Mapping[str, Split]) -> 
         for reading in config.extra_streams.values():
             streams.append(reading.stream)
             fields.append(f"{reading.stream}_ok")
-            if reading.history:
-                history[reading.stream] = reading.history
+            history[reading.stream] = reading.history
         fields += streams
         fields += _extra_columns(config, name, part_splits)
-    if name == "datasets_3d" and any(_has_some_joints(split) for split in part_splits.values()):
-        fields.append(JOINT_WEIGHTS)
+    sums = [split.manifest.get("sums", {}) for split in part_splits.values()]
+    if name == "datasets_3d" and any(SOME_3D in of_split for of_split in sums):
+        fields.append(JOINT_WEIGHTS)  # rows with some of the 14 3D joints that losses compare
     left_out = {key: _rows_of(split, config.left_out(key)) for key, split in part_splits.items()}
     return MixturePart(
         name=name,
@@ -87,11 +97,6 @@ def _mixture_part(config: RunConfig, name: str, splits: Mapping[str, Split]) -> 
         tail=config.tail,
         left_out=left_out,
     )
-
-
-def _has_some_joints(split: Split) -> bool:
-    """Whether a split has rows with some of the 14 3D joints that losses compare."""
-    return SOME_3D in split.manifest.get("sums", {})
 
 
 def _require_keypoints(splits: Mapping[str, Split]) -> None:

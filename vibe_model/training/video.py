@@ -201,6 +201,7 @@ class VideoRun(TrainingLoop):
             splits,
             rank=group.rank,
             world_size=group.size,
+            read_workers=config.read_workers,
             hold=config.hold,
             device=group.device,
             report=None if self._observer is None else self._observer.show_features,
@@ -230,16 +231,21 @@ class VideoRun(TrainingLoop):
 
     def batches(self, start: int) -> Generator[TrainingBatch, None, None]:
         device = self.group.device
-        workers = self.config.read_workers
-        windows = self._batches.stream(start, device=device, workers=workers)
+        windows = self._batches.stream(start, device=device)
         poses = self.config.poses()
         if poses is None:
             yield from windows
             return
         group = self.group
         # real motion is drawn apart from the windows (`VideoConfig.poses`)
-        motion = TrainingBatches(poses, self.splits, rank=group.rank, world_size=group.size)
-        real = motion.stream(start, device=device, workers=workers)
+        motion = TrainingBatches(
+            poses,
+            self.splits,
+            rank=group.rank,
+            world_size=group.size,
+            read_workers=self.config.read_workers,
+        )
+        real = motion.stream(start, device=device)
         with closing(windows), closing(real):
             for batch, motion_batch in zip(windows, real, strict=True):
                 yield TrainingBatch(batch.labels, motion_batch.real_theta)

@@ -12,7 +12,7 @@ import torch
 from numpy.testing import assert_array_equal
 
 import cache
-from cache import CacheChanged
+from cache import CacheChanged, CacheError
 from pipeline.errors import ConfigError, DataError
 from tests.vibe_model.builders import MemorySplit
 from tests.vibe_model.training.conftest import assert_same, drop_a_video, write
@@ -265,8 +265,8 @@ def test_batches_from_a_step_on_are_those_of_the_steps(mixed, splits):
         (RuntimeError("a size does not fit"), RuntimeError),
         (EOFError("Caught EOFError in DataLoader worker process 0."), EOFError),
         # what DataLoader raises if a process is killed while it sends a batch
-        (ConnectionResetError(104, "Connection reset by peer"), DataError),
-        (EOFError("cut off"), DataError),
+        (ConnectionResetError(104, "Connection reset by peer"), CacheError),
+        (EOFError("cut off"), CacheError),
     ],
 )
 def test_an_error_while_reading_ahead_is_raised(error, expected, mixed, splits):
@@ -280,16 +280,16 @@ def test_a_worker_reads_what_is_read_without_and_when_it_is_killed_training_ends
     mixed, on_disk
 ):
     batches = TrainingBatches(mixed, on_disk)
-    in_memory = TrainingBatches(mixed, on_disk, hold="ram")
+    in_memory = TrainingBatches(mixed, on_disk, hold="ram", read_workers=1)
     state = torch.get_rng_state()
-    ready = in_memory.stream(2, device=CPU, workers=1)
+    ready = in_memory.stream(2, device=CPU)
     for step in (2, 3):
         assert_same(next(ready), batches[step])
     # dropout draws from it: a resumed run must find it as it was
     assert torch.equal(torch.get_rng_state(), state)
     (worker,) = multiprocessing.active_children()
     worker.kill()
-    with pytest.raises(DataError, match=r"exited unexpectedly.*read_workers = 0"):
+    with pytest.raises(CacheError, match=r"exited unexpectedly.*read_workers = 0"):
         list(ready)
 
 
