@@ -29,7 +29,7 @@ from pipeline.cli.command_line import EXIT_CODES
 from pipeline.clips import detectors
 from pipeline.clips.labels import people_formats
 from pipeline.clips.labels.checks import CHECKS
-from pipeline.clips.labels.joint_orders import BODY_JOINTS, ORDERS
+from pipeline.clips.labels.joint_orders import ORDERS
 from pipeline.commands.status import COLUMNS
 from pipeline.datasets import RELEASES
 from pipeline.datasets.shared import contradictions
@@ -37,6 +37,7 @@ from pipeline.extras.exchange.formats import FORMATS
 from pipeline.features import streams
 from pipeline.features.weights import KINDS
 from pipeline.grades.words import MEASURES
+from pipeline.people.hands import BODY_JOINTS
 from pipeline.people.skeletons import JOINTS
 from vibe_model import models
 from vibe_model.evaluation.protocols import PROTOCOLS

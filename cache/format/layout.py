@@ -152,6 +152,7 @@ COLUMNS: Final[Mapping[str, Column]] = _by_name(
     Column("frame_index", "the video's own frame count, from 0", dtype="int64"),
     Column("bbox", "centre x, centre y, width, height: px of the full picture", shape=(4,)),
     Column("kp_2d", "x px, y px, confidence 0..1", shape=(49, 3)),
+    Column("kp_2d_hands", "x px, y px, confidence 0..1; left, right", shape=(42, 3)),
     Column("kp_3d", "x m, y m, z m, confidence: camera axes, pelvis at 0", shape=(49, 4)),
     Column("kp_3d_eval", "x m, y m, z m: camera axes", shape=(14, 3)),
     Column("trans", "m", shape=(3,)),

@@ -17,7 +17,8 @@ the rest:
 Names of fields. A name that fits several kinds is of the first of them:
 
     stream field   `features` with `stream=NAME`; `<stream>` and `<stream>_ok` with `streams=`
-    label          `labels.FIELDS`, `kp_3d_eval`, `kp_3d_49` and `w_kp_3d`, computed from columns
+    label          `labels.FIELDS`, `kp_3d_eval`, `kp_3d_49`, `w_kp_3d` and `kp_2d_hands`, computed
+                   from columns
     column         a value per row, as stored: `layout.COLUMNS`, and the dataset's extra ones
     track field    a value per track, repeated in its rows: TRACK_FIELDS, and extra ones
     `rows`         the rows' numbers in the split
@@ -48,7 +49,10 @@ from cache.read.window_rows import WindowRows
 
 _FLOAT32: Final = np.dtype(np.float32)
 _ROWS: Final = "rows"
-_LABELS: Final = (*labels.FIELDS, labels.EVAL_JOINTS, labels.JOINTS_49, labels.JOINT_WEIGHTS)
+_LABELS: Final = (
+    *labels.FIELDS,
+    *(labels.EVAL_JOINTS, labels.JOINTS_49, labels.JOINT_WEIGHTS, labels.HANDS),
+)
 FLOATS: Final = tuple(map(np.dtype, ("float16", "float32", "float64")))  # of read features
 
 

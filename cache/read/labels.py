@@ -40,9 +40,11 @@ SOME_3D: Final = "rows_some_3d"
 EVAL_JOINTS: Final = "kp_3d_eval"
 JOINTS_49: Final = "kp_3d_49"  # the column kp_3d, also in those splits
 JOINT_WEIGHTS: Final = "w_kp_3d"  # which of these 49 joints are known
+HANDS: Final = "kp_2d_hands"  # the column in crop coordinates
+_N_HANDS: Final = 42  # joints of the left hand, then of the right one
 # fields and columns that depend on the crop or on mirroring
 IN_CROP: Final = frozenset(
-    {"kp_2d", "kp_3d", EVAL_JOINTS, JOINTS_49, JOINT_WEIGHTS, "theta", "pose", "trans"}
+    {"kp_2d", HANDS, "kp_3d", EVAL_JOINTS, JOINTS_49, JOINT_WEIGHTS, "theta", "pose", "trans"}
 )
 
 # Left-right permutations: joint i of a mirrored image is joint MIRRORED[i] of the original.
@@ -53,11 +55,13 @@ MIRRORED_49: Final = (
     *(25 + joint for joint in MIRRORED_14),
     *(39, 40, 41, 42, 43, 44, 46, 45, 48, 47),
 )
+MIRRORED_HANDS: Final = (*range(21, _N_HANDS), *range(21))
 MIRRORED_SMPL: Final = (
     *(0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20, 23, 22),
 )
 
-
+# number of joints -> their order in a mirrored image
+_MIRRORED: Final = {len(joints): joints for joints in (MIRRORED_14, MIRRORED_49, MIRRORED_HANDS)}
 _NOT_MIRRORED: Final = np.zeros((), bool)  # broadcasts to (B, T): no row is mirrored
 
 
@@ -103,16 +107,18 @@ class LabelFields:
             return (_N_EVAL_JOINTS, 3)
         if name == "kp_3d" and self._column(EVAL_JOINTS) is not None:
             return (_N_EVAL_JOINTS, 3)
+        if name == HANDS:
+            return (_N_HANDS, 3)
         if name == JOINT_WEIGHTS:
             return (N_JOINTS,)
         return (N_JOINTS, 3) if name in ("kp_2d", "kp_3d", JOINTS_49) else ()
 
     def fill(self, name: str, out: Floats) -> None:
-        """Fill out (B, T, *trailing(name)) with one of FIELDS, EVAL_JOINTS, JOINTS_49 or
-        JOINT_WEIGHTS.
+        """Fill out (B, T, *trailing(name)) with one of FIELDS, EVAL_JOINTS, JOINTS_49,
+        JOINT_WEIGHTS or HANDS.
         """
-        if name == "kp_2d":
-            self._kp_2d(out)
+        if name in ("kp_2d", HANDS):
+            self._kp_2d(name, out)
         elif name in ("kp_3d", EVAL_JOINTS, JOINTS_49):
             self._kp_3d(out)
         elif name == "theta":
@@ -137,8 +143,8 @@ class LabelFields:
     def _stream_crops(self) -> StreamCrops | None:
         return self._find_crops()
 
-    def _kp_2d(self, out: Floats) -> None:
-        kp_2d = self._column("kp_2d")
+    def _kp_2d(self, name: str, out: Floats) -> None:
+        kp_2d = self._column(name)
         bbox = self._crops.bbox
         if kp_2d is None or bbox is None:
             out.fill(0)
@@ -280,8 +286,7 @@ def mirror(name: str, values: Floats) -> Floats:
     if name == "trans":
         mirrored = values.copy()
     else:
-        joints = MIRRORED_14 if values.shape[-2] == _N_EVAL_JOINTS else MIRRORED_49
-        mirrored = values[..., joints, :]
+        mirrored = values[..., _MIRRORED[values.shape[-2]], :]
     mirrored[..., 0] = 0 - mirrored[..., 0]  # 0 stays 0, without a sign
     return mirrored
 

@@ -197,6 +197,7 @@ class Split(OpenSplit):
 
     - `features` (B, T, dim)
     - `kp_2d` (B, T, 49, 3): x and y in [-1, 1] over the crop, confidence
+    - `kp_2d_hands` (B, T, 42, 3) of splits with hands: likewise, the left hand before the right
     - `theta` (B, T, 85): (1, 0, 0), pose, betas
     - `kp_3d` (B, T, 49, 3): m, relative to the pelvis, in the order spin49
     - `kp_3d_eval` (B, T, 14, 3) of evaluation splits: m, not centred, in the order common14. In

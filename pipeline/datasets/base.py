@@ -155,6 +155,8 @@ class Dataset(ABC):
     # options that state something of clips by their names, as "slow/*=240, a.mp4=120": what the
     # last conversion took holds until another value is named
     by_clip: ClassVar[tuple[str, ...]] = ()
+    # further options that hold likewise
+    keeps: ClassVar[tuple[str, ...]] = ()
     corrects_people: ClassVar[bool] = False  # whether `read` does `RawVideo.corrections` of people
     # options that were added later -> the value that changes nothing, which identities leave out
     added: ClassVar[Mapping[str, Any]] = {}

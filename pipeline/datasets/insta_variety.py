@@ -50,6 +50,7 @@ from pipeline.files.pixels.decode import PictureError, picture_size
 from pipeline.files.pixels.sources import MAX_PICTURES, PICTURES, RecordPictures
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import VIDEOS
+from pipeline.people.hands import HANDS
 from pipeline.people.skeletons import Array, Doubles, Float32s, Ints, convert
 from pipeline.people.smpl_files import N_BETAS, N_POSE
 from pipeline.people.track import Track
@@ -177,6 +178,7 @@ class InstaVariety(ClipDataset):
             spin49 = convert(kp_2d[rows], source=self.name, target="spin49").astype(np.float32)
             return _match_fits(raw, [names[row] for row in rows.tolist()], spin49, account)
 
+        hands = np.zeros((n_frames, len(HANDS), 3), np.float32) if self.hands else None
         # A box is the whole image, made square by its larger side: an image of 224 x 224 is its own
         # crop.
         side = sizes.max(axis=1, keepdims=True)
@@ -193,6 +195,7 @@ class InstaVariety(ClipDataset):
             labels_of=fits_of,
             fps=math.nan,
             crop_scale=CROP_SCALE,
+            kp_2d_hands=hands,
         )
 
 

@@ -59,7 +59,7 @@ def joint_called(name: str) -> str | None:
     >>> [joint_called(name) for name in ("RHip", "left-shoulder", "LBigToe", "Left Ankle", "Neck")]
     ['rhip', 'lshoulder', 'OP LBigToe', 'lankle', None]
     """
-    return _JOINT_OF_COMPACT.get(_compact(name))
+    return _JOINT_OF_COMPACT.get(compact(name))
 
 
 def correct_spelling(name: str, spellings: Iterable[str]) -> str | None:
@@ -72,7 +72,7 @@ def correct_spelling(name: str, spellings: Iterable[str]) -> str | None:
     >>> correct_spelling("Left Sholder", SPELLINGS), correct_spelling("rigth_hip", SPELLINGS)
     ('left_shoulder', 'right_hip')
     """
-    written = _compact(name)
+    written = compact(name)
     if re.search(r"\d|waist", written):
         return None
     return next((each for each in spellings if _is_misspelt(written, each)), None)
@@ -80,7 +80,7 @@ def correct_spelling(name: str, spellings: Iterable[str]) -> str | None:
 
 def _is_misspelt(written: str, spelling: str) -> bool:
     """Whether a compact name is a spelling but for one letter, as of `correct_spelling`."""
-    right = _compact(spelling)
+    right = compact(spelling)
     if "_" in spelling:
         first = 0
         joint = spelling.index("_")  # where its word begins
@@ -98,9 +98,9 @@ def _is_misspelt(written: str, spelling: str) -> bool:
     return False
 
 
-def _compact(name: str) -> str:
+def compact(name: str) -> str:
     """A name in lower case, without separators."""
     return re.sub(r"[\s_.-]", "", name).lower()
 
 
-_JOINT_OF_COMPACT: Final = {_compact(name): joint for name, joint in SPELLINGS.items()}
+_JOINT_OF_COMPACT: Final = {compact(name): joint for name, joint in SPELLINGS.items()}

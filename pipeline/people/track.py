@@ -53,6 +53,7 @@ class Track:
     # (T, 4) float32 cxcywh, px of the full image, square; None without images (AMASS)
     bbox: Floats | None = None
     kp_2d: Floats | None = None  # (T, 49, 3) float32 x px, y px, confidence 0..1
+    kp_2d_hands: Floats | None = None  # (T, 42, 3) likewise; left hand, then right: `hands.HANDS`
     # (T, 49, 4) float32 m m m confidence, camera axes, pelvis (joint 39) at 0
     kp_3d: Floats | None = None
     kp_3d_eval: Floats | None = None  # (T, 14, 3) float32 m, camera axes, in common14 order
@@ -276,6 +277,7 @@ _CHECKS: Final = (
     ("pose", _check_angles),
     ("trans", _check_translation),
     ("kp_2d", _check_confidence),
+    ("kp_2d_hands", _check_confidence),
     ("kp_3d", _check_confidence),
     ("kp_2d", _check_pixels),
     ("extrinsics", _check_camera),

@@ -133,12 +133,13 @@ class ConversionRecord:
             )
         return Path(str(recorded))
 
-    def lasting(self, dataset: Dataset) -> dict[str, str]:
+    def lasting(self, dataset: Dataset) -> dict[str, Any]:
         """Setting -> its value, of those that hold for the next conversion, too, unless the user
         names another value.
         """
         options = self.reader.get("parameters", {})
-        values = {f"{dataset.name}.{option}": options.get(option) for option in dataset.by_clip}
+        kept = (*dataset.by_clip, *dataset.keeps)
+        values = {f"{dataset.name}.{option}": options.get(option) for option in kept}
         values["convert.corrections"] = self.split.provenance.get(CORRECTIONS)
         return {setting: value for setting, value in values.items() if value}
 

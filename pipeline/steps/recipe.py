@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cache
 from pipeline import datasets
@@ -71,7 +71,7 @@ class Recipe:
         """The dataset's other splits."""
         return OtherSplits(self.dataset, self.split, self.raw, self.root)
 
-    def lasting_values(self, committed: cache.Split | None) -> dict[str, str]:
+    def lasting_values(self, committed: cache.Split | None) -> dict[str, Any]:
         """The settings that hold as the split's last conversion took them: nothing names them.
 
         Raises ConfigError for one that is empty.

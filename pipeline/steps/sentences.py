@@ -21,7 +21,7 @@ from pipeline.accounting import (
     is_error,
 )
 from pipeline.cli.console import DONE, DOUBT, IDLE, WRONG, plain
-from pipeline.cli.text import FEW, command, count, few, first_few
+from pipeline.cli.text import FEW, command, count, few, first_few, text_of
 from pipeline.clips.listing import describe_others
 from pipeline.features.committed import IMPORTED, is_current
 from pipeline.files.pixels.clip_record import ClipRecord
@@ -348,7 +348,8 @@ def next_lines(run: NextRun, most: int | None) -> Iterator[str]:
             steps += _conversion_lines(run, work, most)
     lasting = {} if work is None else run.recipe.lasting_values(work.committed)
     for setting, value in lasting.items():
-        steps.append(plain(f"as before: {setting} = {value} (none ends it)"))
+        ends = "" if value is True else " (none ends it)"
+        steps.append(plain(f"as before: {setting} = {text_of(value)}{ends}"))
     steps += [f"{WRONG} {plain(text)}" for text in lost_videos(run)]
     if run.staged:
         steps.append(plain(describe_staged(run.staged)))

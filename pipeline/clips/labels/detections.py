@@ -29,6 +29,7 @@ from pipeline.clips.labels.checks import check_people
 from pipeline.clips.labels.joint_orders import KnownBy, OrderedJoints, order_joints
 from pipeline.clips.labels.label_content import (
     BOXES_ALONE,
+    HANDS_NOT_READ,
     NOT_STATED,
     LabelContent,
     Sizes,
@@ -55,6 +56,7 @@ from pipeline.files.formats.large_json import read_json
 from pipeline.files.formats.other_formats import OtherProgram
 from pipeline.files.raw.files import list_names, open_regular
 from pipeline.people.checked_people import CORNERS, People
+from pipeline.people.hands import HANDS, confident_hands, hands_of, is_of_hand
 from pipeline.people.skeletons import Bools, Doubles, Ints, Skeleton
 
 # AlphaPose's name for its results. Files of results may also have the video's name.
@@ -94,6 +96,8 @@ class Detections:
     # what the file has and nobody reads: a kind, such as "joints not read" -> name -> how often
     unread: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     format: str = ""  # the name of one of `people_formats.FORMATS`
+    # (N, 42, 3) px px confidence, of `hands.HANDS` of all people; 0: unknown. None: not read
+    hands: Doubles | None = None
 
     @property
     def is_order_assumed(self) -> bool:
@@ -120,7 +124,8 @@ class Detections:
         identity = self.identity
         if identity is not None:
             identity = ByFrame(identity.rows[rows], start)
-        return replace(self, keypoints=keypoints, identity=identity)
+        hands = None if self.hands is None else self.hands[rows]
+        return replace(self, keypoints=keypoints, identity=identity, hands=hands)
 
 
 def read_detections(
@@ -300,13 +305,22 @@ def _assemble(
     # Two points of a person are the corners of a box, unless the file names two joints.
     are_boxes = points.shape[1] == len(CORNERS) and len(content.joints or ()) != len(CORNERS)
     ordered = OrderedJoints(CORNERS, points, known_by=KnownBy.FORMAT)
+    hands = people.hands
     if not are_boxes:
         notes += _zero_joints_at_corner(points)
+        hands = hands_of(points, content.joints) if hands is None else hands
         ordered = order_joints(place, points, content.joints, orders, source.stated.joints)
-    if len(points) and ordered.unread:
-        content.unread["joints not read"].update(dict.fromkeys(ordered.unread, len(points)))
+    unread = [name for name in ordered.unread if not is_of_hand(name)]
+    if len(points) and unread:
+        content.unread["joints not read"].update(dict.fromkeys(unread, len(points)))
     if len(points) and are_boxes:
         content.unread[BOXES_ALONE] = Counter()
+    if source.stated.hands:
+        without = np.zeros((len(points), len(HANDS), 3))
+        hands = confident_hands(without if hands is None else hands)
+    elif hands is not None:
+        content.unread[HANDS_NOT_READ] = Counter()
+        hands = None
     checked = People(
         ordered.skeleton,
         ordered.points,
@@ -336,6 +350,7 @@ def _assemble(
         camera=content.camera,
         bad_boxes=content.bad_boxes,
         unread={what: countable_names(names) for what, names in sorted(content.unread.items())},
+        hands=hands,
     )
 
 

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 from pipeline.cli.text import first_few
 from pipeline.errors import RawDataError
 from pipeline.files.formats.names import shown_names
+from pipeline.people.hands import BODY_JOINTS
 from pipeline.people.joint_spellings import (
     JOINT_OF_SPELLING,
     SPELLINGS,
@@ -35,8 +36,6 @@ ORDERS: Final = {
 }
 # all of them: what the option `joints` of a dataset may state
 ORDER_NAMES: Final = tuple(order for orders in ORDERS.values() for order in orders)
-# number of joints of Halpe-136 and COCO-WholeBody -> how many come before face and hands
-BODY_JOINTS: Final = {136: 26, 133: 23}
 # how many joints a person may have if the file does not name them
 JOINT_COUNTS: Final = (*ORDERS, *sorted(BODY_JOINTS))
 

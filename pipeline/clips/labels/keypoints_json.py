@@ -9,7 +9,7 @@ identity where the file has one:
     results                     [{"image_id": "35.jpg", "keypoints": [...], "score": 2.9, "idx": 1}]
     COCO, COCO-WholeBody        {"images": [{"id": 1, "file_name": "clip_000035.jpg"}],
                                 "annotations": [{"image_id": 1, "keypoints": [...],
-                                                 "foot_kpts": [...]}],
+                                                 "foot_kpts": [...], "lefthand_kpts": [...]}],
                                 "categories": [{"name": "person", "keypoints": ["nose", ...]}]}
     MMPose                      see `mmpose`
 """
@@ -69,11 +69,16 @@ ONE_FILE: Final = (
 )
 VISIBILITY: Final = (0, 1, 2)  # COCO's: not labelled, labelled and hidden, visible
 # keys of people that are read, or that repeat or refine what is read
-OPENPOSE_KEYS: Final = frozenset({"pose_keypoints", "pose_keypoints_2d"})
-RESULT_KEYS: Final = frozenset(
-    {"image_id", "category_id", "keypoints", "score", "bbox", "box", "idx"}
+SIDES: Final = ("left", "right")
+OPENPOSE_KEYS: Final = frozenset(
+    f"{part}_keypoints{end}" for part in ("pose", "hand_left", "hand_right") for end in ("", "_2d")
 )
-COCO_KEYS: Final = frozenset(
+COCO_HANDS: Final = tuple(f"{side}hand_kpts" for side in SIDES)  # COCO-WholeBody's
+HAND_KEYS: Final = frozenset(COCO_HANDS) | {f"{side}hand_valid" for side in SIDES}
+RESULT_KEYS: Final = HAND_KEYS | {
+    *("image_id", "category_id", "keypoints", "score", "bbox", "box", "idx")
+}
+COCO_KEYS: Final = HAND_KEYS | frozenset(
     {"id", "image_id", "category_id", "bbox", "score", "keypoints", "keypoint_scores", "track_id"}
     | {"iscrowd", "attributes", "num_keypoints", "area", "segmentation"}
 )
@@ -144,8 +149,10 @@ def openpose_content(
             # OpenPose 1.0 wrote the first key, later versions the second one.
             key = "pose_keypoints" if "pose_keypoints" in person else "pose_keypoints_2d"
             points = _joints(file, key, person.get(key)) * scale
+            hand_keys = [key.replace("pose", f"hand_{side}") for side in SIDES]
+            hands = content.read_hands(file, hand_keys, person, scale, stated)
             identity = identities_of(file, "people", person, keys)
-            content.people.add(FoundPerson(frame, points, identity))
+            content.people.add(FoundPerson(frame, points, identity, hands=hands))
         n_scaled += (scale != 1).any()
         processed.append(frame)
     content.frames = processed
@@ -183,7 +190,8 @@ def results_content(
             box = tolerant_box(result.get("bbox", result.get("box")))
         if points is not None:
             identity = identities_of(file, "results", result, keys)
-            content.people.add(FoundPerson(frame, points, identity, box))
+            hands = content.read_hands(file, COCO_HANDS, result, UNSCALED, stated)
+            content.people.add(FoundPerson(frame, points, identity, box, hands))
     n_zeros = content.unread.get(BY_CATEGORY, Counter[str]()).get("0")
     if not content.people and n_zeros:
         actual = f"0 in {n_zeros} of {len(results)} results, and 1 in none"
@@ -241,8 +249,7 @@ def coco_content(
     """
     images = _coco_images(file, document.get("images"), sizes)
     categories = read_categories(file, document.get("categories"), stated.classes)
-    keys = stated.identities.keys()
-    annotations = _Annotations(file, document.get("annotations"), images, categories, keys)
+    annotations = _Annotations(file, document.get("annotations"), images, categories, stated)
     content = annotations.people()
     content.frames = sorted(image.frame for image in images.values())
     for image in images.values():
@@ -264,7 +271,7 @@ class _Annotations(NamedTuple):
     stored: object
     images: Mapping[int, _CocoImage]
     categories: Categories
-    identity_keys: Sequence[str]
+    stated: Stated
 
     def people(self, *, as_boxes: bool = False, has_feet: bool = False) -> LabelContent:
         """The people: their joints, or else their boxes. If no joint is labelled in the whole file,
@@ -273,7 +280,8 @@ class _Annotations(NamedTuple):
         names = self.categories.joints
         lacks_feet = names is not None and {*map(joint_called, names)}.isdisjoint(FEET_JOINTS)
         joints = [*names, *FEET_NAMES] if names and has_feet else names
-        content = LabelContent(identity_keys=self.identity_keys, joints=joints)
+        identity_keys = self.stated.identities.keys()
+        content = LabelContent(identity_keys=identity_keys, joints=joints)
         n_people = 0
         n_interpolated = 0
         are_labelled = set[bool]()  # whether those with joints have a labelled one
@@ -296,9 +304,10 @@ class _Annotations(NamedTuple):
                 are_labelled.add(bool(points[:, 2].any()))
                 box = tolerant_box(entry.get("bbox"), image.scale)
             if points is not None:
-                identity = identities_of(self.file, key, entry, self.identity_keys)
+                identity = identities_of(self.file, key, entry, identity_keys)
                 points = points * image.scale
-                content.people.add(FoundPerson(image.frame, points, identity, box))
+                hands = content.read_hands(self.file, COCO_HANDS, entry, image.scale, self.stated)
+                content.people.add(FoundPerson(image.frame, points, identity, box, hands))
         if are_labelled == {False} and all_have_boxes:
             return self.people(as_boxes=True)
         if n_interpolated:

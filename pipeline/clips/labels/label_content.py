@@ -7,7 +7,7 @@ each frame. A `LabelFormat` says how a format counts frames and pixels, and how 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -17,11 +17,12 @@ import numpy as np
 from pipeline.accounting import DEGENERATE_BOX
 from pipeline.clips.labels.column_names import StatedColumns
 from pipeline.clips.labels.joint_orders import StatedOrder
-from pipeline.clips.labels.label_values import label_error, whole_number
+from pipeline.clips.labels.label_values import label_error, numbers, whole_number
 from pipeline.clips.labels.people_classes import StatedClasses
 from pipeline.clips.labels.people_table import FoundPeople
 from pipeline.errors import RawDataError
 from pipeline.files.formats.other_formats import FORMATS
+from pipeline.people.hands import HAND
 from pipeline.people.skeletons import LARGEST, Doubles
 
 # Function that returns the (width, height) px of images for which a tool may have written a clip's
@@ -44,6 +45,7 @@ UNSCALED: Final = np.ones(3)  # x, y and score of an image of the clip's size
 # kinds of what nobody reads, as the lines about it begin
 NOT_READ: Final = "keys not read"
 UPLOADED: Final = "files matched without the prefix or hash of an upload"
+HANDS_NOT_READ: Final = "hands not read (hands = true keeps them)"
 BOXES_ALONE: Final = "boxes alone: no joint"
 BY_CATEGORY: Final = "people skipped by category"
 BY_CLASS: Final = "people skipped by class"
@@ -80,6 +82,7 @@ class Stated(NamedTuple):
     classes: StatedClasses = StatedClasses()
     identities: StatedIdentities = StatedIdentities()
     columns: StatedColumns = StatedColumns()
+    hands: bool = False  # whether hands are read
 
 
 NOT_STATED: Final = Stated()
@@ -112,6 +115,26 @@ class LabelContent:
             is_identity = any(key in (name, name.split(".")[0]) for name in self.identity_keys)
             if entry[key] and entry[key] != NOBODY and not is_identity:
                 self.unread[NOT_READ][key] += 1
+
+    def read_hands(
+        self,
+        file: Path,
+        keys: Iterable[str],
+        person: Mapping[str, Any],
+        scale: Doubles,
+        stated: Stated,
+    ) -> Doubles | None:
+        """Read the hands (42, 3) of a person, which are under these keys, of left and right, px in
+        the clip by `scale`, as of `tolerant_box`; None without any, or if they are not wanted.
+        """
+        if not any(map(person.get, keys)):
+            return None
+        if not stated.hands:
+            self.unread[HANDS_NOT_READ] = Counter()
+            return None
+        n = 3 * len(HAND)
+        hands = [numbers(file, key, person.get(key) or [0] * n, (n,)) for key in keys]
+        return np.concatenate(hands).reshape(-1, 3) * scale
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,7 @@ FORMATS: Final = (
         "| SAM 3D Body: what `process_one_image` returns, saved as npz, npy, pickle or JSON "
         "([how](../results.md#sam-3d-body)) | `pred_keypoints_2d` of each person; a file for each "
         "image, or one for all | 0; from `frame`, or the number at the end of the file's name | "
-        "`x y x y`, px | its 70, of which 24 are taken; score 1 | none |",
+        "`x y x y`, px | its 70, of which 24 are taken, and [hands](#hands); score 1 | none |",
         lambda source: sam_3d_body.is_of_tool(
             source.frames[0][1] if source.frames else source.place
         ),

@@ -70,6 +70,16 @@ NAMES: Final = (
     *("left_acromion", "right_acromion", "op_neck"),
 )
 
+
+def _columns_of_hand(first: int) -> list[int]:
+    """The columns of a hand, of which `first` is the first: each finger from tip to base, then the
+    wrist. In the order of `hands.HAND`.
+    """
+    return [first + 20, *(first + 4 * finger + j for finger in range(5) for j in (3, 2, 1, 0))]
+
+
+# left, then right
+_HANDS: Final = _columns_of_hand(42) + _columns_of_hand(21)
 _KNOWN: Final = [column for column, name in enumerate(NAMES) if name in JOINT_OF_SPELLING]
 
 
@@ -207,8 +217,9 @@ def sam_content(place: Path, files: Sequence[tuple[int, Path]]) -> LabelContent:
     content = LabelContent(box_form=TWO_CORNERS)
     for frame, file in pages:
         for person in read_people(file, load(file), frame):
-            points = np.column_stack([person.points, np.ones(len(NAMES))])[_KNOWN]
-            content.people.add(FoundPerson(person.frame, points, box=person.box))
+            points = np.column_stack([person.points, np.ones(len(NAMES))])
+            hands = points[_HANDS]
+            content.people.add(FoundPerson(person.frame, points[_KNOWN], None, person.box, hands))
             for key in map(str, person.keys):
                 if not KEYS.fullmatch(key):
                     content.unread[NOT_READ][key] += 1

@@ -16,6 +16,7 @@ from pipeline.accounting import VideoAccount
 from pipeline.files.raw.corrections import CUT, EXCHANGE, JOIN, Correction
 from pipeline.people.boxes import tight_boxes
 from pipeline.people.checked_people import CORNERS
+from pipeline.people.hands import exchange_hands
 from pipeline.people.skeletons import Array, Doubles, Ints, Skeleton, opposite_joints
 from pipeline.people.track import free_name
 
@@ -28,6 +29,7 @@ class CorrectedPeople:
     """The people of a clip with N detections: whose each is, or NOBODY's."""
 
     joints: Doubles  # (N, J, 3); left and right are exchanged in place
+    hands: Doubles | None  # (N, 42, 3), likewise
     skeleton: Skeleton  # the order of the joints
     frames: Ints  # (N,)
     before: Array  # (N,) names before corrections
@@ -109,6 +111,7 @@ class CorrectedPeople:
             rows = rows[start:stop]
             opposite = opposite_joints(self.skeleton)
             self.joints[rows] = self.joints[rows][:, opposite]
+            exchange_hands(self.hands, rows)
         else:
             has = f"with joints in {frames[0]} to {frames[-1]}, which is cut after the first"
             raise line.misfit(f"frames of {line.names[0]}, {has}", line.text)

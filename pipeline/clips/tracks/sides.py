@@ -64,6 +64,7 @@ class Sides(NamedTuple):
     is_exchanged: Bools  # (T,) whether any joint was exchanged
     # (T,) of the smaller part where it is too large to tell which part is exchanged: as detected
     is_undecided: Bools
+    are_arms_exchanged: Bools  # (T,)
 
 
 def put_sides_right(
@@ -83,9 +84,11 @@ def put_sides_right(
         camera: Frame -> homography (3, 3) px from the frame before; without one, it is still.
     """
     any_exchanged = np.zeros(len(keypoints), bool)
-    any_undecided = np.zeros(len(keypoints), bool)
+    any_undecided = any_exchanged.copy()
+    are_arms_exchanged = any_exchanged.copy()
+    sides = Sides(keypoints, any_exchanged, any_undecided, are_arms_exchanged)
     if len(keypoints) < 2:
-        return Sides(keypoints, any_exchanged, any_undecided)
+        return sides
     names = [name.lower() for name in joint_names(skeleton)]
     opposite = np.array(opposite_joints(skeleton))
     is_first = opposite > np.arange(len(opposite))
@@ -111,7 +114,9 @@ def put_sides_right(
         rows = np.flatnonzero(is_exchanged)[:, None]
         keypoints[rows, joints.ravel()] = keypoints[rows, joints[::-1].ravel()]
         any_exchanged |= is_exchanged
-    return Sides(keypoints, any_exchanged, any_undecided)
+        if ARMS in limbs:
+            are_arms_exchanged ^= is_exchanged
+    return sides
 
 
 def _step_costs(

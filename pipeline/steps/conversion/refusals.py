@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import cache
+from cache.read.labels import HANDS
 from pipeline.cli.text import count, from_here
 from pipeline.errors import PipelineError, StandInMixed
 from pipeline.steps.conversion_record import LET_GO, ConversionRecord
@@ -41,6 +42,12 @@ def refuse_loss(
     other_columns = stored.difference(columns)
     if (before["body"] is None) != (reader["body"] is None):
         other_columns = stored.symmetric_difference(columns)
+    if other_columns == {HANDS}:
+        dataset = committed.name.partition("/")[0]
+        raise PipelineError(
+            f"{folder}: has the column {HANDS}, and [{dataset}] hands is false. Take the line out; "
+            "the column stays."
+        )
     if other_columns:
         earlier = _describe_reader(before)
         current = _describe_reader(reader)

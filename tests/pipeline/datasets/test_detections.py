@@ -8,7 +8,8 @@ from pipeline.accounting import VideoAccount
 from pipeline.clips.labels.detections import CORNERS, Detections
 from pipeline.clips.labels.people_table import ByFrame
 from pipeline.clips.tracks.cleaning import Cleaning
-from pipeline.datasets.shared.clips.people import PersonTrack, Rules, bridge_gaps, people
+from pipeline.datasets.shared.clips.bridging import bridge_gaps
+from pipeline.datasets.shared.clips.people import PersonTrack, Rules, people
 from tests.pipeline.datasets.by_hand import standing
 
 

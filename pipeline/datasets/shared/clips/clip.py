@@ -32,12 +32,12 @@ from pipeline.clips.labels.label_content import UPLOADED, Stated
 from pipeline.clips.labels.label_files import UNREAD, is_upload_of, own_labels
 from pipeline.clips.labels.people_table import ByFrame
 from pipeline.clips.tracks.linking import SECOND
+from pipeline.datasets.shared.clips.bridging import bridge_gaps
 from pipeline.datasets.shared.clips.clip_dataset import ClipDataset
 from pipeline.datasets.shared.clips.people import (
     MIN_CONFIDENCE,
     PersonTrack,
     Rules,
-    bridge_gaps,
     people,
 )
 from pipeline.datasets.shared.contradictions import note_contradictions
@@ -326,7 +326,8 @@ def _fit_to_clip(labels: _ClipDetections, clip: Video) -> Detections:
         factor = np.array([width / labelled_width, height / labelled_height, 1])
         keypoints = detections.keypoints
         scaled = ByFrame(keypoints.rows * factor, keypoints.start)
-        detections = replace(detections, keypoints=scaled)
+        hands = None if detections.hands is None else detections.hands * factor
+        detections = replace(detections, keypoints=scaled, hands=hands)
     persons, _ = zero_invalid_joints(detections.keypoints.rows)
     persons[persons[..., 2] < MIN_CONFIDENCE] = 0
     _require_turned(labels.place, persons, clip)

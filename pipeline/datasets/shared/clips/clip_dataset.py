@@ -34,6 +34,8 @@ class ClipDataset(Dataset):
     # "track:tracker_id frame:frame_number-1 x:left% y:top% w:width% h:height%"; also x2, y2, score,
     # class, and by clips, "lab/*=..., ..."; unset: track, frame, x, y, w, h of CSV
     table_columns: str | None = None
+    # keep the joints of hands, where keypoint files have them, as the column kp_2d_hands
+    hands: bool = False
 
     # 2: what files of people state is used, identities too, and what of them is not read is told;
     # ends of H.264 slices
@@ -43,12 +45,20 @@ class ClipDataset(Dataset):
     labels = LabelRules(keypoints_from="detected")
     corrects_people = True
     by_clip: ClassVar[tuple[str, ...]] = ("table_columns",)
-    added: ClassVar[Mapping[str, Any]] = dict.fromkeys(
-        ("people_classes", "identities", "table_columns")
-    )
+    keeps: ClassVar[tuple[str, ...]] = ("hands",)
+    added: ClassVar[Mapping[str, Any]] = {
+        "people_classes": None,
+        "identities": None,
+        "table_columns": None,
+        "hands": False,
+    }
 
     def __post_init__(self) -> None:
         self.stated("")  # raises ConfigError for an invalid option
+
+    def columns(self, split: str, *, body: bool) -> tuple[str, ...]:
+        names = super().columns(split, body=body)
+        return (*names, "kp_2d_hands") if self.hands else names
 
     def full_split(self, clip: str) -> str:
         """DATASET/SPLIT of a clip, by its path below the raw folder."""
@@ -66,7 +76,7 @@ class ClipDataset(Dataset):
         classes = StatedClasses(names, numbers, f"[{self.name}] people_classes")
         identities = StatedIdentities(self.identities, f"[{self.name}] identities")
         columns = stated_columns(self.full_split(clip), self.table_columns, clip)
-        return Stated(self.joint_order(clip), classes, identities, columns)
+        return Stated(self.joint_order(clip), classes, identities, columns, self.hands)
 
     def origin(self, video: str) -> Origin:
         """The recording is the published video: the stem of the clip's file name, in any folder.

@@ -11,14 +11,14 @@
     _Selection.parts    a person is split into parts with smoothed boxes; bad frames are dropped
     reason_to_drop      parts that are too short, or whose grade is too bad, are dropped
 
-`bridge_gaps` then adds the frames in which a person was missed. A detection is one person in one
+`bridging` then adds the frames in which a person was missed. A detection is one person in one
 frame. Shapes: T frames of a person, J joints in the detector's order, 49 joints of spin49.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
@@ -41,6 +41,7 @@ from pipeline.files.raw.corrections import Correction
 from pipeline.grades import grade
 from pipeline.grades.words import Word
 from pipeline.people.boxes import smooth_boxes, tight_boxes
+from pipeline.people.hands import exchange_hands
 from pipeline.people.skeletons import (
     Array,
     Bools,
@@ -94,18 +95,23 @@ class PersonTrack(NamedTuple):
 
     frame_index: Ints  # (T,)
     # (T, J, 3) px px confidence, in the detector's joint order; without rows for the frames that
-    # `bridge_gaps` adds
+    # `bridging` adds
     keypoints: Doubles
     bbox: Float32s  # (T, 4)
     kp_2d: Float32s  # (T, 49, 3); all 0 of people who are known by boxes alone
     crop_scale: float = CROP_SCALE
+    hands: Float32s | None = None  # (T, 42, 3) as kp_2d; None: not read
     person: str = ""  # the detector's identity, or a number by order of appearance
     # whose rows they were before corrections: name, first and last frame of each stretch
     stretches: Sequence[Sequence[str | int]] = ()
     identity_changes: int = 0  # frames in which the identity seems to change places with another
 
     def columns(self) -> dict[str, Array]:
-        return {"frame_index": self.frame_index, "bbox": self.bbox, "kp_2d": self.kp_2d}
+        columns: dict[str, Array] = {"frame_index": self.frame_index, "bbox": self.bbox}
+        columns["kp_2d"] = self.kp_2d
+        if self.hands is not None:
+            columns["kp_2d_hands"] = self.hands
+        return columns
 
 
 def people(
@@ -147,7 +153,8 @@ def people(
     names = np.full(len(frames), NOBODY, object)
     for name, rows in identified:
         names[rows] = name
-    corrected = CorrectedPeople(joints, detections.skeleton, frames, names, names.copy())
+    hands = detections.hands
+    corrected = CorrectedPeople(joints, hands, detections.skeleton, frames, names, names.copy())
     if rules.corrections:
         corrected.correct(rules.corrections, account, rate)
         identified = [*corrected.people.items()]
@@ -163,8 +170,11 @@ def people(
         for k, track in enumerate(selection.parts(frame_index, joints[rows])):
             n_frames = len(track.frame_index)
             n_changes = int(np.isin(track.frame_index[1:], changed).sum())
-            stretches = corrected.stretches(rows[np.isin(frame_index, track.frame_index)])
+            of_track = rows[np.isin(frame_index, track.frame_index)]
+            stretches = corrected.stretches(of_track)
             track = track._replace(identity_changes=n_changes, stretches=stretches)
+            if hands is not None:
+                track = track._replace(hands=hands[of_track].astype(np.float32))
             reason = selection.reason_to_drop(track)
             if reason is not None:
                 account.drop_track(reason, n_frames)
@@ -213,6 +223,7 @@ def _put_sides_right(
         order = detections.skeleton
         sides = put_sides_right(joints[rows], frames[rows], times[rows], order, detections.camera)
         joints[rows] = sides.keypoints
+        exchange_hands(detections.hands, rows[sides.are_arms_exchanged])
         n_undecided += int(sides.is_undecided.sum())
         if sides.is_exchanged.any():
             of_all = count(len(rows), "frame")
@@ -351,48 +362,6 @@ class _Selection:
         if rules.min_grade and graded.is_below(rules.min_grade):
             return "low_grade"
         return None
-
-
-def bridge_gaps(
-    persons: Iterable[PersonTrack], max_gap: int, account: VideoAccount
-) -> Iterator[PersonTrack]:
-    """Fill gaps of up to `max_gap` frames, so that windows are not split at them.
-
-    An added frame has an interpolated box and no visible joint. Added frames count as found and
-    kept; a note of their number is added after the last person.
-    """
-    added = []
-    for person in persons:
-        bridged = _bridge_person(person, max_gap)
-        n_added = len(bridged.frame_index) - len(person.frame_index)
-        if n_added:
-            added.append(n_added)
-        yield bridged
-
-    total = sum(added)
-    account.found += total
-    account.kept += total
-    if added:
-        of_tracks = f" of {len(added)} tracks" if len(added) > 1 else ""
-        account.note(
-            f"{count(total, 'frame')} between detections{of_tracks} are predicted with "
-            "interpolated boxes"
-        )
-
-
-def _bridge_person(person: PersonTrack, max_gap: int) -> PersonTrack:
-    """Fill the gaps of one person, as `bridge_gaps` does."""
-    frames = person.frame_index
-    is_bridged = np.diff(frames) <= max_gap + 1
-    stops = np.where(is_bridged, frames[1:], frames[:-1] + 1)
-    stretches = map(np.arange, frames[:-1], stops)  # each frame, and those added after it
-    bridged = np.concatenate([*stretches, frames[-1:]])
-
-    columns = [np.interp(bridged, frames, column) for column in person.bbox.T]
-    bbox = np.column_stack(columns).astype(np.float32)
-    kp_2d = np.zeros((len(bridged), *person.kp_2d.shape[1:]), np.float32)
-    kp_2d[np.searchsorted(bridged, frames)] = person.kp_2d
-    return person._replace(frame_index=bridged, bbox=bbox, kp_2d=kp_2d)
 
 
 def _apply_confidence(detections: Detections, account: VideoAccount) -> Detections:

@@ -12,6 +12,7 @@ from pipeline.clips.labels.label_content import (
     BOXES_ALONE,
     BY_CATEGORY,
     BY_CLASS,
+    HANDS_NOT_READ,
     NOT_READ,
     Stated,
 )
@@ -98,7 +99,7 @@ TOOLS = {
     "numbered": ["hip1", "left_heel1", "left_heel2", *COCO_NAMES],
     "from the side": ["eye", "ear", "hip", "knee", "heel", *COCO_NAMES[5:11]],
     "animals": ["L_F_Elbow", "R_F_Elbow", *COCO_NAMES[:5], *COCO_NAMES[11:]],
-    "hands": [*COCO_NAMES, *(f"left_{finger}{k}" for finger in ("thumb", "index") for k in (1, 4))],
+    "hands": [*COCO_NAMES, *(f"left_{finger}{k}" for finger in ("pinky", "index") for k in (1, 4))],
 }  # fmt: skip
 
 
@@ -111,7 +112,7 @@ def test_other_joints_of_a_tool_are_one_list(tool, tmp_path):
         entry |= {"keypoints": [200.0 + t, 100, 1] + [0, 0, 0] * (len(names) - 1)}
         del entry["keypoint_scores"]
     found = read(write(tmp_path / "k", {"": content}))
-    assert found.unread.keys() <= {"joints not read", BY_CATEGORY}
+    assert found.unread.keys() <= {"joints not read", BY_CATEGORY, HANDS_NOT_READ}
     unread = [*found.unread.get("joints not read", {})]
     assert len(unread) + len(
         found.skeleton if isinstance(found.skeleton, tuple) else COCO_NAMES
@@ -179,7 +180,7 @@ def test_keys_of_people_that_nobody_reads_are_told(tmp_path):
     ]
     files = {f"c_{t:012d}_keypoints.json": page for t, page in enumerate(hands)}
     found = read(write(tmp_path / "openpose", files))
-    assert found.unread == {NOT_READ: {"hand_left_keypoints_2d": N, "person_id": N}}
+    assert found.unread == {HANDS_NOT_READ: {}, NOT_READ: {"person_id": N}}
 
 
 # what its own keys and columns are told of in a right file: boxes, and other classes
