@@ -7,12 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.cache import toy as builders
-
-
-@pytest.fixture(scope="session")
-def toy():
-    return builders
+from tests.cache import toy
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +40,7 @@ def _copied(made, tmp_path):
 def made_tracks(tmp_path_factory):
     """Six videos in 143 rows. Only to be read or copied, as all that is made once."""
     root = tmp_path_factory.mktemp("tracks") / "cache"
-    builders.write(root, builders.videos())
+    toy.write(root, toy.videos())
     return root
 
 
@@ -53,7 +48,7 @@ def made_tracks(tmp_path_factory):
 def made(made_tracks, tmp_path_factory):
     """The same with features."""
     root = _copied(made_tracks, tmp_path_factory.mktemp("features"))
-    builders.write_stream(root)
+    toy.write_stream(root)
     return root
 
 

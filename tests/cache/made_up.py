@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 import cache
 from cache import SplitWriter, StreamForm, StreamShards, StreamWriter, TrackRows, VideoEntry
+from tests.cache import toy
 
 SPLIT = "toy/train"
 COLUMNS = ("frame_index", "bbox", "kp_2d", "valid")
@@ -207,7 +208,7 @@ def extract(root, stream, *, at_most, staged, written):
         workers = StreamShards(root, SPLIT, stream, FORMS[stream], plan="weights")
         for shard in writer.shards.pending[:at_most]:
             rows = writer.shards.rows(shard)
-            keys = keys_of(cache.open(root)[SPLIT].rows("bbox", rows.start, rows.stop))
+            keys = keys_of(toy.opened(root).rows("bbox", rows.start, rows.stop))
             carried, data, ok = writer.shards.carried(keys)
             own = numbers_of(keys)
             for row in np.flatnonzero(~carried).tolist():
@@ -230,7 +231,7 @@ def differences(root, state):
     there = (root / "zarr.json").exists() and SPLIT in cache.open(root)
     if not (there and state.there):
         return [] if there == state.there else [f"there: {there}, expected {state.there}"]
-    return differences_of(cache.open(root)[SPLIT], state)
+    return differences_of(toy.opened(root), state)
 
 
 def differences_of(split, state, *, listed=True):

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 
 from cache import CropPolicy, Jitter
 
@@ -22,7 +23,7 @@ def test_the_usual_policy_and_one_of_zero_ranges_give_the_box_itself():
         CropPolicy(jitter=Jitter(copy=1, trans_px=0, scale_log2=0, flip=0)),
     ):
         found, mirrored = boxes(policy, n=3)
-        np.testing.assert_array_equal(found, np.tile(BOX, (3, 1)))
+        assert_array_equal(found, np.tile(BOX, (3, 1)))
         assert found.dtype == np.float32
         assert not mirrored.any()
 
@@ -40,10 +41,10 @@ def test_a_whole_track_is_mirrored_or_not_and_half_of_them_are():
 def test_the_numbers_stay_what_they_are():
     """Caches hold features of these boxes: another generator would silently move every label."""
     found, mirrored = boxes(CropPolicy(scale=1.1, jitter=Jitter(copy=1, seed=3)), n=2)
-    np.testing.assert_allclose(found, EXPECTED, rtol=1e-6)
+    assert_allclose(found, EXPECTED, rtol=1e-6)
     assert mirrored.tolist() == [True, True]
     found, mirrored = boxes(CropPolicy(jitter=Jitter(copy=2)), "a/1", n=2)
-    np.testing.assert_allclose(found, OF_ANOTHER_COPY, rtol=1e-6)
+    assert_allclose(found, OF_ANOTHER_COPY, rtol=1e-6)
     assert mirrored.tolist() == [False, False]
 
 

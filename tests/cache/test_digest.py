@@ -10,7 +10,7 @@ import pytest
 
 import cache
 from tests import made_splits
-from tests.cache import made_up
+from tests.cache import made_up, toy
 from tests.cache.made_up import FORMS, SPLIT, Video
 
 STEPS = 20
@@ -19,7 +19,7 @@ TARGET = {name: (name, LENGTHS[n], 0, n) for n, name in enumerate(["a", "b", "c"
 
 
 def digests(root):
-    split = cache.open(root)[SPLIT]
+    split = toy.opened(root)
     names = (None, *split.streams)
     return {name: cache.content_digest(split, name) for name in names}
 
@@ -58,7 +58,7 @@ def history(top, rng):
             made_up.convert(root, shuffled(rng, videos), again=[*videos])
         elif step == "extract":
             fill(root, stream, rng.choice([1, 2, 99]), staged=rng.random() < 0.5)
-        elif step == "delete" and stream in cache.open(root)[SPLIT].streams:
+        elif step == "delete" and stream in toy.opened(root).streams:
             cache.delete_stream(root, SPLIT, stream)
         elif step == "copy":  # in which it goes on
             cache.copy_split(root, SPLIT, top / "copy")
@@ -79,7 +79,7 @@ def test_digests_are_equal_after_any_history_of_twenty_steps_that_ends_alike(
     root = history(tmp_path, random.Random(seed))
     ends = digests(root)
     assert ends.keys() == {None, *FORMS}
-    assert cache.open(root)[SPLIT].videos.names != [*TARGET]
+    assert toy.opened(root).videos.names != [*TARGET]
     assert ends == written_at_once(tmp_path / "at_once", TARGET)
     monkeypatch.setattr(made_up, "SHARD", 16)
     assert ends == written_at_once(tmp_path / "larger_shards", TARGET)
@@ -130,7 +130,7 @@ def test_a_row_without_features_counts_however_it_lacks_them(tmp_path):
     assert digests(root)["crops"] != few["crops"]
 
 
-def test_memory_does_not_grow_with_the_rows_of_a_track(tmp_path, toy):
+def test_memory_does_not_grow_with_the_rows_of_a_track(tmp_path):
     n_rows = 40_000
     columns = {"frame_index": np.arange(n_rows), "kp_2d": np.ones((n_rows, 49, 3), np.float32)}
     split = toy.split_of(tmp_path, columns, rows_per_shard=8192, rows_per_chunk=64)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.testing import assert_array_equal, assert_equal
 
 import cache
 from cache import CacheError, CropPolicy, ExtraColumn, Jitter
@@ -38,11 +39,14 @@ def values(column, name, n_rows):
     rng = np.random.default_rng([n_rows, *column.name.encode(), *name.encode()])
     shape = (n_rows, *column.shape) if column.per == "row" else column.shape
     high = 2 if column.dtype == "uint8" else 100
-    return np.asarray(rng.integers(0, high, shape).astype(column.dtype))
+    drawn = np.asarray(rng.integers(0, high, shape).astype(column.dtype))
+    if column.gaps:
+        drawn[::3] = np.nan
+    return drawn
 
 
 def video(name, lengths, columns=DECLARED):
-    entry, tracks = toy.video(name, lengths)
+    entry, tracks = toy.video(name, *lengths)
     return entry, [
         replace(
             track,
@@ -58,7 +62,7 @@ def write(root, videos, columns=DECLARED, **drop):
 
 def require(root, columns=DECLARED):
     """The split, whose every track has what `values` gives, by each door."""
-    split = cache.open(root)[SPLIT]
+    split = toy.opened(root)
     assert {*split.columns} - {*cache.COLUMNS} == {c.name for c in columns if c.per == "row"}
     for number, track in enumerate(split.tracks):
         windows = [[track.start, track.stop]]
@@ -67,16 +71,12 @@ def require(root, columns=DECLARED):
             expected = values(column, track.name, track.stop - track.start)
             assert batch[column.name].dtype == column.dtype
             if column.per == "row":
-                np.testing.assert_array_equal(
-                    split.rows(column.name, track.start, track.stop), expected
-                )
-                np.testing.assert_array_equal(
-                    split.column(column.name)[track.start : track.stop], expected
-                )
-                np.testing.assert_array_equal(batch[column.name][0], expected)
+                assert_array_equal(split.rows(column.name, track.start, track.stop), expected)
+                assert_array_equal(split.column(column.name)[track.start : track.stop], expected)
+                assert_array_equal(batch[column.name][0], expected)
             else:
-                np.testing.assert_array_equal(track.extra[column.name], expected)
-                np.testing.assert_array_equal(split.tracks.extra[column.name][number], expected)
+                assert_array_equal(track.extra[column.name], expected)
+                assert_array_equal(split.tracks.extra[column.name][number], expected)
                 assert (batch[column.name][0] == expected).all()
                 assert batch[column.name].shape == (1, track.stop - track.start, *column.shape)
     return split
@@ -92,15 +92,16 @@ columns = st.tuples(
     st.lists(st.integers(1, 3), max_size=3).map(tuple),
     st.sampled_from([*extra.DTYPES]),
     st.sampled_from(["row", "track"]),
-)
+    st.just(False),
+) | st.just(((3,), "float32", "row", True))
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=UNHURRIED)
 @given(drawn=st.lists(columns, min_size=1, max_size=4))
 def test_what_is_written_is_read_over_commits_and_in_a_copy(drawn, tmp_path_factory):
     declared = tuple(
-        ExtraColumn(name=f"c{number}", about="drawn", shape=shape, dtype=dtype, per=per)
-        for number, (shape, dtype, per) in enumerate(drawn)
+        ExtraColumn(f"c{number}", about="drawn", shape=shape, dtype=dtype, per=per, gaps=gaps)
+        for number, (shape, dtype, per, gaps) in enumerate(drawn)
     )
     root = tmp_path_factory.mktemp("drawn")
     write(root / "a", [video("a", [10, 40], declared), video("b", [7], declared)], declared)
@@ -109,7 +110,7 @@ def test_what_is_written_is_read_over_commits_and_in_a_copy(drawn, tmp_path_fact
     cache.copy_split(root / "a", SPLIT, root / "b")
     copied = require(root / "b", declared)
     expected = {column.name: column.as_json() for column in declared}
-    for split in (copied, cache.open(root / "a")[SPLIT]):
+    for split in (copied, toy.opened(root / "a")):
         assert {name: column.as_json() for name, column in split.extra.items()} == expected
     assert cache.verify(root / "a").problems == cache.verify(root / "b").problems == ()
     assert not cache.verify(root / "b").notes
@@ -126,7 +127,7 @@ def test_a_killed_writer_goes_on(tmp_path):
 
 @pytest.mark.promise("plain Zarr")
 def test_readers_that_know_no_extra_columns_read_the_rest_as_ever(root, tmp_path):
-    write(tmp_path / "plain", [toy.video("a", [10, 40]), toy.video("b", [7])], ())
+    write(tmp_path / "plain", [toy.video("a", 10, 40), toy.video("b", 7)], ())
     plain, own = (toy.tree(folder) for folder in (tmp_path / "plain", root))
     home = root / SPLIT
     tables = toy.tables_file(root).name
@@ -185,7 +186,7 @@ def test_what_a_track_has_once_is_read_in_each_row_and_other_splits_columns_are_
 
 
 def test_mixtures_know_them_and_streams_may_not_have_their_names(root):
-    split = cache.open(root)[SPLIT]
+    split = toy.opened(root)
     part = MixturePart(name="p", splits={SPLIT: split}, count=3, fields=("contact", "up"), stride=2)
     fields = Mixture([part], seqlen=4).fields["p"]
     assert fields == {"contact": ((4,), np.dtype("u1")), "up": ((3,), np.dtype("f4"))}
@@ -210,7 +211,7 @@ def test_mirrored_rows_are_read_mirrored_and_a_function_that_is_not_here_is_miss
     write(tmp_path, [video("a", [10, 40], declared)], declared)
     for stream, policy in (("j", FLIPPED), ("plain", CropPolicy())):
         toy.write_stream(tmp_path, stream=stream, identity={"crop": policy.as_dict()})
-    split = cache.open(tmp_path)[SPLIT]
+    split = toy.opened(tmp_path)
     windows = split.windows(5, 5)
     plain = split.read(windows, "plain", fields=["contact", "up", "bbox"])
     with pytest.raises(CacheError, match="'up' is mirrored by a function of the package"):
@@ -218,10 +219,10 @@ def test_mirrored_rows_are_read_mirrored_and_a_function_that_is_not_here_is_miss
     cache.find_mirrors_by(find_negated)
     for opened in (split, pickle.loads(pickle.dumps(split))):
         flipped = opened.read(windows, "j", fields=["contact", "up", "bbox"])
-        np.testing.assert_array_equal(flipped["contact"], plain["contact"][..., [2, 3, 0, 1]])
-        np.testing.assert_array_equal(flipped["up"], plain["up"] * [-1, 1, 1])
-        np.testing.assert_array_equal(flipped["bbox"], plain["bbox"])
-        np.testing.assert_equal(cache.mirror(plain, opened), flipped)
+        assert_array_equal(flipped["contact"], plain["contact"][..., [2, 3, 0, 1]])
+        assert_array_equal(flipped["up"], plain["up"] * [-1, 1, 1])
+        assert_array_equal(flipped["bbox"], plain["bbox"])
+        assert_equal(cache.mirror(plain, opened), flipped)
     with pytest.raises(ValueError, match="contact: expected labels, columns or a split"):
         cache.mirror(plain)
 
@@ -237,7 +238,7 @@ def test_other_declarations_begin_the_split_anew_and_keep_its_streams(root):
     write(root, videos, wider, drop=["a", "b"])
     split = require(root, wider)
     for opened in (before, pickle.loads(pickle.dumps(before))):  # of a commit of which no row stays
-        np.testing.assert_array_equal(opened.rows("contact", 0, 57), rows)
+        assert_array_equal(opened.rows("contact", 0, 57), rows)
         assert opened.tracks[0].extra.keys() == before.tracks[0].extra.keys()
     packed = pickle.dumps(before)
     cache.gc(root)

@@ -34,7 +34,7 @@ from hypothesis.stateful import (
 
 import cache
 from cache import CacheError
-from tests.cache import made_up
+from tests.cache import made_up, toy
 from tests.cache.disk import Interruption, Killed, Model, Watched, on_disk, put_back, watching
 from tests.cache.made_up import SHARD, SPLIT, State, Video, differences, differences_of
 from tests.cache.toy import flipped
@@ -156,7 +156,7 @@ class Histories(RuleBasedStateMachine):
             """What a killed extraction has finished is journalled, and comes with the next
             commit.
             """
-            shards = frozenset(cache.open(root)[SPLIT].open_stream(stream).shards) - has
+            shards = frozenset(toy.opened(root).open_stream(stream).shards) - has
             assert shards <= pending
             assert len(shards) >= min(at_most, len(pending))
             return self.state.extracted(stream, shards)
@@ -197,7 +197,7 @@ class Histories(RuleBasedStateMachine):
         cache.copy_split(self.root, SPLIT, self.other)
         assert files_of(self.other) == expected
         assert cache.verify(self.other).problems == ()
-        copied = cache.open(self.other)[SPLIT]
+        copied = toy.opened(self.other)
         starts = {track.name: track.start for track in copied.tracks}
         order = {name: self.state.videos[name] for name in copied.videos.names}
         has = {name: frozenset(copied.open_stream(name).shards) for name in copied.streams}
@@ -353,7 +353,7 @@ class Histories(RuleBasedStateMachine):
         """A reader that stays open reads what it was opened with, or raises that it has been
         replaced.
         """
-        self.opened = [*self.opened[-1:], (cache.open(self.root)[SPLIT], self.state)]
+        self.opened = [*self.opened[-1:], (toy.opened(self.root), self.state)]
         self._held_are_true()  # a stream is opened when it is first read
 
     def _held_are_true(self):

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
 
-import cache
 from cache import CacheError
 from cache.mixture import Draws, Mixture, MixturePart
+from tests.cache import toy
 
 UNHURRIED = settings(deadline=None, max_examples=30)
 
@@ -101,14 +102,14 @@ def test_no_window_at_all_is_refused():
 
 
 @pytest.fixture(scope="module")
-def splits(tmp_path_factory, toy):
+def splits(tmp_path_factory):
     """Two splits on disk, of other lengths and labels."""
     found = {}
     for number, name in enumerate("ab"):
         root = tmp_path_factory.mktemp(name)
         toy.write(root, toy.videos(seed=number)[number:])
         toy.write_stream(root, bad_rows=[3])
-        found[name] = cache.open(root)["toy/train"]
+        found[name] = toy.opened(root)
     return found
 
 
@@ -142,7 +143,7 @@ def test_a_batch_is_what_the_splits_say_of_its_windows(splits):
                     windows, streams=part.streams, fields=part.fields, dtype="float16"
                 )
                 for field, values in expected.items():
-                    np.testing.assert_array_equal(batch[name][field][pick.rows], values)
+                    assert_array_equal(batch[name][field][pick.rows], values)
                 assert pick.rows.start == ends[-1]
                 ends.append(pick.rows.stop)
             assert ends[-1] == part.count
@@ -173,7 +174,7 @@ def test_given_buffers_are_filled_and_others_are_not_read(splits):
         "motion": [],
     }
     # float16, widened exactly
-    np.testing.assert_array_equal(buffers["2d"]["resnet50"], everything["2d"]["resnet50"])
+    assert_array_equal(buffers["2d"]["resnet50"], everything["2d"]["resnet50"])
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8, 20])
@@ -208,10 +209,10 @@ def test_a_part_without_a_window_is_refused_by_name(splits):
         Mixture(parts_of(splits), seqlen=90)
 
 
-def test_splits_whose_fields_differ_are_refused_by_name(splits, tmp_path, toy):
+def test_splits_whose_fields_differ_are_refused_by_name(splits, tmp_path):
     toy.write(tmp_path, toy.videos())
     toy.write_stream(tmp_path, dim=5)
-    mixed = {**splits, "c": cache.open(tmp_path)["toy/train"]}
+    mixed = {**splits, "c": toy.opened(tmp_path)}
     with pytest.raises(CacheError, match=r"resnet50: .*\(4,\) in a and \(5,\) in c"):
         Mixture(parts_of(mixed), seqlen=4)
 
@@ -229,7 +230,7 @@ COPIES = ("resnet50", "resnet50.j1", "resnet50.j2")
 
 
 @pytest.fixture(scope="module")
-def copied(tmp_path_factory, toy):
+def copied(tmp_path_factory):
     """A split with a stream, two copies of it of other boxes, and a stream of pairs."""
     root = tmp_path_factory.mktemp("copied")
     toy.write(root, toy.videos())
@@ -237,7 +238,7 @@ def copied(tmp_path_factory, toy):
         jitter = {"jitter": {"copy": copy}} if copy else {}
         toy.write_stream(root, stream=name, dim=2, bad_rows=[copy], identity={"crop": jitter})
     toy.write_stream(root, stream="pairs", dim=3, dtype="float32", undefined_rows=[0, 10, 17, 37])
-    return cache.open(root)["toy/train"]
+    return toy.opened(root)
 
 
 @pytest.mark.parametrize("streams", [("resnet50",), ("resnet50", "pairs")])
@@ -261,8 +262,8 @@ def test_every_window_takes_all_its_frames_and_labels_from_one_copy_by_chance(co
             for pick in picks["x"]:
                 windows = np.stack([pick.starts, pick.starts + 3], axis=1)
                 expected = copied.read(windows, COPIES[pick.copy], fields=("features", "kp_2d"))
-                np.testing.assert_array_equal(batch[name][pick.rows], expected["features"])
-                np.testing.assert_array_equal(batch["kp_2d"][pick.rows], expected["kp_2d"])
+                assert_array_equal(batch[name][pick.rows], expected["features"])
+                assert_array_equal(batch["kp_2d"][pick.rows], expected["kp_2d"])
         seen.update({pick.copy: len(pick.starts) for pick in picks["x"]})
     assert all(abs(n - 1400 / 3) < 4 * math.sqrt(1400 * 2 / 9) for n in seen.values())
     # what all copies have

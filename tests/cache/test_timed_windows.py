@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
 from torch.utils.data import DataLoader
 
 import cache
@@ -71,7 +72,7 @@ def split(tmp_path):
         videos.append((cache.VideoEntry(name=name), [track]))
     write_split(tmp_path, toy.SPLIT, videos, **toy.SIZES)
     toy.write_stream(tmp_path, bad_rows=[50])  # of b
-    return cache.open(tmp_path)[toy.SPLIT]
+    return toy.opened(tmp_path)
 
 
 def test_windows_of_mixed_rates_last_equally_long_and_what_has_none_is_counted(split):
@@ -90,7 +91,7 @@ def test_windows_of_mixed_rates_last_equally_long_and_what_has_none_is_counted(s
         assert np.abs(offsets / track.fps - np.arange(16) / 25).max() < 1 / track.fps
         batch = split.read([rows], fields=("rows", "frame_index"))
         assert batch["rows"].tolist() == [rows.tolist()]
-        np.testing.assert_array_equal(batch["frame_index"][0], rows - track.start)
+        assert_array_equal(batch["frame_index"][0], rows - track.start)
     assert not (windows == 50).any()
     with pytest.warns(UserWarning, match="with a row twice"):
         b = split.windows(seconds=0.64, rate=25)
@@ -111,13 +112,13 @@ def test_read_takes_rows_as_it_takes_ranges(split):
         for given_out in (None, strided):
             found = split.read(rows, fields=FIELDS, dtype=dtype, out=given_out)
             for name, array in expected.items():
-                np.testing.assert_array_equal(found[name], array, strict=True)
+                assert_array_equal(found[name], array, strict=True)
     several = {"streams": ("resnet50",), "fields": ("resnet50", "resnet50_ok", "kp_2d")}
     # in any order, also across shards
     one_of_two = rows[:, ::2][::-1]
     found = split.read(one_of_two, **several)
     for name, array in split.read(ranges, **several).items():
-        np.testing.assert_array_equal(found[name], array[::-1, ::2])
+        assert_array_equal(found[name], array[::-1, ::2])
 
 
 def test_rows_elsewhere_and_what_goes_with_ranges_alone_are_refused(split):

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import cache
 from cache.format.records import _find_runs
 from cache.windows import StreamRows, intersect, ranges_where, windows_of
+from tests.cache import toy
 
 
 def plain_windows(
@@ -74,9 +74,9 @@ def test_windows_are_what_their_definition_says(tracks, step, seqlen, stride, ta
     assert found.tolist() == expected
 
 
-def test_windows_are_16_frames_side_by_side_unless_others_are_asked_for(tmp_path, toy):
-    toy.write(tmp_path, [toy.video("a", [33])])
-    assert cache.open(tmp_path)["toy/train"].windows().tolist() == [[0, 16], [16, 32]]
+def test_windows_are_16_frames_side_by_side_unless_others_are_asked_for(tmp_path):
+    toy.add(tmp_path, "a", 33)
+    assert toy.opened(tmp_path).windows().tolist() == [[0, 16], [16, 32]]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,4 @@
-"""Small splits with known numbers: the same seed gives the same rows. Tests have it as the fixture
-`toy`.
-"""
+"""Small splits with known numbers: the same seed gives the same rows."""
 
 import json
 
@@ -39,7 +37,8 @@ def track(name, n_rows, *, seed=0, frame_index=None):
     return track_of(name, rows)
 
 
-def video(name, lengths, *, seed=0):
+def video(name, *lengths, seed=0):
+    """A video with a track of so many rows for each length."""
     tracks = [track(f"{name}/{person}", length, seed=seed) for person, length in enumerate(lengths)]
     account = {"found": sum(lengths) + 1, "kept": sum(lengths), "dropped": {"too_small": 1}}
     pixels = {"source": f"frames/{name}", "width": 640, "height": 480}
@@ -53,7 +52,7 @@ def videos(seed=0):
     video has none.
     """
     lengths = {"a": [10], "b": [7, 20], "c": [], "d": [70], "e": [3, 5], "f": [28]}
-    return [video(name, rows, seed=seed) for name, rows in lengths.items()]
+    return [video(name, *rows, seed=seed) for name, rows in lengths.items()]
 
 
 def writer(root, plan, **options):
@@ -79,6 +78,15 @@ def write(root, target, *, drop=(), invalidate=(), plan="plan", **options):
         following.commit({"dataset": "toy", "plan": plan, "stand_in": True})
 
 
+def add(root, name, *lengths, seed=0, **options):
+    """A commit with one more video."""
+    write(root, [video(name, *lengths, seed=seed)], **options)
+
+
+def opened(root):
+    return cache.open(root)[SPLIT]
+
+
 def keys(rows):
     """(n, 2) uint64, a different key for every row."""
     return np.stack([np.zeros(len(rows)), rows], axis=1).astype(np.uint64)
@@ -87,6 +95,10 @@ def keys(rows):
 def features(rows, dim):
     """(n, dim) float32 that float16 holds exactly: the row number and small fractions."""
     return (np.asarray(rows)[:, None] + np.arange(dim)[None] / 8).astype(np.float32)
+
+
+def stream_writer(root, stream="resnet50", dim=4, dtype="float16", plan="weights"):
+    return StreamWriter(root, SPLIT, stream, StreamForm(dim, dtype), plan=plan)
 
 
 def write_stream(
@@ -101,8 +113,7 @@ def write_stream(
     **entries,
 ):
     """Rows of which nothing can be known, `undefined_rows`, hold zeros."""
-    form = StreamForm(dim, dtype)
-    with StreamWriter(root, SPLIT, stream, form, plan="weights") as into:
+    with stream_writer(root, stream, dim, dtype) as into:
         numbers = into.shards.pending if shards is None else shards
         for shard in numbers:
             rows = np.asarray(into.shards.rows(shard))

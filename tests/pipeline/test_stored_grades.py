@@ -82,7 +82,7 @@ def test_numbers_are_read_to_the_bit_also_by_numpy(measured):
 
 
 def test_a_commit_leaves_the_numbers_of_all_other_videos(measured):
-    toy.write(measured, [toy.video("b", [40], seed=5), toy.video("g", [6])], drop=["b", "f"])
+    toy.write(measured, [toy.video("b", 40, seed=5), toy.video("g", 6)], drop=["b", "f"])
     assert (opened(measured).is_current, is_outdated(measured)) == (False, True)
     assert known(measured) == ["a/0", "d/0", "e/0", "e/1"]
     assert fill(measured) == ["b/0", "g/0"]
@@ -251,7 +251,7 @@ def test_verify_notes_numbers_that_are_not_used(measured, ran):
 
 
 def test_a_copy_has_the_numbers_of_its_tracks_in_its_own_order(measured, tmp_path, ran):
-    toy.write(measured, [toy.video("b", [40], seed=5)], drop=["b", "d"])
+    toy.add(measured, "b", 40, seed=5, drop=["b", "d"])
     toy.write_stream(measured, stream=BLAZE_JOINTS)
     fill(measured)
     to = tmp_path / "copy"

@@ -5,6 +5,7 @@ import json
 import pytest
 
 import cache
+from tests.cache import toy
 from tests.cache.toy import SPLIT
 
 REFUSED = (
@@ -16,7 +17,7 @@ REFUSED = (
 
 @pytest.mark.parametrize("version", ["vibe-cache 2", "vibe-cache 4"])
 @pytest.mark.parametrize("home", [SPLIT, f"{SPLIT}/features/resnet50"])
-def test_a_manifest_of_another_format_is_refused(home, version, tmp_path, toy):
+def test_a_manifest_of_another_format_is_refused(home, version, tmp_path):
     root = tmp_path / "cache"
     toy.write(root, toy.videos()[:4])
     toy.write_stream(root)
@@ -26,7 +27,7 @@ def test_a_manifest_of_another_format_is_refused(home, version, tmp_path, toy):
     before = toy.tree(root)
 
     with pytest.raises(cache.CacheError, match=REFUSED):
-        cache.open(root)[SPLIT].open_stream("resnet50")
+        toy.opened(root).open_stream("resnet50")
     with pytest.raises(cache.CacheError, match=REFUSED):
         toy.write(root, toy.videos(), plan="second")
         toy.write_stream(root)

@@ -14,6 +14,7 @@ import pytest
 import cache
 from cache import SplitWriter, StreamWriter
 from cache.format import layout, shard
+from tests.cache import toy
 from tests.cache.format.documented import (
     Files,
     Manifest,
@@ -26,6 +27,7 @@ from tests.cache.format.documented import (
     text,
     windows,
 )
+from tests.docs.markdown import tables
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "cache-format.md"
 Opened = tuple[Path, Manifest, Files]
@@ -33,13 +35,13 @@ TRACKS = ("name", "video", "start", "stop", "step", "fps", "crop_scale", "gender
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory, toy):
+def root(tmp_path_factory):
     """Two commits: in the second, a video was replaced. So there are padding, and rows of a
     replaced track.
     """
     root = tmp_path_factory.mktemp("documented") / "cache"
     toy.write(root, toy.videos())
-    toy.write(root, [toy.video("b", [9, 40], seed=1)], drop=["b"])
+    toy.add(root, "b", 9, 40, seed=1, drop=["b"])
     toy.write_stream(root, dim=3, bad_rows=[12, 60, 201], undefined_rows=[37, 70])
     return root
 
@@ -76,7 +78,7 @@ def runs_of(split):
 
 def test_every_column_reads_as_documented(root, split):
     home, manifest, _ = split
-    ours = cache.open(root)["toy/train"]
+    ours = toy.opened(root)
     assert set(manifest["shards"]) == set(ours.columns)
     for name in ours.columns:
         theirs = column(home, name, manifest)
@@ -90,10 +92,10 @@ def test_every_column_reads_as_documented(root, split):
 def test_a_stream_reads_as_documented(root):
     base = root / "toy/train/features"
     manifest, _ = open_manifest(base / "resnet50")
-    assert manifest["split_digest"] == cache.open(root)["toy/train"].manifest["digest"]
+    assert manifest["split_digest"] == toy.opened(root).manifest["digest"]
     for name, spec in cache.StreamForm.from_manifest(manifest).columns("resnet50").items():
         theirs = read_column(base, name, manifest, [*spec.shape], spec.dtype.name)
-        ours = cache.open(root)["toy/train"].column(f"features/{name}")
+        ours = toy.opened(root).column(f"features/{name}")
         for number in manifest["shards"][name]:
             rows = shard_rows(manifest, int(number))
             stored = np.asarray(ours[rows.start : rows.stop], spec.dtype)
@@ -109,7 +111,7 @@ def test_a_stream_reads_as_documented(root):
 
 def test_tables_accounts_and_windows_read_as_documented(root, split):
     _, manifest, files = split
-    ours = cache.open(root)["toy/train"]
+    ours = toy.opened(root)
     table = {name: read_table(f"track_{name}", files) for name in TRACKS}
     videos = [text(row) for row in read_table("video_name", files)]
     theirs = [
@@ -145,7 +147,7 @@ def test_windows_of_a_stream_are_cut_as_documented(root, split):
     theirs = windows(
         cut(runs_of(split), lambda row: ok.get(row) in {(1,), (2,)}), seqlen=5, stride=2
     )
-    assert theirs == cache.open(root)["toy/train"].windows(5, 2, stream="resnet50").tolist() != []
+    assert theirs == toy.opened(root).windows(5, 2, stream="resnet50").tolist() != []
 
 
 def test_the_checksum_is_the_documented_one():
@@ -164,26 +166,11 @@ def test_the_example_in_the_document_is_what_is_written():
     assert f"`{record}`" in DOCUMENT.read_text()
 
 
-def rows_of_table(*header):
-    """The cells of every table of the document whose header starts so."""
-    found = []
-    wanted = False
-    for line in DOCUMENT.read_text().splitlines():
-        cells = (
-            [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []
-        )
-        wanted = cells[: len(header)] == list(header) or (wanted and bool(cells))
-        if wanted and cells[: len(header)] != list(header) and not set(line) <= set("|-"):
-            found.append(cells)
-    return found
-
-
 def test_the_document_names_every_column_with_its_shape_type_and_fill():
     documented = {}
-    for name, trailing, dtype, fill, _ in rows_of_table(
-        "column", "after the rows", "dtype", "fill"
-    ):
-        documented[name.strip("`")] = (tuple(int(n) for n in trailing.split(",") if n), dtype, fill)
+    for row in tables(DOCUMENT.read_text(), "column"):
+        shape = tuple(int(n) for n in row["after the rows"].split(",") if n)
+        documented[row["column"]] = (shape, row["dtype"], row["fill"])
     ours = {
         name: (spec.shape, spec.dtype.name, "NaN" if math.isnan(spec.fill) else str(spec.fill))
         for name, spec in layout.COLUMNS.items()
@@ -193,9 +180,10 @@ def test_the_document_names_every_column_with_its_shape_type_and_fill():
 
 
 def test_the_document_names_every_table_with_its_shape_and_type():
-    documented = {}
-    for name, trailing, dtype, _ in rows_of_table("table", "after the first dimension", "dtype"):
-        documented[name.strip("`")] = (trailing, dtype)
+    documented = {
+        row["table"]: (row["after the first dimension"], row["dtype"])
+        for row in tables(DOCUMENT.read_text(), "table")
+    }
     ours = {
         name: (", ".join(map(str, shape)), np.dtype(dtype).name)
         for name, (dtype, shape) in layout.TABLES.items()

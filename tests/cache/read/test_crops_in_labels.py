@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_allclose, assert_array_equal, assert_equal
 from scipy.spatial.transform import Rotation
 
 import cache
@@ -11,7 +12,7 @@ from cache.read import labels
 from pipeline.people.boxes import normalise_keypoints
 from pipeline.people.skeletons import JOINTS
 from tests.bodies import the_body
-from tests.cache.toy import split_of
+from tests.cache import toy
 
 POLICIES = {
     "usual": CropPolicy(size=256, region=(256, 192)),
@@ -23,15 +24,23 @@ N_TRACKS, LENGTH, CROP_SCALE = 24, 6, 1.3
 
 
 @pytest.fixture(scope="module")
-def split(tmp_path_factory, toy):
+def split(tmp_path_factory):
     """24 tracks, of which a flip of 0.5 mirrors some; streams of all policies."""
     root = tmp_path_factory.mktemp("crops") / "cache"
-    toy.write(root, [toy.video("v", [LENGTH] * N_TRACKS)])
+    toy.add(root, "v", *[LENGTH] * N_TRACKS)
     for name, policy in POLICIES.items():
         toy.write_stream(
             root, stream=name, dim=1, identity={"kind": "any", "crop": policy.as_dict()}
         )
-    return cache.open(root)["toy/train"]
+    return toy.opened(root)
+
+
+def with_mirrored(root, columns):
+    """A split of these columns, with a stream `j1` of mirrored people."""
+    toy.split_of(root, columns | {"bbox": np.ones((8, 4), np.float32)})
+    flip = CropPolicy(jitter=Jitter(copy=1, flip=1))
+    toy.write_stream(root, stream="j1", identity={"crop": flip.as_dict()})
+    return toy.opened(root)
 
 
 def cut_out(split, policy):
@@ -58,14 +67,14 @@ def test_keypoints_are_those_of_the_policys_box(split, stream):
     px = split.rows("kp_2d", 0, len(found))
     expected = normalise_keypoints(px.astype(np.float64), boxes, CROP_SCALE)
     expected[flipped] = labels.mirror("kp_2d", expected[flipped])
-    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+    assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
     assert stream != "resnet50.j1" or 0 < flipped.sum() < len(flipped)
     # And back to the picture.
     found[flipped] = labels.mirror("kp_2d", found[flipped])
     back = boxes[:, None, :2] + found[..., :2] * (
         boxes[:, None, 2:].astype(np.float64) * CROP_SCALE / 2
     )
-    np.testing.assert_allclose(back, px[..., :2], atol=1e-4)
+    assert_allclose(back, px[..., :2], atol=1e-4)
 
 
 def test_the_mirrored_exchange_left_and_right_and_weights_stay(split):
@@ -73,43 +82,39 @@ def test_the_mirrored_exchange_left_and_right_and_weights_stay(split):
     plain, flipped = (split.read(windows, stream) for stream in (None, "resnet50.flipped"))
     for name in ("kp_2d", "kp_3d", "theta"):
         rows = plain[name].reshape(-1, *plain[name].shape[2:])
-        np.testing.assert_array_equal(flipped[name].reshape(rows.shape), labels.mirror(name, rows))
+        assert_array_equal(flipped[name].reshape(rows.shape), labels.mirror(name, rows))
         twice = labels.mirror(name, labels.mirror(name, rows))
-        np.testing.assert_array_equal(twice, rows)
+        assert_array_equal(twice, rows)
     for name in ("w_3d", "w_smpl", "valid"):
-        np.testing.assert_array_equal(flipped[name], plain[name])
-    np.testing.assert_equal(cache.mirror(plain), {name: flipped[name] for name in plain})
+        assert_array_equal(flipped[name], plain[name])
+    assert_equal(cache.mirror(plain), {name: flipped[name] for name in plain})
     tensors = {name: torch.from_numpy(rows[0]) for name, rows in plain.items()}
     for name, rows in cache.mirror(tensors).items():
-        np.testing.assert_array_equal(rows.numpy(), flipped[name][0])
+        assert_array_equal(rows.numpy(), flipped[name][0])
     with pytest.raises(ValueError, match=r"features: .* leave the field out"):
         cache.mirror(flipped)
     assert (flipped["theta"][..., labels.BETAS] == plain["theta"][..., labels.BETAS]).all()
     jittered = split.read(windows, "resnet50.j1", fields=["theta"])["theta"]
     mirrored = cut_out(split, POLICIES["resnet50.j1"])[1][windows[:, 0]]
-    np.testing.assert_array_equal(
+    assert_array_equal(
         jittered, np.where(mirrored[:, None, None], flipped["theta"], plain["theta"])
     )
 
 
-def test_weights_of_joints_are_mirrored_with_them(tmp_path, toy):
+def test_weights_of_joints_are_mirrored_with_them(tmp_path):
     kp_3d = np.random.default_rng(0).uniform(0.1, 1, (8, 49, 4)).astype(np.float32)
     kp_3d[..., 3] = np.random.default_rng(1).random((8, 49)) < 0.5
     right, left = (JOINTS["spin49"].index(name) for name in ("rwrist", "lwrist"))
     kp_3d[:, [right, left], 3] = 1, 0
-    columns = {"kp_3d": kp_3d, "has_3d": np.ones(8, np.uint8), "bbox": np.ones((8, 4), np.float32)}
-    split_of(tmp_path, columns)
-    flip = CropPolicy(jitter=Jitter(copy=1, flip=1))
-    toy.write_stream(tmp_path, stream="j1", identity={"crop": flip.as_dict()})
-    split = cache.open(tmp_path)["toy/train"]
+    split = with_mirrored(tmp_path, {"kp_3d": kp_3d, "has_3d": np.ones(8, np.uint8)})
     plain, mirrored = (
         split.read([[0, 8]], stream, fields=["kp_3d", "w_kp_3d"]) for stream in (None, "j1")
     )
     for batch in (plain, mirrored):
-        np.testing.assert_array_equal(batch["w_kp_3d"] > 0, (batch["kp_3d"] != 0).any(axis=-1))
+        assert_array_equal(batch["w_kp_3d"] > 0, (batch["kp_3d"] != 0).any(axis=-1))
     assert plain["w_kp_3d"][0, :, [right, left]].tolist() == [[1] * 8, [0] * 8]
     assert mirrored["w_kp_3d"][0, :, [right, left]].tolist() == [[0] * 8, [1] * 8]
-    np.testing.assert_array_equal(cache.mirror(plain)["w_kp_3d"], mirrored["w_kp_3d"])
+    assert_array_equal(cache.mirror(plain)["w_kp_3d"], mirrored["w_kp_3d"])
 
 
 def test_the_first_of_several_streams_decides_and_none_leaves_labels_as_they_are(
@@ -123,26 +128,23 @@ def test_the_first_of_several_streams_decides_and_none_leaves_labels_as_they_are
         ((), None),
     ):
         several = split.read(windows, streams=streams)["kp_2d"]
-        np.testing.assert_array_equal(several, split.read(windows, same_as)["kp_2d"])
-    np.testing.assert_array_equal(split.read(windows, "usual")["kp_2d"], usual)
+        assert_array_equal(several, split.read(windows, same_as)["kp_2d"])
+    assert_array_equal(split.read(windows, "usual")["kp_2d"], usual)
     # This split has no resnet50, which is the default; a stream that is named must be there.
-    np.testing.assert_array_equal(split.read(windows, fields=["kp_2d"])["kp_2d"], usual)
+    assert_array_equal(split.read(windows, fields=["kp_2d"])["kp_2d"], usual)
     with pytest.raises(CacheError, match="no feature stream 'resnet50'"):
         split.read(windows, "resnet50", fields=["kp_2d"])
     assert (split.read(windows, "resnet50", fields=["valid"])["valid"] == 1).all()
 
 
-def test_the_14_joints_of_evaluation_splits_are_mirrored_too(tmp_path, toy):
+def test_the_14_joints_of_evaluation_splits_are_mirrored_too(tmp_path):
     joints = np.random.default_rng(0).normal(size=(8, 14, 3)).astype(np.float32)
     joints[2, 5] = np.nan
-    split_of(tmp_path, {"kp_3d_eval": joints, "bbox": np.ones((8, 4), np.float32)})
-    flip = CropPolicy(jitter=Jitter(copy=1, flip=1))
-    toy.write_stream(tmp_path, stream="j1", identity={"crop": flip.as_dict()})
-    split = cache.open(tmp_path)["toy/train"]
+    split = with_mirrored(tmp_path, {"kp_3d_eval": joints})
     batch = split.read([[0, 8]], "j1", fields=["kp_3d", "w_3d"])
     names = JOINTS["common14"]
     left, right = names.index("lwrist"), names.index("rwrist")
-    np.testing.assert_array_equal(batch["kp_3d"][0, :, left], joints[:, right] * [-1, 1, 1])
+    assert_array_equal(batch["kp_3d"][0, :, left], joints[:, right] * [-1, 1, 1])
     assert batch["w_3d"][0].tolist() == [1, 1, 0, 1, 1, 1, 1, 1]
     alone = split.read([[0, 8]], "j1", fields=["kp_3d_eval"])["kp_3d_eval"]
     assert alone.tobytes() == batch["kp_3d"].tobytes()
@@ -152,37 +154,28 @@ def test_the_14_joints_of_evaluation_splits_are_mirrored_too(tmp_path, toy):
 
 
 @pytest.mark.parametrize("theta_first", [True, False])
-def test_columns_of_a_mirrored_stream_are_the_body_of_theta_and_where_it_is(
-    tmp_path, toy, theta_first
-):
+def test_columns_of_a_mirrored_stream_are_the_body_of_theta_and_where_it_is(tmp_path, theta_first):
     rng = np.random.default_rng(0)
     sizes = {"pose": 72, "betas": 10, "trans": 3}
     columns = {name: rng.normal(size=(8, n)).astype(np.float32) for name, n in sizes.items()}
     columns["trans"][5] = np.nan
-    split_of(
-        tmp_path, columns | {"bbox": np.ones((8, 4), np.float32), "has_smpl": np.ones(8, np.uint8)}
-    )
-    toy.write_stream(
-        tmp_path,
-        stream="j1",
-        identity={"crop": CropPolicy(jitter=Jitter(copy=1, flip=1)).as_dict()},
-    )
-    split, names = cache.open(tmp_path)["toy/train"], [*columns]
+    split = with_mirrored(tmp_path, columns | {"has_smpl": np.ones(8, np.uint8)})
+    names = [*columns]
     fields = ["theta", *names] if theta_first else [*names, "theta"]
     batch = split.read([[0, 8]], "j1", fields=fields)
-    np.testing.assert_array_equal(
+    assert_array_equal(
         batch["theta"][..., 3:], np.concatenate([batch["pose"], batch["betas"]], axis=-1)
     )
     assert np.abs(batch["pose"][0] - columns["pose"]).max() > 0.1
-    np.testing.assert_array_equal(batch["trans"][0], columns["trans"] * np.float32([-1, 1, 1]))
+    assert_array_equal(batch["trans"][0], columns["trans"] * np.float32([-1, 1, 1]))
     plain = split.read([[0, 8]], stream=None, fields=["trans"])["trans"]
-    np.testing.assert_array_equal(plain[0], columns["trans"])
+    assert_array_equal(plain[0], columns["trans"])
 
 
-def test_a_policy_of_a_later_version_is_refused_by_name(tmp_path, toy):
+def test_a_policy_of_a_later_version_is_refused_by_name(tmp_path):
     toy.write(tmp_path, toy.videos()[:1])
     toy.write_stream(tmp_path, identity={"crop": {"rotation": 30}})
-    split = cache.open(tmp_path)["toy/train"]
+    split = toy.opened(tmp_path)
     with pytest.raises(CacheError, match=r"resnet50/manifest\.json.*rotation"):
         split.read([[0, 4]])
     assert split.read([[0, 4]], fields=["features"])["features"].shape == (1, 4, 4)
@@ -206,5 +199,5 @@ def test_a_mirrored_pose_is_the_mirrored_body():
         )
         with torch.no_grad():
             joints.append(body.joints(betas=betas, rotmat=rotmat).numpy())
-    np.testing.assert_allclose(joints[1], labels.mirror("kp_3d", joints[0]), atol=1e-5)
+    assert_allclose(joints[1], labels.mirror("kp_3d", joints[0]), atol=1e-5)
     assert np.abs(joints[1] - joints[0]).max() > 0.1

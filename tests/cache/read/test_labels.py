@@ -5,18 +5,20 @@ from dataclasses import replace
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.testing import assert_allclose
 
 import cache
+from tests.cache import toy
 from tests.cache.toy import split_of
 
 
 class TestLabels:
-    def test_each_window_takes_its_own_tracks_crop_scale(self, tmp_path, toy):
-        entry, (first, second) = toy.video("a", [4, 4])
+    def test_each_window_takes_its_own_tracks_crop_scale(self, tmp_path):
+        entry, (first, second) = toy.video("a", 4, 4)
         second = replace(second, crop_scale=2.6, columns=first.columns)
         toy.write(tmp_path, [(entry, [first, second])])
-        kp_2d = cache.open(tmp_path)["toy/train"].read([[0, 4], [4, 8]], stream=None)["kp_2d"]
-        np.testing.assert_allclose(kp_2d[0, ..., :2], 2 * kp_2d[1, ..., :2], rtol=1e-6)
+        kp_2d = toy.opened(tmp_path).read([[0, 4], [4, 8]], stream=None)["kp_2d"]
+        assert_allclose(kp_2d[0, ..., :2], 2 * kp_2d[1, ..., :2], rtol=1e-6)
 
 
 def plainly(columns, name, scale):

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
 
-import cache
-from cache import CacheError, StreamForm, StreamWriter
+from cache import CacheError
+from tests.cache import toy
 
 T = 4
 # runs [0, 6), [6, 17)
@@ -18,15 +19,15 @@ NO_PICTURE, UNDEFINED = (9, 44, 45), (0, 6, 17, 24, 34, 60)
 
 
 @pytest.fixture(scope="module")
-def split(tmp_path_factory, toy):
+def split(tmp_path_factory):
     """Two streams; rows 0 to 59 in four runs of the first track and two tracks, 64 to 103 after
     padding.
     """
     root = tmp_path_factory.mktemp("several") / "cache"
-    entry, _ = toy.video("a", [24])
+    entry, _ = toy.video("a", 24)
     gaps = toy.track("a/0", 0, frame_index=GAPS)
-    toy.write(root, [(entry, [gaps]), toy.video("b", [10, 26])])
-    toy.write(root, [toy.video("c", [40])])
+    toy.write(root, [(entry, [gaps]), toy.video("b", 10, 26)])
+    toy.add(root, "c", 40)
     toy.write_stream(root, dim=4, bad_rows=[40])
     toy.write_stream(
         root,
@@ -36,7 +37,7 @@ def split(tmp_path_factory, toy):
         bad_rows=NO_PICTURE,
         undefined_rows=UNDEFINED,
     )
-    return cache.open(root)["toy/train"]
+    return toy.opened(root)
 
 
 def runs_of(split):
@@ -108,26 +109,26 @@ def test_history_is_of_the_rows_before_in_the_same_run(split, data, history, dty
     for number, (start, _) in enumerate(windows.tolist()):
         for name, before in (("resnet50", 0), ("pairs.j1", history)):
             numbers, flags = plainly(split, name, start, before)
-            np.testing.assert_array_equal(batch[name][number], numbers.astype(dtype))
-            np.testing.assert_array_equal(batch[f"{name}_ok"][number], flags)
+            assert_array_equal(batch[name][number], numbers.astype(dtype))
+            assert_array_equal(batch[f"{name}_ok"][number], flags)
     assert batch["pairs.j1"].shape == (len(windows), history + (T if len(windows) else 0), 3)
     for name, array in batch.items():
         assert again[name] is out[name]
-        np.testing.assert_array_equal(out[name], array)
+        assert_array_equal(out[name], array)
         assert array.dtype == (dtype if name in options["streams"] else "float32")
 
 
-def test_rows_before_a_window_that_are_not_extracted_yet_are_not_taken_for_none(tmp_path, toy):
-    toy.write(tmp_path, [toy.video("a", [70])])  # shards of 32 rows
+def test_rows_before_a_window_that_are_not_extracted_yet_are_not_taken_for_none(tmp_path):
+    toy.add(tmp_path, "a", 70)  # shards of 32 rows
     toy.write_stream(tmp_path, shards=[1])
-    split = cache.open(tmp_path)["toy/train"]
+    split = toy.opened(tmp_path)
     options = {"streams": ["resnet50"], "fields": ["resnet50"]}
     assert split.read(np.array([[40, 44]]), **options, history={"resnet50": 8})[
         "resnet50"
     ].shape == (1, 12, 4)
     with pytest.raises(CacheError, match="does not have shard 0"):
         split.read(np.array([[40, 44]]), **options, history={"resnet50": 9})
-    with StreamWriter(tmp_path, "toy/train", "resnet50", StreamForm(4), plan="weights") as writer:
+    with toy.stream_writer(tmp_path) as writer:
         assert writer.shards.pending == [0, 2]
 
 

@@ -9,16 +9,18 @@ import time
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_equal
 from torch.utils.data import DataLoader
 
 import cache
+from tests.cache import toy
 
 
 @pytest.fixture
-def split(tmp_path, toy):
-    toy.write(tmp_path, [toy.video("a", [9, 12]), toy.video("b", [40])])
+def split(tmp_path):
+    toy.write(tmp_path, [toy.video("a", 9, 12), toy.video("b", 40)])
     toy.write_stream(tmp_path, bad_rows=[16])
-    return cache.open(tmp_path)["toy/train"]
+    return toy.opened(tmp_path)
 
 
 def loaded(windows, **options):
@@ -66,27 +68,27 @@ def test_a_batch_is_one_read_in_any_order(split, monkeypatch):
         windows[len(windows)]
 
 
-def test_windows_of_16_frames_follow_each_other_by_default(tmp_path, toy):
-    toy.write(tmp_path, [toy.video("a", [48])])
+def test_windows_of_16_frames_follow_each_other_by_default(tmp_path):
+    toy.add(tmp_path, "a", 48)
     toy.write_stream(tmp_path)
-    windows = cache.torch_windows(cache.open(tmp_path)["toy/train"])
+    windows = cache.torch_windows(toy.opened(tmp_path))
     assert [item["features"].shape for item in windows] == [(16, 4)] * 3
 
 
 @pytest.fixture
-def two(split, tmp_path_factory, toy):
+def two(split, tmp_path_factory):
     """Two splits, of rows that differ."""
     other = tmp_path_factory.mktemp("other")
-    toy.write(other, [toy.video("c", [30], seed=1)])
+    toy.add(other, "c", 30, seed=1)
     toy.write_stream(other, dim=4)
-    return [split, cache.open(other)["toy/train"]]
+    return [split, toy.opened(other)]
 
 
 def test_windows_of_several_splits_are_read_in_batches_and_can_be_traced(two, monkeypatch):
     fields = ["features", "kp_2d", "rows"]
     windows = cache.torch_windows(two, 4, 3, fields=fields)
     rows = [split.windows(4, 3, "resnet50") for split in two]
-    np.testing.assert_equal(windows.windows, rows)
+    assert_equal(windows.windows, rows)
     assert len(windows) == sum(map(len, rows))
     origins = [(number, window) for number, part in enumerate(rows) for window in part]
     for item, (number, window) in zip(windows, origins, strict=True):
@@ -108,16 +110,16 @@ def test_chosen_windows_are_the_items_and_workers_have_them(two):
     windows = cache.torch_windows(two, 4, 3)
     chosen = [part[::2] for part in windows.windows]
     every_second = cache.torch_windows(two, windows=chosen, fields=["rows"])
-    np.testing.assert_equal(every_second.windows, chosen)
+    assert_equal(every_second.windows, chosen)
     alone = cache.torch_windows(two[0], windows=chosen[0], fields=["rows"])
     assert alone.windows is not None
-    np.testing.assert_equal(alone.windows, chosen[0])
+    assert_equal(alone.windows, chosen[0])
     for dataset, parts in ((every_second, chosen), (pickle.loads(pickle.dumps(alone)), chosen[:1])):
         starts = torch.cat([batch["rows"][:, 0] for batch in loaded(dataset, num_workers=1)])
         assert starts.tolist() == np.concatenate(parts)[:, 0].tolist()
 
 
-def test_each_tensor_has_a_storage_of_its_own(tmp_path, toy):
+def test_each_tensor_has_a_storage_of_its_own(tmp_path):
     joints = np.ones((16, 14, 3), np.float32)
     split = toy.split_of(tmp_path, {"kp_3d_eval": joints})
     items = cache.torch_windows(split, 4, 4, stream=None).__getitems__([0, 1, 2])
@@ -136,7 +138,7 @@ def test_features_come_in_the_dtypes_of_torch_and_labels_in_float32(split, dtype
     assert item["kp_2d"].dtype == torch.float32
 
 
-def test_what_cannot_be_read_is_refused_when_the_dataset_is_made(two, tmp_path_factory, toy):
+def test_what_cannot_be_read_is_refused_when_the_dataset_is_made(two, tmp_path_factory):
     split = two[0]
     root = tmp_path_factory.mktemp("evaluation")
     known = np.ones((16, 49, 4), np.float32)
@@ -170,15 +172,15 @@ def test_what_cannot_be_read_is_refused_when_the_dataset_is_made(two, tmp_path_f
     assert cache.torch_windows(split, 4, 4, dtype=np.float64)[0]["features"].dtype == torch.float64
 
 
-def test_rows_that_a_stream_lacks_and_rates_that_differ_are_told(two, tmp_path, toy):
-    toy.write(tmp_path, [toy.video("late", [12])])
-    late = cache.open(tmp_path)["toy/train"]
+def test_rows_that_a_stream_lacks_and_rates_that_differ_are_told(two, tmp_path):
+    toy.add(tmp_path, "late", 12)
+    late = toy.opened(tmp_path)
     with pytest.warns(UserWarning, match="^toy/train: 12 rows have no features of 'resnet50' yet"):
         cache.torch_windows(late, 4, 3)
-    entry, (track,) = toy.video("fast", [8])
+    entry, (track,) = toy.video("fast", 8)
     root = tmp_path / "fast"
     toy.write(root, [(entry, [dataclasses.replace(track, fps=30.0)])])
-    fast = cache.open(root)["toy/train"]
+    fast = toy.opened(root)
     with pytest.warns(UserWarning, match=r"rows a second: toy/train \[25.0\], toy/train \[30.0\]"):
         cache.torch_windows([two[0], fast], 4, 4, stream=None)
 
@@ -191,7 +193,7 @@ def test_rows_that_a_stream_lacks_and_rates_that_differ_are_told(two, tmp_path, 
         pytest.param("spawn", 20, marks=pytest.mark.slow),
     ],
 )
-def test_a_training_while_the_cache_grows_has_the_losses_of_one_alone(split, start, n_epochs, toy):
+def test_a_training_while_the_cache_grows_has_the_losses_of_one_alone(split, start, n_epochs):
     """Workers start anew in each epoch; after every second one, a commit adds a video and replaces
     one, and `gc` runs.
     """
@@ -215,8 +217,8 @@ def test_a_training_while_the_cache_grows_has_the_losses_of_one_alone(split, sta
                 between(epoch)
 
     def commit(epoch):
-        replaced = toy.video("b", [30 + epoch], seed=epoch)
-        toy.write(root, [replaced, toy.video(f"new{epoch}", [20])], drop=["b"])
+        replaced = toy.video("b", 30 + epoch, seed=epoch)
+        toy.write(root, [replaced, toy.video(f"new{epoch}", 20)], drop=["b"])
         toy.write_stream(root, bad_rows=[16])
         assert cache.gc(root, unused_for=7 * day).removed == []
 

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 
 import cache
 from cache import SplitWriter, StreamForm, StreamWriter
+from tests.cache import toy
 
 SPLIT, STREAM = "toy/train", "resnet50"
 NARROW = {"columns": ("bbox",), "rows_per_shard": 32, "rows_per_chunk": 8}
@@ -71,19 +73,19 @@ def write_narrow(root, *videos, split=SPLIT, plan="p", drop=(), **entries):
         following.commit(entries)
 
 
-def two_commits(root, toy):
+def two_commits(root):
     """A split and its stream, from wherever a killed run has left them."""
-    write_narrow(root, toy.video("a", [20, 30]), n=1)
+    write_narrow(root, toy.video("a", 20, 30), n=1)
     toy.write_stream(root)
 
 
-def three_runs(root, toy):
+def three_runs(root):
     """A split and its stream; a second commit with dropped, replaced and new videos, whose stream
     carries rows over.
     """
     toy.write(root, toy.videos())
     toy.write_stream(root, bad_rows=[3, 40])
-    again = [toy.video("b", [7, 20], seed=1), toy.video("g", [40])]
+    again = [toy.video("b", 7, 20, seed=1), toy.video("g", 40)]
     toy.write(root, again, drop=["b", "a"], plan="second")
     with StreamWriter(root, SPLIT, STREAM, StreamForm(4), plan="weights") as writer:
         for shard in writer.shards.pending:
@@ -94,6 +96,6 @@ def three_runs(root, toy):
             mask, features, ok = writer.shards.carried(keys)
             assert mask.any() == (shard == 5)
             own = toy.features(earlier, 4)
-            np.testing.assert_array_equal(features[mask & (ok == 1)], own[mask & (ok == 1)])
+            assert_array_equal(features[mask & (ok == 1)], own[mask & (ok == 1)])
             writer.write(shard, np.where(mask[:, None], features, own), np.where(mask, ok, 1), keys)
         writer.commit({"weights": "known"})

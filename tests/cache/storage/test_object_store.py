@@ -9,9 +9,11 @@ import sys
 
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 
 import cache
 from cache import CacheError, StreamForm, StreamShards, StreamWriter
+from tests.cache import toy
 from tests.cache.storage.buckets import (
     SPLIT,
     STREAM,
@@ -32,16 +34,16 @@ FORM = StreamForm(3, "float32")
 
 
 @pytest.fixture(scope="module")
-def both(memory, tmp_path_factory, toy):
+def both(memory, tmp_path_factory):
     """The same cache as objects and as files. Only to be read."""
     folder, url = tmp_path_factory.mktemp("both") / "cache", "s3://memory/both"
     for root in (url, folder):
-        three_runs(root, toy)
+        three_runs(root)
         toy.write_stream(root, stream="crops", dim=3, dtype="float32", bad_rows=[60])
     return url, folder
 
 
-def test_the_objects_are_the_files_that_the_same_run_writes_into_a_folder(both, toy):
+def test_the_objects_are_the_files_that_the_same_run_writes_into_a_folder(both):
     url, folder = both
     for root in both:  # what killed runs and earlier commits have left
         cache.gc(root, older_than=0)
@@ -50,18 +52,18 @@ def test_the_objects_are_the_files_that_the_same_run_writes_into_a_folder(both, 
 
 
 def test_what_is_read_is_the_same(both):
-    ours, theirs = (cache.open(root)[SPLIT] for root in both)
+    ours, theirs = (toy.opened(root) for root in both)
     windows = theirs.windows(16, 5, STREAM)
-    np.testing.assert_array_equal(ours.windows(16, 5, STREAM), windows)
+    assert_array_equal(ours.windows(16, 5, STREAM), windows)
     windows = windows[np.random.default_rng(0).permutation(len(windows))]
     batch = ours.read(windows, fields=["features", *theirs.columns])
     for name, values in theirs.read(windows, fields=[*batch]).items():
-        np.testing.assert_array_equal(batch[name], values, err_msg=name)
-    np.testing.assert_array_equal(ours.rows("kp_2d", 50, 70), theirs.rows("kp_2d", 50, 70))
+        assert_array_equal(batch[name], values, err_msg=name)
+    assert_array_equal(ours.rows("kp_2d", 50, 70), theirs.rows("kp_2d", 50, 70))
 
 
-def test_a_batch_takes_few_requests(both, toy, monkeypatch):
-    split = cache.open(both[0])[SPLIT]
+def test_a_batch_takes_few_requests(both, monkeypatch):
+    split = toy.opened(both[0])
     windows = split.windows(8, 2)
     split.read(windows, stream=None)
     requests = requests_of(monkeypatch, "get", "head", "get_ranges", "list")
@@ -76,36 +78,34 @@ def test_a_batch_takes_few_requests(both, toy, monkeypatch):
     assert len(windows) > 2 * len(requests)
 
 
-def test_a_missing_or_damaged_shard_raises_and_is_read_once_it_is_back(bucket, toy):
-    write_narrow(bucket, toy.video("a", [20, 30]))
-    split, key = cache.open(bucket)[SPLIT], f"{SPLIT}/bbox/c/1/0"
+def test_a_missing_or_damaged_shard_raises_and_is_read_once_it_is_back(bucket):
+    write_narrow(bucket, toy.video("a", 20, 30))
+    split, key = toy.opened(bucket), f"{SPLIT}/bbox/c/1/0"
     whole, windows = objects(bucket)[key], split.windows(16, 2)
     expected = split.read(windows, stream=None, fields=["bbox"])["bbox"]
     for opened_before in (False, True):
-        reader = split if opened_before else cache.open(bucket)[SPLIT]
+        reader = split if opened_before else toy.opened(bucket)
         cache.store_at(bucket).remove([key])
         with pytest.raises(CacheError, match=rf"{bucket}/{key}: expected a shard.* found no file"):
             reader.read(windows, stream=None, fields=["bbox"])
         put(bucket, key, whole)
-        np.testing.assert_array_equal(
-            reader.read(windows, stream=None, fields=["bbox"])["bbox"], expected
-        )
+        assert_array_equal(reader.read(windows, stream=None, fields=["bbox"])["bbox"], expected)
     for data in (flipped(whole, 40), flipped(whole, 4 * len(whole)), whole[:-1], whole[:100], b""):
         put(bucket, key, data)
         size = "" if len(data) == len(whole) else f" a shard of {len(whole)} bytes, found"
         with pytest.raises(CacheError, match=rf"{bucket}/{key}: expected{size}"):
-            cache.open(bucket)[SPLIT].read(windows, stream=None, fields=["bbox"])
+            toy.opened(bucket).read(windows, stream=None, fields=["bbox"])
 
 
 @pytest.mark.parametrize("what", ["held", "opened there"])
-def test_a_forked_worker_gets_an_error_and_does_not_wait_for_ever(bucket, toy, what):
-    write_narrow(bucket, toy.video("a", [40]))
-    split = cache.open(bucket)[SPLIT]
+def test_a_forked_worker_gets_an_error_and_does_not_wait_for_ever(bucket, what):
+    write_narrow(bucket, toy.video("a", 40))
+    split = toy.opened(bucket)
     here, there = multiprocessing.Pipe(duplex=False)
 
     def read():  # pragma: no cover - another process
         try:
-            (split if what == "held" else cache.open(bucket)[SPLIT]).rows("bbox", 0, 8)
+            (split if what == "held" else toy.opened(bucket)).rows("bbox", 0, 8)
         except CacheError as error:
             there.send(str(error))
 
@@ -119,8 +119,8 @@ def test_a_forked_worker_gets_an_error_and_does_not_wait_for_ever(bucket, toy, w
     split.rows("bbox", 0, 8)  # and the parent goes on
 
 
-def test_a_staged_shard_takes_no_others_place(bucket, toy):
-    write_narrow(bucket, toy.video("a", [20, 60]))
+def test_a_staged_shard_takes_no_others_place(bucket):
+    write_narrow(bucket, toy.video("a", 20, 60))
     plans = ("quality 95", "quality 90")
     with (
         StreamWriter(bucket, SPLIT, "crops", FORM, plan=plans[0]) as first,
@@ -141,16 +141,16 @@ def test_a_staged_shard_takes_no_others_place(bucket, toy):
         assert "crops/c/1/0: expected no object yet, found other content" in refused
         first.write(*toy.given(shards, 2))
         first.commit({})
-    rows = cache.open(bucket)[SPLIT].rows("features/crops", 33, 71)
-    np.testing.assert_array_equal(rows, toy.features(np.arange(33, 71), 3))
+    rows = toy.opened(bucket).rows("features/crops", 33, 71)
+    assert_array_equal(rows, toy.features(np.arange(33, 71), 3))
     assert cache.verify(bucket).ok
 
 
-def test_what_no_writer_has_accepted_stays_until_it_is_old(bucket, toy):
+def test_what_no_writer_has_accepted_stays_until_it_is_old(bucket):
     def staged():
         return sorted(key for key in cache.store_at(bucket).file_sizes(CROPS) if "/file-" in key)
 
-    write_narrow(bucket, toy.video("a", [20, 60]))
+    write_narrow(bucket, toy.video("a", 20, 60))
     shards = StreamShards(bucket, SPLIT, "crops", FORM, plan="quality 90")
     shards.stage(*toy.given(shards, 1))
     late = staged()
@@ -165,12 +165,12 @@ def test_what_no_writer_has_accepted_stays_until_it_is_old(bucket, toy):
     assert any("unfinished work" in text for text in done.skipped)
     assert cache.gc(bucket, older_than=0).removed == [f"{CROPS}/.writing/staged"]
     assert staged() == []
-    np.testing.assert_array_equal(
-        cache.open(bucket)[SPLIT].rows("features/crops", 1, 2), toy.features(np.array([1]), 3)
+    assert_array_equal(
+        toy.opened(bucket).rows("features/crops", 1, 2), toy.features(np.array([1]), 3)
     )
 
 
-def test_another_scheme_is_refused(toy):
+def test_another_scheme_is_refused():
     root = "ftp://host/cache"
     message = re.escape(root) + ": expected a folder, or a URL that starts with one of s3, "
     for act in (cache.open, lambda root: toy.write(root, toy.videos())):
@@ -192,7 +192,7 @@ def test_an_empty_place_and_a_split_are_no_cache(bucket, both):
             put(bucket, name, (both[1] / SPLIT / name).read_bytes())
 
 
-def test_a_server_that_stops_is_an_error_and_nothing_is_committed(bucket, toy, monkeypatch):
+def test_a_server_that_stops_is_an_error_and_nothing_is_committed(bucket, monkeypatch):
     real, count = obstore.put, itertools.count()
 
     def failing(store, key, data, **options):
@@ -206,8 +206,8 @@ def test_a_server_that_stops_is_an_error_and_nothing_is_committed(bucket, toy, m
     assert cache.FeatureCache(bucket).splits == ()
 
 
-def test_work_of_other_code_stays_after_a_commit_and_gc_says_how_to_remove_it(bucket, toy):
-    write_narrow(bucket, toy.video("a", [20, 60]))
+def test_work_of_other_code_stays_after_a_commit_and_gc_says_how_to_remove_it(bucket):
+    write_narrow(bucket, toy.video("a", 20, 60))
     old = StreamShards(bucket, SPLIT, "crops", FORM, plan="old code")
     old.stage(*toy.given(old, 0))
     with StreamWriter(bucket, SPLIT, "crops", FORM, plan="new code") as writer:

@@ -13,6 +13,7 @@ pytest.importorskip(
 )
 
 from cache.storage import object_store
+from tests.cache import toy
 
 
 class Server(BaseHTTPRequestHandler):
@@ -129,7 +130,7 @@ def test_a_request_that_hangs_is_sent_again_within_the_time_of_repeats(server, m
     assert server.n_puts == 2
 
 
-def test_gc_of_a_place_whose_store_does_not_answer_is_a_problem(tmp_path, toy, monkeypatch):
+def test_gc_of_a_place_whose_store_does_not_answer_is_a_problem(tmp_path, monkeypatch):
     toy.write(tmp_path, toy.videos())
     error = CacheError("s3://bucket/x: expected an answer from the object store, found a time-out")
 
@@ -139,13 +140,3 @@ def test_gc_of_a_place_whose_store_does_not_answer_is_a_problem(tmp_path, toy, m
     monkeypatch.setattr("cache.write.gc.find_unreferenced", fail)
     collected = cache.gc(tmp_path)
     assert (collected.problems, collected.skipped) == ([str(error)], [])
-
-
-def test_gc_leaves_what_is_written_now_and_calls_a_damaged_manifest_a_problem(tmp_path, toy):
-    toy.write(tmp_path, toy.videos())
-    with toy.writer(tmp_path, "plan"):
-        running = cache.gc(tmp_path)
-    assert (len(running.skipped), running.problems) == (1, [])
-    (tmp_path / "toy/train/manifest.json").write_text("{}")
-    damaged = cache.gc(tmp_path)
-    assert (damaged.skipped, len(damaged.problems)) == ([], 1)

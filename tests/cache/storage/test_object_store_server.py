@@ -2,12 +2,13 @@
 refuses.
 """
 
-import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 
 import cache
-from cache import CacheError, StreamForm, StreamWriter
+from cache import CacheError
 from cache.write.parts import Part
+from tests.cache import toy
 from tests.cache.storage.buckets import LEFT, SPLIT, STREAM, objects, requests_of, two_commits
 
 obstore = pytest.importorskip(
@@ -30,9 +31,9 @@ def one_line(error):
     return text
 
 
-def test_the_objects_are_the_files_and_are_read_as_they_are(url, server, toy, tmp_path):
+def test_the_objects_are_the_files_and_are_read_as_they_are(url, server, tmp_path):
     for root in (url, tmp_path):
-        two_commits(root, toy)
+        two_commits(root)
     name, _, prefix = url.removeprefix("s3://").partition("/")
     found = {}
     for page in server.get_paginator("list_objects_v2").paginate(Bucket=name, Prefix=f"{prefix}/"):
@@ -40,18 +41,18 @@ def test_the_objects_are_the_files_and_are_read_as_they_are(url, server, toy, tm
             if not any(part in LEFT for part in key.split("/")):
                 found[key] = server.get_object(Bucket=name, Key=f"{prefix}/{key}")["Body"].read()
     assert found == toy.tree(tmp_path)
-    ours, theirs = (cache.open(root)[SPLIT] for root in (url, tmp_path))
+    ours, theirs = (toy.opened(root) for root in (url, tmp_path))
     windows = theirs.windows(8, 5, STREAM)
     for field, values in theirs.read(windows).items():
-        np.testing.assert_array_equal(ours.read(windows)[field], values)
+        assert_array_equal(ours.read(windows)[field], values)
 
 
-def test_wrong_credentials_are_an_error(url, toy, soon, monkeypatch):
+def test_wrong_credentials_are_an_error(url, soon, monkeypatch):
     cache.store_at(url).put_small({"zarr.json": b"{}"}, "")
     monkeypatch.setattr("moto.settings.INITIAL_NO_AUTH_ACTION_COUNT", 0.0)
     for act in (
         lambda: cache.open(url),
-        lambda: toy.write(url, [toy.video("b", [4])]),
+        lambda: toy.add(url, "b", 4),
         lambda: cache.verify(url),
     ):
         with pytest.raises(CacheError, match="AWS_ACCESS_KEY_ID") as refused:
@@ -62,7 +63,7 @@ def test_wrong_credentials_are_an_error(url, toy, soon, monkeypatch):
 
 
 @pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9", "http://no-such-host.invalid"])
-def test_a_missing_server_is_an_error(endpoint, url, toy, soon, monkeypatch):
+def test_a_missing_server_is_an_error(endpoint, url, soon, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     for act in (lambda: cache.open(url), lambda: toy.write(url, toy.videos())):
         with pytest.raises(CacheError, match="AWS_ENDPOINT_URL") as refused:
@@ -87,15 +88,15 @@ def ignore(conditions, patch):
     "conditions", [("If-None-Match",), ("If-Match",), ("If-None-Match", "If-Match")]
 )
 def test_a_store_that_ignores_conditions_is_refused_by_every_writer_and_can_be_read(
-    conditions, url, toy, tmp_path, monkeypatch
+    conditions, url, tmp_path, monkeypatch
 ):
     for root in (url, tmp_path):
-        two_commits(root, toy)
+        two_commits(root)
     before = objects(url, every=True)
     ignore(conditions, monkeypatch)
     for write in (
-        lambda: toy.write(url, [toy.video("z", [4])]),
-        lambda: StreamWriter(url, SPLIT, "late", StreamForm(4), plan="w").__enter__(),
+        lambda: toy.add(url, "z", 4),
+        lambda: toy.stream_writer(url, "late", plan="w").__enter__(),
         lambda: cache.copy_split(tmp_path, SPLIT, f"{url}/copy"),
         lambda: cache.delete_stream(url, SPLIT, STREAM),
         lambda: Part(1, 2).running(url, f"{SPLIT}/.writing").__enter__(),
@@ -107,7 +108,7 @@ def test_a_store_that_ignores_conditions_is_refused_by_every_writer_and_can_be_r
     assert cache.verify(url).problems == ()
 
 
-def test_a_store_is_tried_once_by_each_writer_and_never_by_readers(url, toy, monkeypatch):
+def test_a_store_is_tried_once_by_each_writer_and_never_by_readers(url, monkeypatch):
     puts = requests_of(monkeypatch, "put")
     toy.write(url, toy.videos())
     tried = [key for key in puts if "/.writing/." in key]
@@ -116,13 +117,11 @@ def test_a_store_is_tried_once_by_each_writer_and_never_by_readers(url, toy, mon
     puts.clear()
     assert cache.verify(url).ok
     assert cache.gc(url, dry_run=True).problems == []
-    cache.open(url)[SPLIT].rows("bbox", 0, 8)
+    toy.opened(url).rows("bbox", 0, 8)
     assert puts == []
 
 
-def test_the_object_by_which_a_store_is_tried_goes_also_when_that_fails(
-    url, server, toy, monkeypatch
-):
+def test_the_object_by_which_a_store_is_tried_goes_also_when_that_fails(url, server, monkeypatch):
     real = obstore.put
 
     def put(*args, **options):

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import zarr
 
 import cache
 from cache import CacheError
 from cache.format import shard as shards
+from tests.cache import toy
 from tests.cache.made_up import SPLIT
 from tests.cache.toy import flipped, spoil
 from tests.trees import everything
@@ -44,12 +44,12 @@ def found(root, file, **options):
     return [damage.key for damage in report.damaged] == [file.relative_to(root).as_posix()]
 
 
-def test_every_bit_of_a_small_shard_counts(tmp_path, toy):
+def test_every_bit_of_a_small_shard_counts(tmp_path):
     toy.split_of(tmp_path, {"valid": np.ones(3, bool)}, rows_per_shard=4, rows_per_chunk=2)
     shard = tmp_path / SPLIT / "valid/c/0"
     whole = shard.read_bytes()
     assert len(whole) == 48  # as docs/cache-format.md has it, byte by byte
-    split = cache.open(tmp_path)[SPLIT]
+    split = toy.opened(tmp_path)
     for bit in range(8 * len(whole)):
         with damaged(shard, flipped(whole, bit)):
             with pytest.raises(CacheError, match=r"valid/c/0"):
@@ -81,7 +81,7 @@ def test_intact_chunks_in_the_wrong_place_are_found(root):
             assert found(root, file), file
 
 
-def test_a_report_has_counts_progress_and_every_damage_by_split_stream_array_and_shard(root, toy):
+def test_a_report_has_counts_progress_and_every_damage_by_split_stream_array_and_shard(root):
     calls = []
     report = cache.verify(root, progress=lambda done, total, place: calls.append((done, total)))
     shards = [data for key, data in toy.tree(root).items() if "/c/" in key]
@@ -120,7 +120,7 @@ def test_fast_finds_what_sizes_and_indexes_show_and_reads_no_chunk(root):
 def test_a_lost_shard_is_named_with_the_command_that_repairs_this_cache(shard, name, root):
     root = root.rename(root.with_name(name))
     (root / SPLIT / shard).unlink()
-    split = cache.open(root)[SPLIT]
+    split = toy.opened(root)
     column = shard.partition("/c/")[0]
     repair = f"python -m pipeline verify --repair --cache {shlex.quote(str(root))}"
     for read in (
@@ -135,23 +135,8 @@ def test_a_lost_shard_is_named_with_the_command_that_repairs_this_cache(shard, n
     assert problem.endswith(repair)
 
 
-def test_an_array_without_its_zarr_json_is_a_problem_that_repair_solves(root):
-    arrays = [file for file in (root / SPLIT).rglob("zarr.json") if (file.parent / "c").is_dir()]
-    assert len(arrays) > 9
-    for file in arrays:
-        with damaged(file, None):
-            assert found(root, file)
-            (problem,) = cache.verify(root).problems
-            assert "found no file. Write it again: " in problem
-            with pytest.raises(FileNotFoundError):
-                zarr.open_array(file.parent, mode="r")
-            assert cache.repair(root, cache.verify(root)).restored == [f"{file.relative_to(root)}"]
-            zarr.open_array(file.parent, mode="r")
-    assert cache.verify(root).ok
-
-
-def test_only_the_splits_that_are_named_are_verified(tmp_path, toy):
-    toy.write(tmp_path, [toy.video("a", [40])])
+def test_only_the_splits_that_are_named_are_verified(tmp_path):
+    toy.add(tmp_path, "a", 40)
     shutil.copytree(tmp_path / "toy/train", tmp_path / "toy/val")
     shard = tmp_path / "toy/val/bbox/c/0/0"
     spoil(shard)
@@ -184,8 +169,8 @@ def test_what_the_disk_has_lost_is_damage_and_what_may_not_be_read_is_shown_and_
         assert repaired.removed == [] and "Ask its owner" in repaired.refused[0] and shard.exists()
 
 
-def test_a_commit_during_a_verification_is_no_damage(tracks, toy):
-    later = iter([[toy.video("x", [40])]])
+def test_a_commit_during_a_verification_is_no_damage(tracks):
+    later = iter([[toy.video("x", 40)]])
 
     def commit_once(*_):
         for videos in later:
@@ -195,19 +180,19 @@ def test_a_commit_during_a_verification_is_no_damage(tracks, toy):
     assert next(later, None) is None
 
 
-def test_what_killed_writers_and_users_have_left_is_noted_and_no_damage(tmp_path, toy):
+def test_what_killed_writers_and_users_have_left_is_noted_and_no_damage(tmp_path):
     def notes():
         report = cache.verify(tmp_path)
         assert report.ok
         return "\n".join(report.notes)
 
-    toy.unfinished(tmp_path, [toy.video("a", [40])], "p")
+    toy.unfinished(tmp_path, [toy.video("a", 40)], "p")
     assert "nothing is saved" in notes()
     toy.write(tmp_path, toy.videos(), plan="p")
     before = everything(tmp_path)
     assert notes() == ""
     assert everything(tmp_path) == before
-    toy.unfinished(tmp_path, [toy.video("z", [40])])
+    toy.unfinished(tmp_path, [toy.video("z", 40)])
     assert "unfinished work of a running writer, or of an ended one" in notes()
     # a first conversion's first changes: no group is there
     (tmp_path / "other/train/.writing").mkdir(parents=True)
@@ -217,7 +202,7 @@ def test_what_killed_writers_and_users_have_left_is_noted_and_no_damage(tmp_path
 
 def read_while_it_shrinks(root, pipe):
     """In a process of its own: reading a map beyond the end of its file ends a process."""
-    split = cache.open(root)[SPLIT]
+    split = toy.opened(root)
     before = split.rows("kp_2d", 0, 5)
     shard = Path(root, SPLIT, "kp_2d/c/0/0/0")
     whole = shard.read_bytes()
@@ -252,7 +237,7 @@ def test_a_shard_that_shrinks_under_a_reader_is_an_error_and_not_the_end_of_the_
     "name", ["../../../out/a.txt", "../x/y", "/etc/x", "a/../b/zarr.json", "kp_2d/c/../0", ".x"]
 )
 @pytest.mark.parametrize("place", [SPLIT, f"{SPLIT}/features/{STREAM}"])
-def test_names_in_a_manifest_from_elsewhere_stay_within_the_cache(root, name, place, toy):
+def test_names_in_a_manifest_from_elsewhere_stay_within_the_cache(root, name, place):
     outside = root.parent / "out/a.txt"
     outside.parent.mkdir()
     outside.write_text("mine")
@@ -280,7 +265,7 @@ def test_a_copied_stream_folder_and_exchanged_manifests_are_damage_of_their_plac
     report = cache.verify(root)
     assert [damage.stream for damage in report.damaged] == [f"{STREAM}-old"]
     assert f"of stream {STREAM!r}" in report.problems[0]
-    split = cache.open(root)[SPLIT]
+    split = toy.opened(root)
     assert len(split.rows(f"features/{STREAM}", 0, 4)) == 4, "the others can be read"
     with pytest.raises(CacheError, match="that of stream"):
         split.rows(f"features/{STREAM}-old", 0, 4)
@@ -293,4 +278,4 @@ def test_json_that_is_no_manifest_is_damage(root, text):
     (root / SPLIT / "manifest.json").write_text(text)
     assert not cache.verify(root).ok
     with pytest.raises(CacheError, match="a manifest in JSON"):
-        cache.open(root)[SPLIT]
+        toy.opened(root)

@@ -80,7 +80,7 @@ def others(manifest):
 def use(root):
     """Check, repair and read all that manifests tell. Raises CacheError."""
     cache.repair(root, cache.verify(root))
-    split = cache.open(root)[SPLIT]
+    split = toy.opened(root)
     repr(split)
     split.read([[4, 8]], fields=["features", "valid", "hands"])
     split.windows(4, stream="resnet50")
@@ -103,7 +103,7 @@ def test_a_wrong_entry_of_a_manifest_ends_in_no_other_error(place, small, tmp_pa
         body = {key: value for key, value in other.items() if key != "digest"}
         file.write_bytes(json_file({**body, "digest": cache.fingerprint(body)}))
         try:
-            cache.open(root)[SPLIT].open_stream("resnet50")
+            toy.opened(root).open_stream("resnet50")
         except CacheError:
             n_refused += 1
             if n_refused % 10:
@@ -174,7 +174,7 @@ def test_a_file_of_tables_from_elsewhere_ends_in_no_other_error(small):
         toy.rewrite(manifest, tables=hashlib.sha256(file).hexdigest())
         toy.tables_file(small).write_bytes(file)
         try:
-            cache.open(small)[SPLIT]
+            toy.opened(small)
         except CacheError as error:
             n_refused += 1
             if n_refused % 10 == 0:

@@ -6,10 +6,13 @@ import shutil
 
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 
 import cache
 from cache import CacheError
+from tests.cache import toy
 from tests.cache.toy import flipped, spoil
+from tests.raising import all_raise
 
 SPLIT = "toy/train"
 MANIFEST, STREAM = f"{SPLIT}/manifest.json", f"{SPLIT}/features/resnet50/manifest.json"
@@ -19,20 +22,25 @@ def repaired(root):
     return cache.repair(root, cache.verify(root))
 
 
-def test_what_follows_from_the_manifest_is_written_again(root, toy):
+def test_what_follows_from_the_manifest_is_written_again(root):
     before = toy.tree(root)
 
     metadata = [key for key in before if key.endswith("zarr.json")]
     assert len(metadata) > 15
     for key in metadata:
         spoil(root / key) if len(key) % 2 else (root / key).unlink()
-    done = repaired(root)
+    report = cache.verify(root)
+    damaged = {damage.key: damage.what for damage in report.damaged}
+    assert damaged.keys() == {*metadata}
+    for key in metadata:
+        assert ("found no file. Write it again: " in damaged[key]) == (len(key) % 2 == 0)
+    done = cache.repair(root, report)
     assert (set(done.restored), done.refused, done.removed) == ({*metadata}, [], [])
     assert toy.tree(root) == before
 
 
 def test_a_damaged_file_of_tables_or_manifest_names_the_command_that_replaces_it_and_the_rest_is_repaired(
-    root, toy
+    root,
 ):
     before = toy.tree(root)
     tables = toy.tables_file(root).relative_to(root).as_posix()
@@ -44,6 +52,14 @@ def test_a_damaged_file_of_tables_or_manifest_names_the_command_that_replaces_it
         for gone in (False, True):
             (root / key).unlink() if gone else spoil(root / key)
             spoil(root / "toy/zarr.json")
+            if gone and key != tables:
+                all_raise(
+                    CacheError,
+                    do,
+                    lambda: toy.opened(root).windows(4, 4, "resnet50"),
+                    lambda: toy.stream_writer(root).__enter__(),
+                )
+                assert any("manifest" in problem for problem in cache.gc(root).problems)
             problems, done = cache.verify(root).problems, repaired(root)
             assert any(key in problem and do in problem for problem in problems)
             assert done.restored == ["toy/zarr.json"]
@@ -53,20 +69,20 @@ def test_a_damaged_file_of_tables_or_manifest_names_the_command_that_replaces_it
             (root / key).write_bytes(before[key])
 
 
-def test_a_split_whose_manifest_is_damaged_is_converted_again_and_its_features_stay(root, toy):
+def test_a_split_whose_manifest_is_damaged_is_converted_again_and_its_features_stay(root):
     (root / MANIFEST).write_text("{}")
     with pytest.raises(CacheError, match="features of rows that are then as before are kept"):
         toy.write(root, toy.videos())
     (root / MANIFEST).unlink()
     shutil.rmtree(root / SPLIT / "frame_index")  # as a user removes what is left of the split
     toy.write(root, toy.videos())
-    split = cache.open(root)[SPLIT]
+    split = toy.opened(root)
     expected = toy.features(np.arange(143), 4).astype(np.float16)
-    np.testing.assert_array_equal(split.rows("features/resnet50", 0, 143), expected)
+    assert_array_equal(split.rows("features/resnet50", 0, 143), expected)
     assert cache.verify(root).ok
 
 
-def test_a_repair_beside_a_writer_is_refused_and_changes_nothing(root, toy):
+def test_a_repair_beside_a_writer_is_refused_and_changes_nothing(root):
     spoil(root / f"{SPLIT}/features/resnet50/c/1/0")
     spoil(root / f"{SPLIT}/bbox/zarr.json")
     report, before = cache.verify(root), toy.tree(root)
@@ -84,7 +100,7 @@ def test_a_repair_beside_a_writer_is_refused_and_changes_nothing(root, toy):
 
 
 @pytest.fixture
-def objects(memory, toy):
+def objects(memory):
     """s3://memory/cache with the toy split and stream, and the store of objects behind it."""
     cache.store_at("s3://memory/cache").remove([""])
     toy.write("s3://memory/cache", toy.videos())
@@ -92,7 +108,7 @@ def objects(memory, toy):
     return __import__("obstore").store.from_url("s3://memory/cache")
 
 
-def test_a_cache_in_an_object_store_is_verified_and_repaired_too(objects, toy):
+def test_a_cache_in_an_object_store_is_verified_and_repaired_too(objects):
     root = "s3://memory/cache"
     assert cache.verify(root).ok
     assert cache.verify(root, fast=True).ok
@@ -130,15 +146,13 @@ def test_an_object_store_that_does_not_answer_is_an_error_and_no_damage(objects,
         cache.verify("s3://memory/cache")
 
 
-def test_a_damaged_shard_that_no_track_needs_any_more_is_not_missed(root, toy):
-    toy.write(root, [toy.video("d", [70], seed=1)], drop=["d"], plan="other")
+def test_a_damaged_shard_that_no_track_needs_any_more_is_not_missed(root):
+    toy.add(root, "d", 70, seed=1, drop=["d"], plan="other")
     toy.write_stream(root)
     for shard, missed in ((2, False), (0, True)):  # 2 has rows of the old video d alone
         spoil(root / SPLIT / f"features/resnet50/c/{shard}/0")
         assert repaired(root).streams == {(SPLIT, "resnet50"): (shard,)}
-        with cache.StreamWriter(
-            root, SPLIT, "resnet50", cache.StreamForm(4), plan="weights"
-        ) as writer:
+        with toy.stream_writer(root) as writer:
             assert (shard in writer.shards.pending) == missed
 
 

@@ -4,29 +4,26 @@ a kill.
 
 import dataclasses
 import math
-import os
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import cache
 from cache import CacheError, MissingSplit
-from cache.format.extra import ExtraColumn
-from tests import trees
+from tests.cache import toy
 
 SPLIT = "toy/train"
 
 
 @pytest.fixture(scope="module")
-def replaced(made, toy, tmp_path_factory):
+def replaced(made, tmp_path_factory):
     """Six videos and features of them; then b and d got other lengths, f went, and features
     followed.
     """
     root = Path(shutil.copytree(made, tmp_path_factory.mktemp("replaced") / "cache"))
     others = [
-        toy.video(name, lengths, seed=5) for name, lengths in {"b": [40], "d": [1, 30]}.items()
+        toy.video(name, *lengths, seed=5) for name, lengths in {"b": [40], "d": [1, 30]}.items()
     ]
     of_second = {"plan": "second", "provenance": {"raw": "/raw"}}
     toy.write(root, others, drop=["b", "d", "f"], **of_second)
@@ -48,7 +45,7 @@ def to(tmp_path):
 
 def contents(root, *streams):
     """Every number of every track, by its name; of these streams where they have its rows, too."""
-    split = cache.open(root)[SPLIT]
+    split = toy.opened(root)
     size = split.manifest["geometry"]["rows_per_shard"]
     numbers = {}
     for track in split.tracks:
@@ -66,8 +63,8 @@ def contents(root, *streams):
 
 
 def test_it_keeps_every_number_of_every_track_and_none_of_what_was_replaced(replaced, to):
-    old, done = cache.open(replaced)[SPLIT], cache.copy_split(replaced, SPLIT, to)
-    split = cache.open(to)[SPLIT]
+    old, done = toy.opened(replaced), cache.copy_split(replaced, SPLIT, to)
+    split = toy.opened(to)
     assert contents(to, "resnet50") == contents(replaced, "resnet50")
     assert split.manifest["extent"] == split.manifest["rows"] == done.rows < old.manifest["extent"]
     assert [video.name for video in split.videos] == ["a", "b", "c", "d", "e"]
@@ -85,31 +82,31 @@ def test_it_keeps_every_number_of_every_track_and_none_of_what_was_replaced(repl
     assert (done.wrote_rows, done.streams, done.missing) == (True, ("resnet50",), {})
 
 
-def test_a_sum_that_no_video_has_stays_unknown(tmp_path, to, toy):
+def test_a_sum_that_no_video_has_stays_unknown(tmp_path, to):
     unknown = {"rows": 9.0, "seconds": math.nan}
-    entry, tracks = toy.video("a", [9])
+    entry, tracks = toy.video("a", 9)
     root = tmp_path / "cache"
     toy.write(root, [(dataclasses.replace(entry, sums=unknown), tracks)])
     cache.copy_split(root, SPLIT, to)
-    first, copied = (cache.open(one)[SPLIT].manifest for one in (root, to))
+    first, copied = (toy.opened(one).manifest for one in (root, to))
     assert (copied["sums"], copied["tables"]) == (first["sums"], first["tables"])
     assert first["sums"] == {"rows": 9.0, "seconds": None}
 
 
-def test_labels_that_one_track_does_not_have_stay_missing(tmp_path, to, toy):
-    entry, (track,) = toy.video("b", [40])
+def test_labels_that_one_track_does_not_have_stay_missing(tmp_path, to):
+    entry, (track,) = toy.video("b", 40)
     columns = {
         column: rows for column, rows in track.columns.items() if column not in ("kp_3d", "has_3d")
     }
     root = tmp_path / "cache"
-    toy.write(root, [toy.video("a", [9]), (entry, [dataclasses.replace(track, columns=columns)])])
-    toy.write(root, [toy.video("a", [9], seed=2)], drop=["a"], plan="again")
+    toy.write(root, [toy.video("a", 9), (entry, [dataclasses.replace(track, columns=columns)])])
+    toy.add(root, "a", 9, seed=2, drop=["a"], plan="again")
     cache.copy_split(root, SPLIT, to)
     assert contents(to) == contents(root)
-    assert (cache.open(to)[SPLIT].rows("has_3d", 9, 49) == 255).all()
+    assert (toy.opened(to).rows("has_3d", 9, 49) == 255).all()
 
 
-def test_a_split_or_stream_that_is_there_is_not_overwritten(root, to, toy):
+def test_a_split_or_stream_that_is_there_is_not_overwritten(root, to):
     toy.write(to, toy.videos())
     before = toy.tree(to)
     with pytest.raises(CacheError, match="another state of it, or another split"):
@@ -131,7 +128,7 @@ def test_a_split_or_stream_that_is_there_is_not_overwritten(root, to, toy):
         cache.copy_split(root, SPLIT, to, streams=["c3d"])
 
 
-def test_two_machines_work_is_merged(root, to, toy):
+def test_two_machines_work_is_merged(root, to):
     cache.copy_split(root, SPLIT, to, streams=())
     # extracted there, and brought back into rows that are in other places
     toy.write_stream(to, stream="c3d", dim=2)
@@ -143,7 +140,7 @@ def test_two_machines_work_is_merged(root, to, toy):
 
 
 @pytest.mark.usefixtures("memory")
-def test_into_an_object_store_and_back(replaced, to, toy):
+def test_into_an_object_store_and_back(replaced, to):
     cache.copy_split(replaced, SPLIT, "s3://bucket/cache")
     assert cache.verify("s3://bucket/cache").ok
     assert contents("s3://bucket/cache", "resnet50") == contents(replaced, "resnet50")
@@ -167,63 +164,15 @@ def back_up(root, to, *, shards):
             shutil.copy2(file, to / place)
 
 
-def test_a_copy_has_the_commit_of_its_small_files_and_all_that_it_names(root, toy, tmp_path):
+def test_a_copy_has_the_commit_of_its_small_files_and_all_that_it_names(root, tmp_path):
     backup = tmp_path / "backup"
     for names, drop in (("x", ["b"]), ("yz", [])):  # the second one updates an earlier copy
         expected = contents(root, "resnet50")
         back_up(root, backup, shards=False)
-        toy.write(root, [toy.video(name, [40]) for name in names], drop=drop, plan=names)
+        toy.write(root, [toy.video(name, 40) for name in names], drop=drop, plan=names)
         toy.write_stream(root)
         back_up(root, backup, shards=True)
         assert cache.verify(backup).ok
         assert contents(backup, "resnet50") == expected
         cache.gc(backup)  # shards of the commit in between
         assert cache.verify(backup).ok
-
-
-@pytest.mark.promise("snapshot")
-@pytest.mark.parametrize("changed", ["cache", "snapshot"])
-def test_a_snapshot_by_hard_links_and_its_cache_keep_their_bytes_whatever_is_done_to_the_other(
-    changed, root, toy, tmp_path
-):
-    toy.unfinished(root, [toy.video("k", [9])])  # leaves a journal
-    # what killed writers leave
-    for home in (root / "toy/train", root / "toy/train/features/resnet50"):
-        names = (
-            ".writing/lock",
-            ".writing/.0-bbox",
-            ".writing/.00000000.json.tmp",
-            ".manifest.json.tmp",
-        )
-        for name in (*names, ".provenance.json.tmp", ".zarr.json.tmp"):
-            (home / name).parent.mkdir(parents=True, exist_ok=True)
-            (home / name).write_text("left by a killed writer")
-    snapshot = shutil.copytree(root, tmp_path / "snapshot", copy_function=os.link)
-    one, other = (root, snapshot) if changed == "cache" else (snapshot, root)
-    before = trees.contents(other)
-
-    toy.write(one, [*toy.videos(), toy.video("new", [40])], drop=["b"], plan="new")
-    cache.delete_stream(one, "toy/train", "resnet50")
-    toy.write_stream(one)
-    damaged = one / "toy/train/features/resnet50/c/0/0"
-    data = damaged.read_bytes()
-    damaged.unlink()
-    damaged.write_bytes(data[:-1])
-    assert cache.repair(one, cache.verify(one)).refused == []
-    cache.gc(one, unfinished=True)
-    assert trees.contents(other) == before
-
-
-def test_rows_without_a_value_of_an_extra_column_are_copied(toy, tmp_path):
-    """As of imported bodies that a tool has not fitted in each frame."""
-    values = np.arange(15, dtype=np.float32).reshape(5, 3)
-    values[2] = np.nan
-    fitted = ExtraColumn("fitted", about="made up", shape=(3,), dtype="float32", gaps=True)
-    counted = ExtraColumn("counted", about="made up", dtype="int32", per="track")
-    boxes = {"bbox": np.ones((5, 4), np.float32)}
-    own = {"fitted": values, "counted": np.int32(7)}
-    toy.split_of(tmp_path / "cache", boxes, extra=[fitted, counted], own=own)
-    cache.copy_split(tmp_path / "cache", SPLIT, tmp_path / "copy")
-    copied = cache.open(tmp_path / "copy")[SPLIT]
-    np.testing.assert_array_equal(copied.rows("fitted", 0, 5), values)
-    assert copied.tracks[0].extra["counted"] == 7

@@ -33,7 +33,7 @@ FORMS = {"halves": cache.StreamForm(4), "singles": cache.StreamForm(4, "float32"
 def person(name, n_rows):
     """A video of one track. One number of its labels, 25, is in those of all people."""
     rng = np.random.default_rng([n_rows, *name.encode()])
-    entry, (track,) = toy.video(name, [n_rows])
+    entry, (track,) = toy.video(name, n_rows)
     bbox = rng.uniform(50, 100, (n_rows, 4)).astype(np.float32)
     bbox[0, 0] = 25
     pressure = rng.normal(size=(n_rows, 2))
@@ -58,7 +58,7 @@ def write(root, people, drop=(), plan="plan"):
 def keys_of(state, shard):
     """(n, 2) the bits of each row's box."""
     rows = state.rows(shard)
-    bbox = cache.open(state.place.store.root)[SPLIT].rows("bbox", rows.start, rows.stop)
+    bbox = toy.opened(state.place.store.root).rows("bbox", rows.start, rows.stop)
     return np.ascontiguousarray(bbox).view(np.uint64)
 
 
@@ -149,13 +149,13 @@ def missing(root):
 
 def live(root):
     """The digests of what readers get."""
-    split = cache.open(root)[SPLIT]
+    split = toy.opened(root)
     return [cache.content_digest(split, stream) for stream in (None, *split.streams)]
 
 
 def erase(root):
     """The command, in S3 while nobody writes."""
-    erasure = cache.erase_rows(cache.open(root)[SPLIT])
+    erasure = cache.erase_rows(toy.opened(root))
     collected = cache.gc(root, older_than=0, unfinished=True, pins=None)
     assert (collected.skipped, collected.problems) == ([], [])
     return erasure
@@ -197,7 +197,7 @@ def test_each_value_of_a_removed_person_is_found_before_and_none_after(anywhere)
     assert min(n_values.values()) >= 3
     cache.gc(anywhere, older_than=0, dry_run=True)
     assert not any(missing(anywhere).values())
-    dry = cache.erase_rows(cache.open(anywhere)[SPLIT], dry_run=True)
+    dry = cache.erase_rows(toy.opened(anywhere), dry_run=True)
     assert not any(missing(anywhere).values())
     erasure = erase(anywhere)
     assert missing(anywhere) == n_values
@@ -218,7 +218,7 @@ def test_a_second_time_nothing_is_moved_and_no_file_changes(root):
 
 
 def test_the_bytes_of_a_row_are_those_of_its_values_in_all_columns_and_streams(root):
-    erasure = cache.erase_rows(cache.open(root)[SPLIT], dry_run=True)
+    erasure = cache.erase_rows(toy.opened(root), dry_run=True)
     labels = 8 + 4 * 4 + 2 * 8  # frame_index, bbox, pressure
     assert erasure.row_bytes == labels + 4 * 2 + 4 * 4 + 2 * (1 + 2 * 8)
 
@@ -232,7 +232,7 @@ def test_only_shards_that_are_joined_to_removed_rows_go(tmp_path):
     write(root, [], drop=["a", "e"], plan="without a and e")
     before = live(root)
     erasure = erase(root)
-    split = cache.open(root)[SPLIT]
+    split = toy.opened(root)
     starts = dict(zip(split.videos.names, split.tracks.start.tolist(), strict=True))
     assert starts == {"d": 16, "b": 32, "c": 40, "f": 44}
     assert (erasure.removed, erasure.moved) == (6, 8 + 4 + 3)
@@ -249,8 +249,8 @@ def test_shards_without_rows_of_tracks_go_and_nothing_is_written(tmp_path):
     before = live(root)
     erasure = erase(root)
     assert (erasure.removed, erasure.moved) == (16, 0)
-    assert sorted(cache.open(root)[SPLIT].commit.shards) == [0, 3]
-    assert cache.open(root)[SPLIT].open_stream("halves").shards == [0, 3]
+    assert sorted(toy.opened(root).commit.shards) == [0, 3]
+    assert toy.opened(root).open_stream("halves").shards == [0, 3]
     assert live(root) == before
 
 
@@ -280,7 +280,7 @@ def test_rows_that_a_stream_lacks_are_still_missing_and_no_others(made_people, t
     erase(root)
     assert live(root) == before
     assert missing(root) == {kind: len(values) for kind, values in removed_values().items()}
-    lacking = {name: cache.open(root)[SPLIT].open_stream(name).pending_rows() for name in FORMS}
+    lacking = {name: toy.opened(root).open_stream(name).pending_rows() for name in FORMS}
     assert all(len(rows) for rows in lacking.values())
     assert extract(root) > 0
     assert live(root) == live(remove_from(made_people, tmp_path / "quiet"))
@@ -292,7 +292,7 @@ def test_a_stream_of_other_rows_is_refused_before_anything_is_moved(root):
     toy.rewrite(folder / "manifest.json", rows=dict.fromkeys(manifest["rows"], "0123456789abcdef"))
     changed = contents(root)
     with pytest.raises(CacheError, match="other rows"):
-        cache.erase_rows(cache.open(root)[SPLIT])
+        cache.erase_rows(toy.opened(root))
     assert contents(root) == changed
 
 
@@ -308,7 +308,7 @@ def test_a_tag_keeps_no_rows_that_are_erased(root, made_people):
 
 
 def test_a_running_writer_is_not_disturbed(root):
-    split = cache.open(root)[SPLIT]
+    split = toy.opened(root)
     before = live(root)
     with (
         cache.StreamWriter(root, SPLIT, "halves", FORMS["halves"], plan="weights"),
@@ -347,7 +347,7 @@ def moments(root):
 
 
 def kill(root, at):
-    split = cache.open(root)[SPLIT]
+    split = toy.opened(root)
     with watching(Watched(root, Model(on_disk(root)), Interruption(at))), pytest.raises(Killed):
         cache.erase_rows(split)
         cache.gc(root, unfinished=True)
@@ -401,8 +401,8 @@ def rows_by_track(split):
 
 def test_an_open_reader_reads_right_rows_or_is_told(root):
     """Opened before, or at any moment, and first read at a later one."""
-    expected = rows_by_track(cache.open(root)[SPLIT])
-    waiting = [cache.open(root)[SPLIT] for _ in range(90)]
+    expected = rows_by_track(toy.opened(root))
+    waiting = [toy.opened(root) for _ in range(90)]
     n_right, n_told = 0, 0
 
     def judge(split):
@@ -418,7 +418,7 @@ def test_an_open_reader_reads_right_rows_or_is_told(root):
     def read(number):
         if number % 5 == 0:
             watched.beside = True
-            waiting.append(cache.open(root)[SPLIT])
+            waiting.append(toy.opened(root))
             judge(waiting.pop(0))
             watched.beside = False
 
@@ -429,4 +429,4 @@ def test_an_open_reader_reads_right_rows_or_is_told(root):
         judge(split)
     assert n_right > 20
     assert n_told >= 3
-    assert rows_by_track(cache.open(root)[SPLIT]) == expected
+    assert rows_by_track(toy.opened(root)) == expected

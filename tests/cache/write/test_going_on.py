@@ -8,12 +8,13 @@ import itertools
 import os
 import shutil
 
-import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 
 import cache
 from cache import CacheError
 from cache.storage.local import LocalStore
+from tests.cache import toy
 from tests.cache.storage.buckets import narrow, write_narrow
 from tests.cache.toy import SPLIT
 
@@ -23,38 +24,38 @@ FAILED = (CacheError, OSError)
 CHANGES = ("put", "put_small", "rename", "replace", "remove")
 
 
-def boxes(toy, name):
+def boxes(name):
     """A video of one track, with few columns."""
-    return narrow(toy.video(name, [LENGTHS[name]]))
+    return narrow(toy.video(name, LENGTHS[name]))
 
 
-def write_on(root, toy, drop):
+def write_on(root, drop):
     """Commit c and d, then e, and go on whatever fails."""
     with toy.writer(root, "p", columns=COLUMNS) as writer:
         following = writer.begin(drop)
         for name in "cd":
             with contextlib.suppress(*FAILED):
-                following.append(*boxes(toy, name))
+                following.append(*boxes(name))
         for _ in range(2):
             with contextlib.suppress(*FAILED):
                 following.commit({})
             with contextlib.suppress(*FAILED):
-                following.append(*boxes(toy, "e"))
+                following.append(*boxes("e"))
         with contextlib.suppress(*FAILED):
             later = writer.begin()
-            later.append(*boxes(toy, "e"))
+            later.append(*boxes("e"))
             later.commit({})
 
 
-def committed(root, toy):
+def committed(root):
     """Check every committed row. Returns the names of the committed videos."""
     if not (root / SPLIT / "manifest.json").exists():
         return set()
-    split = cache.open(root)[SPLIT]
+    split = toy.opened(root)
     for track in split.tracks:
-        _, (expected,) = boxes(toy, track.video)
+        _, (expected,) = boxes(track.video)
         rows = split.rows("bbox", track.start, track.stop)
-        np.testing.assert_array_equal(rows, expected.columns["bbox"])
+        assert_array_equal(rows, expected.columns["bbox"])
     return set(split.videos.names)
 
 
@@ -86,10 +87,10 @@ def full_at(number, *, done):
 
 @pytest.mark.parametrize(("first", "done"), [("", False), ("ab", True)])
 def test_whichever_change_fails_a_writer_that_goes_on_keeps_every_committed_row(
-    first, done, tmp_path, toy
+    first, done, tmp_path
 ):
     if first:
-        write_narrow(tmp_path / "first", *(toy.video(name, [LENGTHS[name]]) for name in first))
+        write_narrow(tmp_path / "first", *(toy.video(name, LENGTHS[name]) for name in first))
     drop = {"b"} & set(first)
     before, after = set(first), set(first) - drop | set("cd")
     root = tmp_path / "cache"
@@ -98,44 +99,42 @@ def test_whichever_change_fails_a_writer_that_goes_on_keeps_every_committed_row(
         if first:
             shutil.copytree(tmp_path / "first", root)
         with full_at(number, done=done) as made, contextlib.suppress(*FAILED):
-            write_on(root, toy, drop)
-        held = committed(root, toy)
+            write_on(root, drop)
+        held = committed(root)
         assert held in (before, after, after | {"e"}), (number, made)
-        late = [toy.video(name, [LENGTHS[name]]) for name in sorted(set("cde") - held)]
+        late = [toy.video(name, LENGTHS[name]) for name in sorted(set("cde") - held)]
         write_narrow(root, *late, drop=drop & held)
-        assert committed(root, toy) == after | {"e"}, (number, made)
+        assert committed(root) == after | {"e"}, (number, made)
         if number >= len(made):  # nothing has failed
             break
     assert cache.verify(root).ok
 
 
-def test_what_was_begun_before_the_writer_was_entered_again_is_not_committed(tmp_path, toy):
+def test_what_was_begun_before_the_writer_was_entered_again_is_not_committed(tmp_path):
     writer = toy.writer(tmp_path, "p", columns=COLUMNS)
     with writer:
         early = writer.begin()
-        early.append(*boxes(toy, "a"))
-    write_narrow(tmp_path, toy.video("c", [LENGTHS["c"]]), plan="other")
+        early.append(*boxes("a"))
+    write_narrow(tmp_path, toy.video("c", LENGTHS["c"]), plan="other")
     with writer:
         with pytest.raises(CacheError, match="entered again since begin"):
             early.commit({})
         following = writer.begin()
-        following.append(*boxes(toy, "d"))
+        following.append(*boxes("d"))
         following.commit({})
         with pytest.raises(CacheError, match="is made"):
             following.keep("c")
-    assert committed(tmp_path, toy) == {"c", "d"}
+    assert committed(tmp_path) == {"c", "d"}
 
 
-def test_videos_that_a_killed_writer_appended_without_keys_are_not_of_a_commit_by_keys(
-    tmp_path, toy
-):
+def test_videos_that_a_killed_writer_appended_without_keys_are_not_of_a_commit_by_keys(tmp_path):
     with toy.writer(tmp_path, "p", columns=COLUMNS) as writer:
         early = writer.begin()
         for name in "abc":
-            early.append(*boxes(toy, name))
+            early.append(*boxes(name))
     with toy.writer(tmp_path, "p", columns=COLUMNS) as writer:
         following = writer.begin(keys={"d": "1"})
         assert following.journalled == {}
-        following.append(*boxes(toy, "d"))
+        following.append(*boxes("d"))
         following.commit({})
-    assert committed(tmp_path, toy) == {"d"}
+    assert committed(tmp_path) == {"d"}

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import cache
+from tests.cache import toy
 from tests.cache.users import OTHER, as_another_user
 
 SPLIT = "toy/train"
@@ -46,20 +47,20 @@ def modes(folder):
     return found[True], found[False]
 
 
-def use(root, toy):
+def use(root):
     """All that writes into a cache."""
     toy.write(root, toy.videos())
-    toy.write(root, [*toy.videos(), toy.video("z", [40])], plan="next")
+    toy.write(root, [*toy.videos(), toy.video("z", 40)], plan="next")
     toy.write_stream(root)
     cache.tag(root, "before")
-    toy.unfinished(root, [toy.video("y", [9])])
+    toy.unfinished(root, [toy.video("y", 9)])
     toy.write_stream(root, stream="other")
     cache.delete_stream(root, SPLIT, "other")
     cache.gc(root, unused_for=9e9)
 
 
-def go_on(root, toy):
-    toy.write(root, [*toy.videos(), toy.video("new", [9])], plan="of another member")
+def go_on(root):
+    toy.write(root, [*toy.videos(), toy.video("new", 9)], plan="of another member")
     toy.write_stream(root)
     cache.gc(root, unfinished=True)
     report = cache.verify(root)
@@ -72,45 +73,45 @@ def go_on(root, toy):
     [(0o077, FOLDER, FILE), (0o027, FOLDER, FILE), (0o022, 0o775, 0o664)],
 )
 def test_a_group_s_cache_is_its_group_s_whatever_the_umask_of_a_member(
-    mask, folders, files, lab, toy, umask
+    mask, folders, files, lab, umask
 ):
     umask(mask)
-    use(lab, toy)
+    use(lab)
     assert modes(lab) == ({folders}, {files})
-    assert as_another_user(lambda: go_on(lab, toy), [GROUP]) == ""
+    assert as_another_user(lambda: go_on(lab), [GROUP]) == ""
     assert modes(lab) == ({folders}, {files})
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o2750])
-def test_where_the_group_may_not_write_the_umask_decides(mode, lab, toy, umask):
+def test_where_the_group_may_not_write_the_umask_decides(mode, lab, umask):
     lab.chmod(0o755)  # such as a home
-    use(lab / "new", toy)
+    use(lab / "new")
     assert modes(lab) == ({0o700}, {0o600})
     lab.chmod(mode)
-    use(lab, toy)
+    use(lab)
     assert modes(lab) == ({0o700}, {0o600})
     umask(0o022)
-    use(lab / "another", toy)
+    use(lab / "another")
     assert modes(lab / "another") == ({0o755}, {0o644})
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs a second group")
-def test_files_of_another_group_than_the_folder_s_stay_as_they_are(lab, toy):
+def test_files_of_another_group_than_the_folder_s_stay_as_they_are(lab):
     os.chown(lab, -1, OTHER)
     lab.chmod(0o770)  # without g+s, files have the group of the one who writes them
-    use(lab, toy)
+    use(lab)
     assert modes(lab) == ({0o700}, {0o600})
 
 
-def test_a_second_member_is_refused_with_the_first_one_s_name(lab, toy):
+def test_a_second_member_is_refused_with_the_first_one_s_name(lab):
     with toy.writer(lab, "plan"):
-        refused = as_another_user(lambda: go_on(lab, toy), [GROUP])
+        refused = as_another_user(lambda: go_on(lab), [GROUP])
     assert refused.startswith("Busy: ") and f"process {os.getpid()} writing" in refused
     toy.write(lab, toy.videos())
-    assert as_another_user(lambda: go_on(lab, toy), [GROUP]) == ""
+    assert as_another_user(lambda: go_on(lab), [GROUP]) == ""
 
 
-def test_another_member_goes_on_wherever_a_run_was_killed(lab, toy):
+def test_another_member_goes_on_wherever_a_run_was_killed(lab):
     """Killed before each file that gets its final name."""
 
     def use_until(n_files):
@@ -123,13 +124,13 @@ def test_another_member_goes_on_wherever_a_run_was_killed(lab, toy):
             replace(*args)
 
         os.replace = replace_or_die
-        use(lab, toy)
+        use(lab)
         raise AssertionError("done")
 
     n_files = 0
     as_lab = [GROUP]
     while not as_another_user(partial(use_until, n_files), as_lab, user=OTHER - 1):
-        assert as_another_user(lambda: go_on(lab, toy), as_lab) == "", n_files
+        assert as_another_user(lambda: go_on(lab), as_lab) == "", n_files
         for path in lab.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         n_files += 7

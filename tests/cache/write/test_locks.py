@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 import cache
-from cache import CacheError, StreamForm, StreamWriter
+from cache import CacheError
 from cache.storage.writer_lock import WriterLock
-from tests.cache import toy as builders
+from tests.cache import toy
 from tests.cache.users import as_another_user
 
 SPLIT = "toy/train"
@@ -28,7 +28,7 @@ def write_in_turn(root, answers):
     """In a process of its own: until it is this one's turn."""
     while True:
         try:
-            builders.write(Path(root), builders.videos())
+            toy.write(Path(root), toy.videos())
         except Exception as error:
             answers.put(str(error))
             if "no other writer" not in str(error):
@@ -39,7 +39,7 @@ def write_in_turn(root, answers):
     answers.put(None)
 
 
-def test_of_many_writers_at_once_one_writes_and_the_others_are_refused(made_tracks, tmp_path, toy):
+def test_of_many_writers_at_once_one_writes_and_the_others_are_refused(made_tracks, tmp_path):
     fresh = multiprocessing.get_context("forkserver")
     queue = fresh.SimpleQueue()
     processes = [fresh.Process(target=write_in_turn, args=(str(tmp_path), queue)) for _ in range(4)]
@@ -59,7 +59,7 @@ def test_of_many_writers_at_once_one_writes_and_the_others_are_refused(made_trac
 @pytest.mark.parametrize("how", ["removed", "replaced"])
 @pytest.mark.parametrize("seed", [0, 7])
 def test_a_writer_that_lost_its_lock_changes_nothing_of_what_the_next_one_wrote(
-    how, seed, tmp_path, toy
+    how, seed, tmp_path
 ):
     lock, videos = tmp_path / SPLIT / ".writing/lock", toy.videos()
     with pytest.raises(CacheError, match="lock"), toy.writer(tmp_path, "plan") as writer:
@@ -78,10 +78,10 @@ def test_a_writer_that_lost_its_lock_changes_nothing_of_what_the_next_one_wrote(
     assert cache.verify(tmp_path).ok
 
 
-def test_a_stream_writer_that_lost_its_lock_changes_nothing(tracks, toy):
+def test_a_stream_writer_that_lost_its_lock_changes_nothing(tracks):
     with (
         pytest.raises(CacheError, match="lock"),
-        StreamWriter(tracks, SPLIT, "resnet50", StreamForm(4), plan="weights") as writer,
+        toy.stream_writer(tracks) as writer,
     ):
         (tracks / SPLIT / "features/resnet50/.writing/lock").unlink()
         toy.write_stream(tracks)
@@ -91,18 +91,18 @@ def test_a_stream_writer_that_lost_its_lock_changes_nothing(tracks, toy):
     assert toy.tree(tracks) == files
 
 
-def test_a_second_writer_gets_the_first_ones_process_and_other_streams_have_their_own(tracks, toy):
+def test_a_second_writer_gets_the_first_ones_process_and_other_streams_have_their_own(tracks):
     refused = pytest.raises(CacheError, match=f"process {os.getpid()} writing")
     with toy.writer(tracks, "p"), refused, toy.writer(tracks, "p"):
         pass
-    toy.write(tracks, [toy.video("z", [3])])  # and the first has let go
+    toy.add(tracks, "z", 3)  # and the first has let go
     with (
-        StreamWriter(tracks, SPLIT, "resnet50", StreamForm(4), plan="p"),
-        StreamWriter(tracks, SPLIT, "x", StreamForm(2), plan="p"),
+        toy.stream_writer(tracks, plan="p"),
+        toy.stream_writer(tracks, "x", dim=2, plan="p"),
     ):
         with (
             pytest.raises(CacheError, match="process"),
-            StreamWriter(tracks, SPLIT, "x", StreamForm(2), plan="p"),
+            toy.stream_writer(tracks, "x", dim=2, plan="p"),
         ):
             pass
         (tracks / SPLIT / "features/resnet50/.writing/lock").write_text(f"{ENDED}\n")
@@ -157,7 +157,7 @@ ENDED = 2**22 + 1  # no process has this number
 
 @pytest.mark.promise("users")
 @pytest.mark.parametrize("mode", [0o444, 0o644])
-def test_the_lock_of_another_user_s_killed_run_stops_nobody(mode, shared, toy):
+def test_the_lock_of_another_user_s_killed_run_stops_nobody(mode, shared):
     root = shared / "cache"
     toy.write(root, toy.videos())
     toy.write_stream(root)
@@ -167,12 +167,12 @@ def test_the_lock_of_another_user_s_killed_run_stops_nobody(mode, shared, toy):
     open_to_all(root)
 
     def convert_and_extract():
-        toy.write(root, [*toy.videos(), toy.video("z", [40])], plan="next")
+        toy.write(root, [*toy.videos(), toy.video("z", 40)], plan="next")
         toy.write_stream(root)
 
     assert as_another_user(convert_and_extract) == ""
     assert not any(lock.exists() for lock in locks)
-    assert "z" in cache.open(root)[SPLIT].videos.names
+    assert "z" in toy.opened(root).videos.names
     assert cache.verify(root).ok
 
 
@@ -194,13 +194,13 @@ def test_a_lock_has_the_permissions_that_the_user_s_umask_gives(umask, mode, tmp
         os.umask(before)
 
 
-def test_a_folder_that_may_not_be_written_ends_each_command_at_once(shared, toy):
+def test_a_folder_that_may_not_be_written_ends_each_command_at_once(shared):
     root = shared / "cache"
     toy.write(root, toy.videos())
     toy.write_stream(root)
     open_to_all(root)
     commands = {
-        ".writing": lambda: toy.write(root, [toy.video("z", [40])], plan="next"),
+        ".writing": lambda: toy.add(root, "z", 40, plan="next"),
         "features/resnet50/.writing": lambda: cache.delete_stream(root, SPLIT, "resnet50"),
     }
     for place, command in commands.items():
@@ -212,7 +212,7 @@ def test_a_folder_that_may_not_be_written_ends_each_command_at_once(shared, toy)
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, 524])
-def test_a_file_system_without_locks_is_named_with_what_to_do(number, tmp_path, toy, monkeypatch):
+def test_a_file_system_without_locks_is_named_with_what_to_do(number, tmp_path, monkeypatch):
     def flock(*_):
         raise OSError(number, os.strerror(number))
 

@@ -9,6 +9,7 @@ import pytest
 from cache import CacheError, StreamForm, StreamShards, StreamWriter
 from cache.storage import local
 from cache.write.staged import StagedWork
+from tests.cache import toy
 from tests.trees import contents
 
 SPLIT = "toy/train"
@@ -33,7 +34,7 @@ def root(tracks):
     return tracks
 
 
-def test_a_shard_of_another_state_of_the_split_is_not_taken(root, toy, tmp_path):
+def test_a_shard_of_another_state_of_the_split_is_not_taken(root, tmp_path):
     old = shards_of(root)
     for shard in (0, 4):
         old.stage(*toy.given(old, shard))
@@ -46,7 +47,7 @@ def test_a_shard_of_another_state_of_the_split_is_not_taken(root, toy, tmp_path)
         assert writer.shards.pending == [0, 1, 2, 3, 4]
 
 
-def test_what_is_not_pending_or_of_another_form_is_not_taken(root, toy):
+def test_what_is_not_pending_or_of_another_form_is_not_taken(root):
     shards = shards_of(root)
     wide = StreamShards(root, SPLIT, "resnet50", StreamForm(5), plan="weights")
     with writer_of(root) as writer:
@@ -62,7 +63,7 @@ def test_what_is_not_pending_or_of_another_form_is_not_taken(root, toy):
         assert writer.refused == []
 
 
-def test_a_writer_accepts_what_others_have_staged_and_forgets_what_it_refuses(root, toy):
+def test_a_writer_accepts_what_others_have_staged_and_forgets_what_it_refuses(root):
     """So that any process computes a refused shard again."""
     shards = shards_of(root)
     with writer_of(root) as writer:
@@ -80,7 +81,7 @@ def test_a_writer_accepts_what_others_have_staged_and_forgets_what_it_refuses(ro
         assert writer.shards.pending == [3, 4]
 
 
-def test_pieces_of_accepted_shards_are_not_read_again(root, toy, monkeypatch):
+def test_pieces_of_accepted_shards_are_not_read_again(root, monkeypatch):
     """Else the work would grow with the square of the shards."""
     shards = shards_of(root)
     taken = []
@@ -99,7 +100,7 @@ def test_pieces_of_accepted_shards_are_not_read_again(root, toy, monkeypatch):
     assert len(taken) == 5
 
 
-def test_a_full_disk_leaves_no_half_file(root, toy, monkeypatch):
+def test_a_full_disk_leaves_no_half_file(root, monkeypatch):
     shards = shards_of(root)
     before = contents(root / WRITING)
 
@@ -115,7 +116,7 @@ def test_a_full_disk_leaves_no_half_file(root, toy, monkeypatch):
 
 
 @pytest.mark.parametrize("stream", FORMS)
-def test_a_checkpoint_gives_back_its_rows_to_the_same_keys_and_plan_alone(root, toy, stream):
+def test_a_checkpoint_gives_back_its_rows_to_the_same_keys_and_plan_alone(root, stream):
     with writer_of(root, stream) as writer:
         shard, data, ok, keys = toy.given(writer.shards, 1)
         data = data.astype(FORMS[stream].dtype)

@@ -6,9 +6,12 @@ import shutil
 
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 
 import cache
 from cache import CacheError, StreamForm, StreamWriter
+from tests.cache import toy
+from tests.raising import all_raise
 from tests.trees import contents
 
 
@@ -17,15 +20,15 @@ def writer_of(root, dim=4, dtype="float16"):
     return StreamWriter(root, "toy/train", "resnet50", form, plan="weights")
 
 
-def test_rows_with_nothing_to_compute_from_have_a_value_wherever_rows_go(tmp_path, toy):
+def test_rows_with_nothing_to_compute_from_have_a_value_wherever_rows_go(tmp_path):
     toy.write(tmp_path, toy.videos())
     toy.write_stream(tmp_path, bad_rows=[12], undefined_rows=[10, 17, 37, 64])
-    split = cache.open(tmp_path)["toy/train"]
+    split = toy.opened(tmp_path)
     assert split.open_stream("resnet50").undecodable() == 1
     found = split.read([[17, 20]], "resnet50", ["features"])["features"]
-    np.testing.assert_array_equal(found[0], [[0] * 4, *toy.features(np.array([18, 19]), 4)])
+    assert_array_equal(found[0], [[0] * 4, *toy.features(np.array([18, 19]), 4)])
     # Carried over by their keys: b was in rows 10-37, and is appended from 160.
-    toy.write(tmp_path, [toy.video("b", [7, 20], seed=3)], drop=["b"])
+    toy.add(tmp_path, "b", 7, 20, seed=3, drop=["b"])
     with writer_of(tmp_path) as writer:
         assert writer.shards.pending == [5]
         others = np.array([[99, 99], [5, 0], [1, 5]], np.uint64)
@@ -36,12 +39,12 @@ def test_rows_with_nothing_to_compute_from_have_a_value_wherever_rows_go(tmp_pat
         features, ok = features[:27], ok[:27]
         assert ok.tolist() == [2, 1, 0, 1, 1, 1, 1, 2, *[1] * 19]
         expected = np.where(ok[:, None] == 1, toy.features(np.arange(10, 37), 4), 0)
-        np.testing.assert_array_equal(features, expected)
+        assert_array_equal(features, expected)
         writer.write(5, features, ok, toy.keys(np.arange(10, 37)))
         writer.commit({})
     copy = tmp_path / "copy"
     cache.copy_split(tmp_path, "toy/train", copy)
-    split = cache.open(copy)["toy/train"]
+    split = toy.opened(copy)
     flags = {
         track.name: split.rows("features/resnet50_ok", track.start, track.stop).tolist()
         for track in split.tracks
@@ -50,9 +53,9 @@ def test_rows_with_nothing_to_compute_from_have_a_value_wherever_rows_go(tmp_pat
     assert cache.verify(copy).ok
 
 
-def test_a_shard_that_is_not_committed_is_not_read(tracks, toy):
+def test_a_shard_that_is_not_committed_is_not_read(tracks):
     toy.write_stream(tracks, shards=[0])
-    split = cache.open(tracks)["toy/train"]
+    split = toy.opened(tracks)
     with writer_of(tracks) as writer:
         writer.write(*toy.given(writer.shards, 1))
         with pytest.raises(CacheError, match="no file"):
@@ -60,22 +63,22 @@ def test_a_shard_that_is_not_committed_is_not_read(tracks, toy):
         assert np.isnan(split.column("features/resnet50")[40:44]).all()
 
 
-def test_keys_are_found_in_every_shard(tmp_path, toy):
+def test_keys_are_found_in_every_shard(tmp_path):
     toy.write(tmp_path, toy.videos())
     toy.write_stream(tmp_path)
     toy.write(tmp_path, [], drop=["a"])
     rows = np.random.default_rng(0).permutation(200)
     with writer_of(tmp_path) as writer:
         mask, features, ok = writer.shards.carried(toy.keys(rows))
-    np.testing.assert_array_equal(mask, rows < 143)
-    np.testing.assert_array_equal(ok, rows < 143)
-    np.testing.assert_array_equal(features[mask], toy.features(rows[mask], 4))
+    assert_array_equal(mask, rows < 143)
+    assert_array_equal(ok, rows < 143)
+    assert_array_equal(features[mask], toy.features(rows[mask], 4))
 
 
-def test_what_does_not_fit_a_shard_the_form_or_a_split_is_refused(tmp_path, toy):
+def test_what_does_not_fit_a_shard_the_form_or_a_split_is_refused(tmp_path):
     with pytest.raises(CacheError, match="convert it before"), writer_of(tmp_path):
         pass
-    toy.write(tmp_path, [toy.video("a", [10])])
+    toy.add(tmp_path, "a", 10)
     with writer_of(tmp_path) as writer:
         shard, features, ok, keys = toy.given(writer.shards, 0)
         for given, match in (
@@ -108,14 +111,7 @@ def test_what_does_not_fit_a_shard_the_form_or_a_split_is_refused(tmp_path, toy)
             StreamForm(dim)
 
 
-def test_features_that_were_deleted_by_hand_are_extracted_into_a_whole_cache(tracks, toy):
-    toy.write_stream(tracks)
-    shutil.rmtree(tracks / "toy/train/features")
-    toy.write_stream(tracks)
-    assert cache.verify(tracks).problems == ()
-
-
-def test_a_stream_whose_deletion_was_cut_off_is_deleted_by_the_next(tracks, toy):
+def test_a_stream_whose_deletion_was_cut_off_is_deleted_by_the_next(tracks):
     """After a power cut, any of its folders may be there."""
     before = contents(tracks)
     toy.write_stream(tracks)
@@ -132,16 +128,16 @@ def put_features(source, target):
     shutil.copytree(source / "toy/train/features", target / "toy/train/features")
 
 
-def test_features_of_other_rows_under_the_same_numbers_are_never_taken_for_these(tmp_path, toy):
+def test_features_of_other_rows_under_the_same_numbers_are_never_taken_for_these(tmp_path):
     """The split's first commit was restored from a backup, and other videos have been added."""
     root, restored = tmp_path / "cache", tmp_path / "restored"
-    toy.write(root, [toy.video("a", [40])])
+    toy.add(root, "a", 40)
     shutil.copytree(root, restored)
-    toy.write(root, [toy.video("b", [50])])
+    toy.add(root, "b", 50)
     toy.write_stream(root)
-    toy.write(restored, [toy.video("c", [50, 20])])
+    toy.add(restored, "c", 50, 20)
     put_features(root, restored)
-    split = cache.open(restored)["toy/train"]
+    split = toy.opened(restored)
     assert len(split.windows(4, 4, "resnet50")) == 10  # of a
     with pytest.raises(CacheError, match="does not have shard 2"):
         split.read([[64, 68]])
@@ -154,26 +150,26 @@ def test_features_of_other_rows_under_the_same_numbers_are_never_taken_for_these
         assert cache.verify(restored).ok
         writer.commit({"weights": "known"})
     assert cache.verify(restored).ok
-    assert cache.open(restored)["toy/train"].windows(4, 4, "resnet50")[:, 1].max() <= 96
+    assert toy.opened(restored).windows(4, 4, "resnet50")[:, 1].max() <= 96
 
 
 @pytest.mark.promise("other rows")
-def test_a_stream_of_another_cache_is_a_problem_of_every_use_and_is_not_changed(tmp_path, toy):
+def test_a_stream_of_another_cache_is_a_problem_of_every_use_and_is_not_changed(tmp_path):
     root, other = tmp_path / "cache", tmp_path / "other"
     toy.write(root, toy.videos())
     toy.write_stream(root)
-    toy.write(other, [toy.video("x", [40], seed=3), toy.video("y", [50], seed=3)])
+    toy.write(other, [toy.video("x", 40, seed=3), toy.video("y", 50, seed=3)])
     put_features(root, other)
     before = toy.tree(other)
-    split = cache.open(other)["toy/train"]
-    for using in (
+    split = toy.opened(other)
+    all_raise(
+        cache.ForeignStream,
+        r"features/resnet50: .*extract --replace",
         lambda: split.windows(4, 4, "resnet50"),
         lambda: split.read([[0, 4]]),
         lambda: writer_of(other).__enter__(),
         lambda: cache.copy_split(other, "toy/train", tmp_path / "named", streams=["resnet50"]),
-    ):
-        with pytest.raises(cache.ForeignStream, match=r"features/resnet50: .*extract --replace"):
-            using()
+    )
     (problem,) = cache.verify(other).problems
     assert "the stream of another cache" in problem
     assert cache.repair(other, cache.verify(other)).refused == [problem]
@@ -183,24 +179,3 @@ def test_a_stream_of_another_cache_is_a_problem_of_every_use_and_is_not_changed(
     cache.delete_stream(other, "toy/train", "resnet50")
     toy.write_stream(other)
     assert cache.verify(other).ok
-
-
-def test_a_lost_manifest_is_reported_and_nothing_is_written_over_what_it_named(root, toy):
-    before = toy.tree(root)
-    for name, match in (
-        ("manifest.json", "convert the split again"),
-        ("features/resnet50/manifest.json", "extract the"),
-    ):
-        manifest = root / "toy/train" / name
-        text = manifest.read_bytes()
-        manifest.unlink()
-        for attempt in (
-            lambda: cache.open(root)["toy/train"].windows(4, 4, "resnet50"),
-            lambda: writer_of(root).__enter__(),
-        ):
-            with pytest.raises(CacheError, match=match):
-                attempt()
-        assert any("manifest" in problem for problem in cache.gc(root).problems)
-        assert not cache.verify(root).ok
-        manifest.write_bytes(text)
-        assert toy.tree(root) == before
