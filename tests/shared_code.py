@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from pipeline import plug_ins, table
 from tests.golden import Record
-from tests.test_architecture import ROOT, modules
+from tests.source_code import ROOT, modules
 
 # name -> its files, and folders with all files below them, but for those that another name of the
 # same kind has by a longer path

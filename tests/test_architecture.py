@@ -5,22 +5,19 @@
 
 import ast
 import functools
-import io
 import re
 import subprocess
 import sys
-import tokenize
 import tomllib
 from collections import Counter, defaultdict
-from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from pipeline.features import streams
+from tests.source_code import ROOT, code_tokens, modules
 
-ROOT = Path(__file__).parents[1]
 # packages, and the folders and modules of each, from low to high: nothing imports what comes after
 # it
 ORDER = {
@@ -88,23 +85,6 @@ from vibe_model import TrainConfig, runs
 runs.is_complete(TrainConfig())
 sys.exit("torch" in sys.modules)
 """
-
-
-@functools.cache
-def modules():
-    """Dotted name -> file, of every module of ours; a package by its folder's name."""
-    files = (file for package in ORDER for file in (ROOT / package).rglob("*.py"))
-    names = {file: ".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files}
-    return {name.removesuffix(".__init__"): file for file, name in names.items()}
-
-
-@functools.cache
-def first_imports(name):
-    """The modules that importing a module imports, of ours or not."""
-    body = ast.parse(modules()[name].read_text()).body
-    return set(
-        _named_by(name, [node for node in body if isinstance(node, ast.Import | ast.ImportFrom)])
-    )
 
 
 @functools.cache
@@ -244,22 +224,6 @@ def test_no_file_outside_features_knows_a_streams_kind():
         if not module.startswith(reads):
             words = {node.value for node in nodes(module) if isinstance(node, ast.Constant)}
             assert not kinds & {word for word in words if isinstance(word, str)}, module
-
-
-def code_tokens(file):
-    """Number of a file's tokens, without comments, docstrings and imports."""
-    text = file.read_text()
-    skipped = set()
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            skipped.update(range(node.lineno, node.end_lineno + 1))
-        elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
-            node
-        ):
-            skipped.update(range(node.body[0].lineno, node.body[0].end_lineno + 1))
-    kinds = (tokenize.NAME, tokenize.NUMBER, tokenize.OP, tokenize.STRING)
-    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
-    return sum(token.type in kinds and token.start[0] not in skipped for token in tokens)
 
 
 def drawing(package):

@@ -25,16 +25,13 @@ from pipeline.files.raw import files
 from pipeline.files.raw.files import HASHED_WHOLE, MIB
 from tests import shared_code
 from tests.docs.markdown import ROOT, document, tables
+from tests.source_code import modules
 from vibe_model import models
 from vibe_model.evaluation.protocols import PROTOCOLS
 from vibe_model.metrics import METRICS
 from vibe_model.models import Model
 
-CODE = {
-    file: file.read_text()
-    for package in ("cache", "pipeline", "vibe_model", "tasks")
-    for file in sorted((ROOT / package).rglob("*.py"))
-}
+CODE = {module: file.read_text() for module, file in sorted(modules().items())}
 WRITES_FILES = (
     r"write_aside|write_atomic|write_page|write_json|video_writer|replace_file|write_text"
     r"|write_bytes|\.open\(\"[wax]"
@@ -54,10 +51,6 @@ PAGE_OF = {"part_dynamics": "part-dynamics.md"}
 REGISTERED = [(group, name) for group in KINDS for name in table.OWN[group]]
 
 
-def module_name(file):
-    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-
-
 @pytest.mark.parametrize(("group", "name"), REGISTERED, ids=lambda text: text.split(".")[-1])
 def test_what_is_registered_has_a_page_and_a_test(group, name):
     page = KINDS[group][1]
@@ -75,10 +68,10 @@ def test_what_could_be_registered_is(group):
     kind = KINDS[group][0]
     listed = [plug_ins.load(target) for target in table.OWN[group].values()]
     missing = []
-    for file, text in CODE.items():
+    for module_name, text in CODE.items():
         if kind.__name__ not in text and f"{group.rpartition('.')[2]}." not in text:
             continue
-        module = importlib.import_module(module_name(file))
+        module = importlib.import_module(module_name)
         for name, value in vars(module).items():
             if isinstance(value, kind) or is_named_class(value, kind):
                 if not any(value is one for one in listed):
@@ -158,9 +151,7 @@ def test_the_choices_of_a_model_s_settings_are_on_a_page(model):
 def test_every_command_is_in_the_table():
     listed = {entry.module for names in table.COMMANDS.values() for entry in names.values()}
     having = {
-        module_name(file)
-        for file, text in CODE.items()
-        if re.search(r"^COMMAND\b.*= ", text, re.MULTILINE)
+        module for module, text in CODE.items() if re.search(r"^COMMAND\b.*= ", text, re.MULTILINE)
     }
     assert having == listed
 
@@ -189,8 +180,8 @@ def test_a_command_that_writes_files_has_a_rule_for_them(program, name):
 def test_every_version_is_on_the_page_of_versions_to_raise():
     page = document("architecture.md").partition("## Versions to raise")[2]
     having = [
-        str(file.relative_to(ROOT))
-        for file, text in CODE.items()
+        str(modules()[module].relative_to(ROOT))
+        for module, text in CODE.items()
         if re.search(r"^VERSION\b.*= ", text, re.MULTILINE)
     ]
     assert len(having) > 5
@@ -234,9 +225,9 @@ def test_a_file_that_two_use_is_shared_code():
     for member in MEMBERS:
         for file in member.files():
             users.setdefault(file, {})[member.module] = member.kind
-    for file, modules in users.items():
-        if len(modules) > 1 and file.startswith("pipeline/"):
-            for kind in {*modules.values()}:
+    for file, kinds in users.items():
+        if len(kinds) > 1 and file.startswith("pipeline/"):
+            for kind in {*kinds.values()}:
                 plain = (*shared_code.PLAIN, *shared_code.OPENS_WEIGHTS[kind])
                 shared = shared_code.owner(file, shared_code.names_of(kind))
                 assert shared or any(shared_code.holds(place, file) for place in plain), (

@@ -2,16 +2,13 @@
 
 import ast
 import functools
-import io
-import tokenize
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-PACKAGES = ("cache", "pipeline", "vibe_model", "tasks")
-FILES = [file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))]
+from tests.source_code import ROOT, counted_tokens, lines_left_out, modules
+
+FILES = sorted(modules().values())
 
 # of a file of FEWEST and more lines of code; of every file
 FEWEST = 40
@@ -24,11 +21,6 @@ ALL_TOKENS_A_STATEMENT = 12.0
 ALL_FORMS_A_THOUSAND = 20
 
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
-HAVE_DOCSTRINGS = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-COUNTED = {tokenize.NAME, tokenize.NUMBER, tokenize.OP, tokenize.STRING}
-# since Python 3.12, an f-string is no STRING, but the tokens from one of these to the other
-FSTRING_START = getattr(tokenize, "FSTRING_START", None)
-FSTRING_END = getattr(tokenize, "FSTRING_END", None)
 
 
 @dataclass
@@ -67,20 +59,6 @@ class Density:
         return 1000 * len(self.forms) / len(self.lines)
 
 
-def counted_tokens(text):
-    """First and last line of each token. An f-string counts as one, as in Python 3.11."""
-    starts = []  # first lines of the f-strings around this token
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type == FSTRING_START:
-            starts.append(token.start[0])
-        elif token.type == FSTRING_END:
-            first_line = starts.pop()
-            if not starts:
-                yield first_line, token.end[0]
-        elif token.type in COUNTED and not starts:
-            yield token.start[0], token.end[0]
-
-
 @functools.cache
 def density_of(file):
     density = Density()
@@ -90,16 +68,6 @@ def density_of(file):
 
 def line_of(node):
     return int(getattr(node, "lineno", 0))
-
-
-def lines_left_out(tree):
-    """Lines of imports and docstrings."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            yield from range(node.lineno, (node.end_lineno or node.lineno) + 1)
-        elif isinstance(node, HAVE_DOCSTRINGS) and ast.get_docstring(node) is not None:
-            first = node.body[0]
-            yield from range(first.lineno, (first.end_lineno or first.lineno) + 1)
 
 
 def forms_of(node):
