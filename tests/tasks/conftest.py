@@ -36,32 +36,43 @@ finally:
     print("imported:", *sorted({"torch", "torchvision", "smplx"} & sys.modules.keys()))
 """
 
-CONFIG = {
-    "paths": {"raw": "raw", "body": "body", "cache": "cache", "runs": "runs"},
-    "data": {"datasets": "3dpw amass"},
-    "embedded": {"enabled": "true", "size": "tiny"},
-    "convert": {"workers": "1"},
-    "features": {"device": "cpu", "batch_size": "8"},
-    "vibe": {
-        "preset": "embedded",
-        "name": "tiny",
-        "baseline": "false",
-        "datasets_2d": "",
-        "strides": "3dpw/train:4",
-        "seqlen": "6",
-        "batch_size": "2",
-        "iterations": "3",
-        "epochs": "2",
-        "hidden_size": "8",
-        "regressor_size": "8",
-        "disc_size": "8",
-    },
-    "hmmr": {"report": "false"},
-    "part_dynamics": {"report": "false"},
-    "core": {"autoload_range": "false", "lock_pid_dir": "locks"},
-}
-
-
+CONFIG = """
+[paths]
+raw = raw
+body = body
+cache = cache
+runs = runs
+[data]
+datasets = 3dpw amass
+[embedded]
+enabled = true
+size = tiny
+[convert]
+workers = 1
+[features]
+device = cpu
+batch_size = 8
+[vibe]
+preset = embedded
+name = tiny
+baseline = false
+datasets_2d =
+strides = 3dpw/train:4
+seqlen = 6
+batch_size = 2
+iterations = 3
+epochs = 2
+hidden_size = 8
+regressor_size = 8
+disc_size = 8
+[hmmr]
+report = false
+[part_dynamics]
+report = false
+[core]
+autoload_range = false
+lock_pid_dir = locks
+"""
 GOOD = """
 [paths]
 raw = raw
@@ -133,18 +144,14 @@ class Project:
     def cfg(self):
         return self.folder / "luigi.cfg"
 
-    def configure(self, changes):
-        """Set keys of luigi.cfg; None takes one out."""
-        cfg = configparser.ConfigParser(interpolation=None)
+    def configure(self, text):
+        """Set what a text of luigi.cfg sets. A key without a value is taken out."""
+        cfg = configparser.ConfigParser(interpolation=None, allow_no_value=True)
         cfg.read(self.cfg)
-        for section, values in changes.items():
-            if not cfg.has_section(section):
-                cfg.add_section(section)
-            for key, value in values.items():
-                if value is None:
-                    cfg.remove_option(section, key)
-                else:
-                    cfg.set(section, key, value)
+        cfg.read_string(text)
+        for section in cfg.values():
+            for key in [key for key, value in section.items() if value is None]:
+                del section[key]
         with self.cfg.open("w") as stream:
             cfg.write(stream)
 

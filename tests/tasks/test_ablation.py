@@ -17,13 +17,14 @@ from vibe_model import runs
 from vibe_model.sections import VIBE
 from vibe_model.vibe.config import MPoserConfig, TrainConfig
 
-MPOSER = {
-    "hidden_size": "8",
-    "latent_size": "4",
-    "iterations": "5",
-    "epochs": "2",
-    "batch_size": "4",
-}
+MPOSER = """
+[mposer]
+hidden_size = 8
+latent_size = 4
+iterations = 5
+epochs = 2
+batch_size = 4
+"""
 
 
 def run_of(pa_mpjpe, smoothed=None, *, stand_in=False, **others):
@@ -121,10 +122,10 @@ def test_variants_that_the_data_cannot_train_are_left_out():
 
 @pytest.fixture
 def asking(bare, within):
-    """The ablation of a luigi.cfg whose [vibe] differs by these settings."""
+    """The ablation of a luigi.cfg whose [vibe] differs by this text."""
 
-    def ask(changes, **parameters):
-        bare.configure({"data": {"datasets": "3dpw amass h36m"}, "vibe": changes})
+    def ask(text="", **parameters):
+        bare.configure(f"[data]\ndatasets = 3dpw amass h36m\n[vibe]\n{text}")
         within(bare)
         return Ablation(**parameters)
 
@@ -132,24 +133,24 @@ def asking(bare, within):
 
 
 def test_it_requires_a_training_for_each_variant_and_seed(asking):
-    task = asking({}, variants="per-frame, concat", seeds="3,5,3")
+    task = asking(variants="per-frame, concat", seeds="3,5,3")
     trained = [(t.variant, t.seed) for t in task.requires() if isinstance(t, Train)]
     assert trained == [("per-frame", 3), ("per-frame", 5), ("concat", 3), ("concat", 5)]
     assert task.what == "2 variants, 2 seeds"
 
 
 def test_a_negative_seed_is_refused(asking):
-    asking({"seed": "6"})
+    asking("seed = 6")
     assert model_config(VIBE).seed == 6
     with pytest.raises(ConfigError, match="seed"):
         model_config(VIBE, None, -1)
     for wrong in ({"seeds": "0,-1"}, {"variants": "mposer,dropout"}):
         with pytest.raises(ConfigError, match=r"--seeds 0,-1|--variants: unknown"):
-            asking({}, **wrong).requires()
+            asking(**wrong).requires()
 
 
 def test_a_priors_windows_are_those_that_the_generator_is_trained_on(asking):
-    asking({"seqlen": "7", "strides": "amass/train:3", "motion": "amass/train"})
+    asking("seqlen = 7\nstrides = amass/train:3\nmotion = amass/train")
     config = _mposer_config(model_config(VIBE, "mposer", 4))
     assert (config.seqlen, config.seed, config.motion, config.strides) == (
         7,
@@ -161,7 +162,7 @@ def test_a_priors_windows_are_those_that_the_generator_is_trained_on(asking):
 
 
 def test_a_prior_without_its_data_is_a_file_that_does_not_exist(asking):
-    task = asking({}, variants="mposer", seeds="0")
+    task = asking(variants="mposer", seeds="0")
     config = model_config(VIBE, "mposer", 0)
     assert (
         config.mposer
@@ -174,7 +175,7 @@ def test_a_prior_without_its_data_is_a_file_that_does_not_exist(asking):
 
 @pytest.mark.slow
 def test_from_a_project_to_the_table(project, build):
-    project.configure({"mposer": MPOSER})
+    project.configure(MPOSER)
     chosen = {"variants": "per-frame,mposer", "seeds": "0,1"}
     ran = build(project, "Ablation", **chosen)
     assert ran.code == 0, ran.shown

@@ -15,7 +15,15 @@ from tests.vibe_model.training.tiny_runs import (
 )
 from vibe_model import models, training
 
-TINY = {"seqlen": "6", "batch_size": "2", "iterations": "3", "epochs": "2", "hidden_size": "8"}
+TINY = """
+[former]
+seqlen = 6
+batch_size = 2
+iterations = 3
+epochs = 2
+hidden_size = 8
+report = true
+"""
 
 
 @pytest.fixture
@@ -31,12 +39,12 @@ def test_a_model_without_a_preset_for_demo_data_breaks_nothing(
         within(project)
         trained = [task.model for task in Report().requires()]
         assert trained == ["vibe"], "not trained for hours unless luigi.cfg wants that"
-        project.configure({"former": {**TINY, "report": "true"}})
+        project.configure(TINY)
         within(project)
         assert [task.model for task in Report().requires()] == ["vibe", "former"]
         trained = build(project, "Train", model="former")
         assert trained.done == ["train Former, former"], trained.shown
-        project.configure({"former": {"preset": "embedded"}})
+        project.configure("[former]\npreset = embedded")
         code, shown = tasks_command(project, "train", "--model", "former")
         assert code == 2
         assert "[former] preset = embedded: expected one of usual" in shown
@@ -75,7 +83,7 @@ def test_a_package_that_does_not_load_leaves_the_other_models_alone(
     (package / "entry_points.txt").write_text("[vibe_pipeline.models]\nformerly = former:MODEL\n")
     plug_ins._entry_points.cache_clear()
     assert build(project, "Report").code == 0
-    project.configure({"formerly": {"epochs": "3"}})
+    project.configure("[formerly]\nepochs = 3")
     code, shown = tasks_command(project, "train", "--model", "hmmr")
     assert code == 2
     assert "[formerly]: model 'formerly' of package former" in shown

@@ -164,8 +164,8 @@ def test_the_job_of_the_page_ends_with_the_bits_of_a_quiet_one_while_the_cache_i
 ):
     """By two processes; told to stop at a checkpoint, killed at one, and before the evaluation."""
     shutil.rmtree(project.folder / "runs")
-    several = {"processes": "2", "device": "cpu", "checkpoint_every": "1"}
-    project.configure({"vibe": several, "core": {"local_scheduler": "true"}})
+    several = "[vibe]\nprocesses = 2\ndevice = cpu\ncheckpoint_every = 1"
+    project.configure(f"{several}\n[core]\nlocal_scheduler = true")
     quiet = project.copy(project.folder.with_name("quiet"))
     ran = quiet.luigi("EvaluateVIBE")
     assert ran.code == 0, ran.shown

@@ -10,6 +10,18 @@ from pipeline.files.raw import MARKER
 from pipeline.settings import sections
 from tests.fixtures import embedded  # noqa: F401
 
+SETTINGS = """
+[data]
+datasets = videos
+[embedded]
+enabled = false
+[detect]
+detector = demo
+workers = 1
+[videos]
+min_frames = 8
+"""
+
 
 @pytest.fixture(scope="module")
 def clips(embedded, tmp_path_factory):  # noqa: F811
@@ -24,13 +36,7 @@ def clips(embedded, tmp_path_factory):  # noqa: F811
 def own_clips(bare, clips):
     shutil.copytree(clips, bare.folder / "raw/videos")
     (bare.folder / "body").mkdir()  # nothing of it is needed
-    changes = {
-        "data": {"datasets": "videos"},
-        "embedded": {"enabled": "false"},
-        "detect": {"detector": "demo", "workers": "1"},
-        "videos": {"min_frames": "8"},
-    }
-    bare.configure(changes)
+    bare.configure(SETTINGS)
     return bare
 
 
@@ -56,15 +62,15 @@ def test_a_folder_of_clips_becomes_tracks_with_features_by_one_task(own_clips, b
 
 
 def test_a_split_of_which_nothing_could_be_used_is_named(own_clips, build):
-    own_clips.configure({"videos": {"min_frames": "100"}})
+    own_clips.configure("[videos]\nmin_frames = 100")
     ran = build(own_clips, "Data")
     assert "videos/train: no rows: none of 2 videos could be used" in ran.shown
     assert (ran.code, "videos/val: no rows" in ran.shown) == (30, False)
 
 
 def test_the_detectors_weights_are_below_the_folder_of_the_settings(own_clips):
-    own = {"weights": "w.pth", "detector": "yolox-m", "max_overlap": "0.5"}
-    own_clips.configure({"detect": {"detector": "rtmpose"}, "rtmpose": own})
+    own = "[rtmpose]\nweights = w.pth\ndetector = yolox-m\nmax_overlap = 0.5"
+    own_clips.configure(f"[detect]\ndetector = rtmpose\n{own}")
     weights = str(own_clips.folder / "w.pth")
     assert sections.load(own_clips.cfg).detector == RTMPose(
         weights=weights, detector="yolox-m", max_overlap=0.5

@@ -18,7 +18,7 @@ TRAIN = "penn_action/train"
 def lab(bare, embedded):  # noqa: F811
     """Demo data of Penn Action in a folder of its own."""
     embedded.copy("penn_action", bare.folder / "raw/penn_action")
-    bare.configure({"data": {"datasets": "penn_action"}, "embedded": {"enabled": "false"}})
+    bare.configure("[data]\ndatasets = penn_action\n[embedded]\nenabled = false")
     return bare
 
 
@@ -96,7 +96,7 @@ def test_other_videos_get_features_night_after_night_while_one_is_spoilt(
         )
         assert without_features(lab) == set()
 
-    lab.configure({"features": {"streams": "resnet50 homography"}})
+    lab.configure("[features]\nstreams = resnet50 homography")
     has_images = frames(lab, "0003").exists()
     for _ in range(2):
         assert says in failure(build(lab, "Data"))

@@ -37,7 +37,7 @@ FAILED = 30
 def test_a_mistake_in_the_settings_is_one_line_before_anything_runs(
     bare, build, task, section, key, value
 ):
-    bare.configure({section: {key: value}})
+    bare.configure(f"[{section}]\n{key} = {value}")
     ran = build(bare, task)
     assert f"[{section}] {key}" in ran.lines[0]
     assert ran.lines == [ran.only_failure(SCHEDULING)]
@@ -158,7 +158,7 @@ def test_a_pipe_that_ends_ends_luigi_without_a_traceback_and_a_full_output_with_
 def test_a_broken_package_fails_its_own_dataset_and_the_others_continue(project, build, site):
     install(site, "dances", BROKEN, dances_reader="def videos(:\n")
     shutil.rmtree(project.folder / "cache/amass")
-    project.configure({"data": {"datasets": "dances 3dpw amass"}, "dances": {"fps": "25"}})
+    project.configure("[data]\ndatasets = dances 3dpw amass\n[dances]\nfps = 25")
     ran = build(project, "Data")
     message = ran.only_failure(FAILED)
     assert message.startswith("error: convert    dances/*")
@@ -168,7 +168,7 @@ def test_a_broken_package_fails_its_own_dataset_and_the_others_continue(project,
 
 def test_one_cause_of_several_failures_is_told_once(project, build):
     (project.folder / "body").unlink()
-    project.configure({"embedded": {"enabled": "false"}})
+    project.configure("[embedded]\nenabled = false")
     first, *others = build(project, "Data").failures
     assert "SMPL_NEUTRAL" in first
     assert [line.endswith("the same error") for line in others] == [True, True]

@@ -14,10 +14,11 @@ from vibe_model.vibe.config import TrainConfig
 
 @pytest.fixture
 def config_with(bare, within):
-    everything = {"data": {"datasets": "penn_action kinetics 3dpw amass"}}
+    """VIBE's configuration by `[vibe]` with a text."""
 
-    def read(**train):
-        bare.configure({**everything, "vibe": {"preset": "embedded", "datasets_2d": None, **train}})
+    def read(text=""):
+        bare.configure("[data]\ndatasets = penn_action kinetics 3dpw amass")
+        bare.configure(f"[vibe]\npreset = embedded\ndatasets_2d\n{text}")
         within(bare)
         return model_config(VIBE)
 
@@ -25,14 +26,16 @@ def config_with(bare, within):
 
 
 def test_the_training_settings_build_on_a_preset_and_other_sections(config_with, bare):
-    bare.configure({"features": {"streams": "other"}, "other": {"kind": "resnet50"}})
+    bare.configure("[features]\nstreams = other\n[other]\nkind = resnet50")
     (bare.folder / "spin.pt").write_bytes(b"")
     config = config_with(
-        epochs="7",
-        lr_generator="2e-4",
-        strides="3dpw/train:4 penn_action/train:2",
-        tracks="3dpw/test:*_01/0 3dpw/validation:a:b",
-        pretrained="spin.pt",
+        """
+        epochs = 7
+        lr_generator = 2e-4
+        strides = 3dpw/train:4 penn_action/train:2
+        tracks = 3dpw/test:*_01/0 3dpw/validation:a:b
+        pretrained = spin.pt
+        """
     )
     assert (config.epochs, config.lr_generator) == (7, 2e-4)
     assert config.datasets_2d == ("penn_action/train", "kinetics/train"), (
@@ -45,18 +48,18 @@ def test_the_training_settings_build_on_a_preset_and_other_sections(config_with,
     assert config.strides == {"3dpw/train": 4, "penn_action/train": 2}
     assert config.tracks == {"3dpw/test": "*_01/0", "3dpw/validation": "a:b"}
     assert config.pretrained == bare.folder / "spin.pt"
-    config = config_with(pretrained="none", strides="", motion="", prior="none")
+    config = config_with("pretrained = none\nstrides =\nmotion =\nprior = none")
     assert (config.pretrained, config.strides) == (None, {})
 
 
 def test_a_variant_wins_over_the_settings_and_several_are_joined(config_with, tmp_path):
     config = config_with(
-        variant="attention-2x512", disc_size="64", attention_layers="5", epochs="3"
+        "variant = attention-2x512\ndisc_size = 64\nattention_layers = 5\nepochs = 3"
     )
     assert (config.disc_size, config.attention_layers, config.epochs) == (512, 3, 3)
     assert config.name.endswith("-attention-2x512")
-    lists = {"disc_size": None, "attention_layers": None}
-    config = config_with(datasets_3d="3dpw/train 3dpw/validation", variant="per-frame", **lists)
+    lists = "datasets_3d = 3dpw/train 3dpw/validation\ndisc_size\nattention_layers\n"
+    config = config_with(f"{lists}variant = per-frame")
     assert (config.n_layers, config.prior) == (0, "none")
     both = VIBE.vary(config, "without-3dpw+concat")
     assert both.splits_of("datasets_3d") == ("3dpw/validation",)
@@ -121,7 +124,7 @@ def test_a_stream_that_a_split_can_never_have_is_refused_before_training(tmp_pat
 
 
 def test_hmmr_is_evaluated_beside_its_single_view_baseline(config_with, bare):
-    bare.configure({"hmmr": {"variant": "no-const", "past": "0", "baseline": "true"}})
+    bare.configure("[hmmr]\nvariant = no-const\npast = 0\nbaseline = true")
     config_with()
     own, baseline = (task.config() for task in EvaluateHMMR().requires())
     assert isinstance(own, HMMRConfig)
@@ -131,14 +134,14 @@ def test_hmmr_is_evaluated_beside_its_single_view_baseline(config_with, bare):
         True,
         0,
     )
-    bare.configure({"hmmr": {"variant": "single-view"}})
+    bare.configure("[hmmr]\nvariant = single-view")
     config_with()
     assert EvaluateHMMR().requires() == [Train(model="hmmr")]
 
 
 def test_the_pose_embedding_needs_converted_splits_alone(config_with, bare):
     bare.configure(
-        {"pose_embedding": {"poses_3d": "3dpw/train", "validation": "3dpw/validation", "lr": "0.5"}}
+        "[pose_embedding]\nposes_3d = 3dpw/train\nvalidation = 3dpw/validation\nlr = 0.5"
     )
     config_with()
     found = TrainPrVIPE(seed=4).config()
@@ -151,7 +154,7 @@ def test_the_pose_embedding_needs_converted_splits_alone(config_with, bare):
     ]
     with pytest.raises(ConfigError, match="Pr-VIPE has no variants"):
         TrainPrVIPE(variant="small").config()
-    bare.configure({"pose_embedding": {"poses_3d": "h36m/nowhere"}})
+    bare.configure("[pose_embedding]\nposes_3d = h36m/nowhere")
     config_with()
     with pytest.raises(ConfigError, match=r"\[pose_embedding\] poses_3d"):
         TrainPrVIPE().requires()
@@ -161,11 +164,11 @@ def test_the_pose_embedding_needs_converted_splits_alone(config_with, bare):
     ("train", "message"),
     [
         (
-            {"validation": "3dpw/val"},
+            "validation = 3dpw/val",
             r"\[vibe\] validation: there is no split 3dpw/val; .*known: .*3dpw/validation",
         ),
         (
-            {"pretrained": "gone.pt"},
+            "pretrained = gone.pt",
             r"\[vibe\] pretrained = .*bare/gone\.pt: there is no such file\. Name another",
         ),
     ],
@@ -174,4 +177,4 @@ def test_splits_and_files_that_are_absent_are_reported_before_anything_runs(
     config_with, train, message
 ):
     with pytest.raises(ConfigError, match=message):
-        config_with(**train)
+        config_with(train)

@@ -69,27 +69,32 @@ def test_what_the_presets_of_the_papers_say_before_they_are_trained(real, golden
                 show("its first lines", "train", "--model", model, *words)
 
 
+HMMR = """
+[data]
+datasets = 3dpw amass penn_action
+[hmmr]
+preset = hmmr-published
+copies_3d = 2
+datasets_2d = penn_action/train
+datasets_3d = 3dpw/train
+validation = 3dpw/validation penn_action/train:0001*
+evaluation = 3dpw/test penn_action/train:!0001*
+baseline = false
+seqlen = 6
+stride = 4
+batch_size = 2
+iterations = 1
+epochs = 1
+width = 32
+regressor_size = 8
+prior = none
+"""
+
+
 @pytest.fixture
 def hmmr(project):
     """A project with demo data of Penn Action and 3DPW, for a short training as published."""
-    settings = {
-        "preset": "hmmr-published",
-        "copies_3d": "2",
-        "datasets_2d": "penn_action/train",
-        "datasets_3d": "3dpw/train",
-        "validation": "3dpw/validation penn_action/train:0001*",
-        "evaluation": "3dpw/test penn_action/train:!0001*",
-        "baseline": "false",
-        "seqlen": "6",
-        "stride": "4",
-        "batch_size": "2",
-        "iterations": "1",
-        "epochs": "1",
-        "width": "32",
-        "regressor_size": "8",
-        "prior": "none",
-    }
-    project.configure({"data": {"datasets": "3dpw amass penn_action"}, "hmmr": settings})
+    project.configure(HMMR)
     return project
 
 

@@ -153,10 +153,10 @@ def test_a_mistake_is_reported_with_its_line_and_what_was_expected(
     ("own", "warned"),
     [
         (
-            {"cliffy": {"hidden_size": "3"}},
+            "[cliffy]\nhidden_size = 3",
             "[cliffy]: unknown section. If a package adds it, install the package",
         ),
-        ({"data": {"datasets": "3dpw dances"}}, "[data] datasets: no dataset is called 'dances'"),
+        ("[data]\ndatasets = 3dpw dances", "[data] datasets: no dataset is called 'dances'"),
     ],
 )
 def test_what_a_missing_package_adds_stops_only_commands_that_need_it(

@@ -31,7 +31,7 @@ def test_a_tag_is_trained_on_and_evaluated_after_a_change_without_its_raw_folder
     assert "convert 3dpw/train" in build(project, "Data").done
     assert main(["gc", *cached]) == 0
     (project.folder / "raw").rename(project.folder / "away")
-    project.configure({"data": {"at": "cvpr"}})
+    project.configure("[data]\nat = cvpr")
     ran = build(project, "EvaluateVIBE")  # the run on the same content
     assert (ran.code, ran.done) == (0, []), ran.shown
     shutil.rmtree(run)
@@ -48,14 +48,14 @@ def test_a_tag_is_trained_on_and_evaluated_after_a_change_without_its_raw_folder
     assert main(["tag", "cvpr", "--delete", *cached]) == 0
     assert "cvpr: no tag" in build(project, "TrainVIBE").only_failure(30)
     (project.folder / "away").rename(project.folder / "raw")
-    project.configure({"data": {"at": None}})
+    project.configure("[data]\nat")
     assert "train VIBE, tiny" in build(project, "TrainVIBE").done
     assert len(project.runs) == 2
 
 
-@pytest.mark.parametrize("at", [None, "cvpr"])
+@pytest.mark.parametrize("at", ["", "at = cvpr"])
 def test_tasks_that_train_on_a_tag_require_none_about_data(at, bare, within):
-    bare.configure({"data": {"datasets": "demo", "at": at}, "vibe": {"prior": "mposer"}})
+    bare.configure(f"[data]\ndatasets = demo\n{at}\n[vibe]\nprior = mposer")
     (bare.folder / "raw").mkdir()
     within(bare)
     required = set()

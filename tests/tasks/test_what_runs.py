@@ -23,7 +23,7 @@ def add_video(project):
 @pytest.mark.promise("incremental")
 def test_of_a_new_dataset_alone_everything_runs(project, build):
     motion_of(project).touch()
-    project.configure({"data": {"datasets": "3dpw amass penn_action"}})
+    project.configure("[data]\ndatasets = 3dpw amass penn_action")
     ran = build(project, "Data")
     assert ran.code == 0
     stages = [
@@ -61,7 +61,7 @@ def test_splits_with_nothing_to_do_succeed_when_demo_data_is_made_again(project,
 def test_without_streams_data_are_tracks_alone_and_a_training_says_that_it_reads_one(
     project, build
 ):
-    project.configure({"data": {"datasets": "3dpw penn_action"}, "features": {"streams": ""}})
+    project.configure("[data]\ndatasets = 3dpw penn_action\n[features]\nstreams =")
     ran = build(project, "Data")
     assert ran.code == 0, ran.shown
     assert sorted(ran.done) == [
@@ -86,7 +86,7 @@ def test_completeness_follows_the_raw_files_and_is_asked_again(project, within):
     assert (project.runs[0] / "results.csv").is_file()
     away.rename(motion)  # as a task in another process would restore it
     assert TrainVIBE().complete()
-    project.configure({"embedded": {"seed": "1"}})
+    project.configure("[embedded]\nseed = 1")
     within(project)
     assert not Synthesize().complete()
     assert not EvaluateVIBE().complete()
@@ -95,7 +95,7 @@ def test_completeness_follows_the_raw_files_and_is_asked_again(project, within):
 @pytest.mark.promise("one recipe")
 def test_plan_lists_what_runs_and_why(project, build, within, capsys):
     within(project)
-    project.configure({"amass": {"resampling": "decimate"}})
+    project.configure("[amass]\nresampling = decimate")
     added = add_video(project)
     assert main(["plan", "--json"]) == 0
     todo = {split["split"]: split for split in json.loads(capsys.readouterr().out)}
@@ -124,7 +124,7 @@ def test_commands_by_hand_and_tasks_find_each_others_work_up_to_date(
         assert main([command, split, "--cache", str(project.folder / "cache"), *raw, *more]) == 0
         return capsys.readouterr().out
 
-    project.configure({"amass": {"resampling": "decimate"}})
+    project.configure("[amass]\nresampling = decimate")
     assert build(project, "Convert", dataset="amass", split="train").done == ["convert amass/train"]
     assert "up to date, " in by_hand("convert", "amass/train")
     assert "up to date, " in by_hand("convert", "3dpw/train"), "with the body of luigi.cfg"
@@ -138,7 +138,7 @@ def test_commands_by_hand_and_tasks_find_each_others_work_up_to_date(
 @pytest.mark.slow
 def test_several_workers_of_luigi_see_what_the_others_have_done(project):
     shutil.rmtree(project.folder / "cache/amass")
-    project.configure({"data": {"datasets": "amass 3dpw"}})
+    project.configure("[data]\ndatasets = amass 3dpw")
     ran = project.luigi("Data", "--workers", "2")
     assert ran.code == 0, ran.shown
     assert ran.done == ["convert amass/train", "data 2 datasets"]
@@ -156,8 +156,7 @@ def test_a_training_by_hand_warns_of_rows_that_are_not_extracted_and_of_2d_label
 ):
     add_video(project)
     build(project, "Convert", dataset="3dpw", split="train")
-    flat = {"datasets_2d": "3dpw/train", "datasets_3d": "", "prior": "none"}
-    project.configure({"vibe": flat})
+    project.configure("[vibe]\ndatasets_2d = 3dpw/train\ndatasets_3d =\nprior = none")
     code, shown = tasks_command(project, "train")
     assert code == 0
     assert "rows not extracted yet, and so not trained on: " in shown

@@ -201,7 +201,7 @@ pathlib.Path.replace = replace
 )
 def test_a_training_that_was_ended_continues_to_the_same_numbers(made, project, number, code, word):
     shutil.rmtree(project.folder / "runs")
-    project.configure({"vibe": {"checkpoint_every": "1"}})
+    project.configure("[vibe]\ncheckpoint_every = 1")
     site = project.folder / "site"
     site.mkdir()
     (site / "sitecustomize.py").write_text(SIGNALLED.format(number=int(number)))

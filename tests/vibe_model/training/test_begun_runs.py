@@ -13,8 +13,8 @@ from cache.format.pins import pins_of_runs
 from pipeline.errors import DataError
 from tests import made_splits
 from tests.vibe_model.builders import TinyBody
-from tests.vibe_model.training.conftest import drop_a_video
-from tests.vibe_model.training.tiny_runs import Killed, Observer, assert_same_run, curves
+from tests.vibe_model.training.conftest import drop_a_video, write
+from tests.vibe_model.training.tiny_runs import Killed, Observer, assert_same_run, curves, killed_at
 from vibe_model import runs
 from vibe_model.training import video as training
 
@@ -61,22 +61,7 @@ def change(config, *names):
 
 def killed(config, nth_report):
     """The folder of the only run, as kill -9 leaves it when it reports for the n-th time."""
-    reports = 0
-    aside = config.runs.parent / "aside"
-
-    def kill(*_):
-        nonlocal reports
-        reports += 1
-        if reports == nth_report:
-            (folder,) = config.runs.iterdir()
-            shutil.copytree(folder, aside)
-            raise Killed
-
-    with pytest.raises(Killed):
-        training.run(config, progress=Observer(kill, kill))
-    (folder,) = config.runs.iterdir()
-    shutil.rmtree(folder)
-    return aside.rename(folder)
+    return killed_at(training.run, config, nth_report, config.runs.parent / "aside")
 
 
 def lines_of(config):
@@ -130,6 +115,7 @@ def test_the_result_of_a_command_stays_that_run_until_the_command_has_ended(conf
 
 def test_a_finished_training_is_made_anew_on_changed_data_alone(config):
     first = training.run(config)
+    write(config.cache, "d/train", [5])  # which the run does not read
     assert training.run(config) == first
     change(config, "b/train")
     again = training.run(config)

@@ -10,7 +10,6 @@ from pydantic.dataclasses import dataclass
 
 from pipeline.errors import DataError
 from tests.vibe_model.builders import MemorySplit
-from tests.vibe_model.training.conftest import drop_a_video, write
 from vibe_model import runs
 from vibe_model.training import video as training
 
@@ -37,17 +36,6 @@ def test_the_fingerprint_covers_what_changes_numbers_and_nothing_else(kind, conf
     names = {runs.fingerprint(replace(config, **{s: v}), splits) for s, v in OTHER[kind].items()}
     assert len(names | {name}) == len(OTHER[kind]) + 1
     assert runs.fingerprint(config, splits | {"m/train": MemorySplit(9, [12, 8])}) != name
-
-
-def test_a_setting_of_a_later_version_renames_no_run_until_it_is_set(kind, config, splits):
-    earlier = {k: v for k, v in config.as_dict().items() if k not in ("seconds", "rate")}
-    assert type(config).from_dict(earlier) == config
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(config), "as_dict", lambda _: earlier)
-        name = runs.fingerprint(config, splits)
-    assert runs.fingerprint(config, splits) == name
-    by_time = replace(config, seconds=config.seqlen / 25, rate=25)
-    assert runs.fingerprint(by_time, splits) != name
 
 
 def later(kind, default):
@@ -107,17 +95,6 @@ def test_the_fingerprint_covers_the_content_of_body_and_checkpoint(config, split
     assert runs.fingerprint(of_body, splits) in names
     (tmp_path / "copy").write_bytes(b"one")
     assert runs.fingerprint(replace(config, pretrained=tmp_path / "copy"), splits) in names
-
-
-def test_a_new_commit_of_a_split_is_a_new_run(mixed, tmp_path):
-    for name in ("a/train", "b/train", "c/train", "m/train"):
-        write(tmp_path, name, [8])
-    config = replace(mixed, cache=tmp_path)
-    before = runs.run_folder(config)
-    write(tmp_path, "d/train", [5])  # which the run does not read
-    assert runs.run_folder(config) == before
-    drop_a_video(tmp_path, "b/train")
-    assert runs.run_folder(config) != before
 
 
 def test_what_is_missing_is_named(mixed, of_windows, tmp_path):

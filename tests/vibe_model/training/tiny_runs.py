@@ -281,6 +281,6 @@ def killed_at(train, config, nth_report, aside):
     shutil.rmtree(folder)
     aside.rename(folder)
     # named by the second: here both runs may have the same one
-    (first,) = folder.glob("events.out.tfevents.*")
-    first.rename(folder / "events.out.tfevents.0000000000.first")
+    for number, file in enumerate(sorted(folder.glob("events.out.tfevents.*"))):
+        file.rename(folder / f"events.out.tfevents.{number:010}.before")
     return folder
