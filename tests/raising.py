@@ -1,6 +1,13 @@
-"""Calls that are refused alike."""
+"""Calls that are refused."""
 
 import pytest
+
+from cache import CacheError
+
+
+def cache_refuses(text):
+    """Expect a CacheError whose message has a pattern."""
+    return pytest.raises(CacheError, match=text)
 
 
 def all_raise(error, text, *calls):

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal, assert_equal
 
 import cache
-from cache import CacheError, CropPolicy, ExtraColumn, Jitter
+from cache import CropPolicy, ExtraColumn, Jitter
 from cache.format import extra
 from cache.mixture import Mixture, MixturePart
 from tests import made_splits
 from tests.cache import toy
 from tests.cache.format.documented import open_manifest, read_column, read_table
+from tests.raising import cache_refuses
 
 CONTACT = ExtraColumn(
     name="contact", about="feet on the ground", shape=(4,), dtype="uint8", mirror=((0, 2), (1, 3))
@@ -170,14 +171,14 @@ def test_what_a_track_has_once_is_read_in_each_row_and_other_splits_columns_are_
     videos = [(without_images, [made_splits.track_of("b/0", columns)])]
     split = made_splits.write_split(root, "toy/val", videos)
     assert "image_size" not in split.known_columns
-    with pytest.raises(CacheError, match=r"no field or column 'contact'"):
+    with cache_refuses(r"no field or column 'contact'"):
         split.read([[0, 4]], None, fields=["contact"])
     fields = ["gender", "intrinsics", "frame_index", "image_size", "crop_scale"]
     batch = split.read([[2, 6], [9, 13]], None, fields=fields)
     assert (batch["image_size"] == [640, 480]).all() and batch["image_size"].dtype == np.int32
     assert (batch["crop_scale"] == 1.3).all()
     assert split.rows("image_size", 7, 11).tolist() == [[640, 480]] * 4
-    with pytest.raises(CacheError, match=r"image_size.*in no track"):
+    with cache_refuses(r"image_size.*in no track"):
         split.rows("image_size", 20, 30)
     assert [cache.GENDERS[number] for number in batch["gender"][:, 0]] == ["female", "neutral"]
     assert (batch["intrinsics"][0] == camera).all()
@@ -214,7 +215,7 @@ def test_mirrored_rows_are_read_mirrored_and_a_function_that_is_not_here_is_miss
     split = toy.opened(tmp_path)
     windows = split.windows(5, 5)
     plain = split.read(windows, "plain", fields=["contact", "up", "bbox"])
-    with pytest.raises(CacheError, match="'up' is mirrored by a function of the package"):
+    with cache_refuses("'up' is mirrored by a function of the package"):
         split.read(windows, "j", fields=["up"])
     cache.find_mirrors_by(find_negated)
     for opened in (split, pickle.loads(pickle.dumps(split))):
@@ -231,7 +232,7 @@ def test_other_declarations_begin_the_split_anew_and_keep_its_streams(root):
     toy.write_stream(root)
     wider = (replace(CONTACT, shape=(6,)), replace(UP, about="another word"))
     videos = [video("a", [10, 40], wider), video("b", [7], wider)]
-    with pytest.raises(CacheError, match="drop all"):
+    with cache_refuses("drop all"):
         write(root, videos[:1], wider, drop=["a"])
     before = require(root)
     rows = before.rows("contact", 0, 57)
@@ -261,12 +262,12 @@ def test_columns_of_the_caches_own_come_with_all_rows_and_never_go(tmp_path):
 
     frames, valid = {"frame_index": np.arange(3)}, {"valid": np.ones(3, np.bool_)}
     write(frames)
-    with pytest.raises(CacheError, match="drop all"):
+    with cache_refuses("drop all"):
         write(frames | valid)
     split = write(frames | valid, drop=["a"])
     assert split.rows("valid", split.tracks[0].start, split.tracks[0].stop).sum() == 3
     assert cache.verify(tmp_path).ok
-    with pytest.raises(CacheError, match="keeps its columns"):
+    with cache_refuses("keeps its columns"):
         write(frames, drop=["a"])
 
 
@@ -314,7 +315,7 @@ def test_a_declaration_that_cannot_be_is_refused(change, match):
 def test_a_track_that_does_not_fit_is_refused(name, array, match):
     _, (track,) = video("a", [10])
     cache.check_track(track, "a", toy.columns, DECLARED)
-    with pytest.raises(CacheError, match=rf"{name}.*{match}"):
+    with cache_refuses(rf"{name}.*{match}"):
         cache.check_track(
             replace(track, extra={**track.extra, name: array}), "a", toy.columns, DECLARED
         )
@@ -322,5 +323,5 @@ def test_a_track_that_does_not_fit_is_refused(name, array, match):
 
 def test_a_manifest_whose_declaration_is_none_is_refused(root):
     for change in ({"mirror": "os:system"}, {"dtype": "object"}, {"shape": [-4]}, {"strange": 1}):
-        with pytest.raises(CacheError, match="'contact' is invalid"):
+        with cache_refuses("'contact' is invalid"):
             ExtraColumn.from_manifest({"extra": {"contact": CONTACT.as_json() | change}})

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from cache import CacheError
 from cache.mixture import Draws, Mixture, MixturePart
 from tests.cache import toy
+from tests.raising import cache_refuses
 
 UNHURRIED = settings(deadline=None, max_examples=30)
 
@@ -204,7 +204,7 @@ def test_a_part_without_a_window_is_refused_by_name(splits):
     expected = r"2d: expected windows of 90 frames, found none in a, b \(stream resnet50\)"
     with (
         pytest.warns(UserWarning, match="no windows of 90"),
-        pytest.raises(CacheError, match=expected),
+        cache_refuses(expected),
     ):
         Mixture(parts_of(splits), seqlen=90)
 
@@ -213,7 +213,7 @@ def test_splits_whose_fields_differ_are_refused_by_name(splits, tmp_path):
     toy.write(tmp_path, toy.videos())
     toy.write_stream(tmp_path, dim=5)
     mixed = {**splits, "c": toy.opened(tmp_path)}
-    with pytest.raises(CacheError, match=r"resnet50: .*\(4,\) in a and \(5,\) in c"):
+    with cache_refuses(r"resnet50: .*\(4,\) in a and \(5,\) in c"):
         Mixture(parts_of(mixed), seqlen=4)
 
 

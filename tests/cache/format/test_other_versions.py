@@ -7,6 +7,7 @@ import pytest
 import cache
 from tests.cache import toy
 from tests.cache.toy import SPLIT
+from tests.raising import cache_refuses
 
 REFUSED = (
     r"manifest.json: expected format 'vibe-cache 3', found format .* Another version made it: "
@@ -26,12 +27,12 @@ def test_a_manifest_of_another_format_is_refused(home, version, tmp_path):
     file.write_text(json.dumps({**manifest, "format": version}))
     before = toy.tree(root)
 
-    with pytest.raises(cache.CacheError, match=REFUSED):
+    with cache_refuses(REFUSED):
         toy.opened(root).open_stream("resnet50")
-    with pytest.raises(cache.CacheError, match=REFUSED):
+    with cache_refuses(REFUSED):
         toy.write(root, toy.videos(), plan="second")
         toy.write_stream(root)
-    with pytest.raises(cache.CacheError, match=REFUSED):
+    with cache_refuses(REFUSED):
         cache.copy_split(root, SPLIT, tmp_path / "copy")
     report = cache.verify(root)
     assert "Another version made it" in " ".join(report.problems)

@@ -28,6 +28,7 @@ from tests.cache.format.documented import (
     windows,
 )
 from tests.docs.markdown import tables
+from tests.raising import cache_refuses
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "cache-format.md"
 Opened = tuple[Path, Manifest, Files]
@@ -217,6 +218,6 @@ def test_json_files_are_sorted_indented_by_one_space_and_end_with_a_line_feed(ro
 
 @pytest.mark.parametrize(("rows", "chunk"), [(0, 1), (8, 0), (8, 3), (2**24 + 64, 64)])
 def test_a_shard_is_a_multiple_of_its_chunks_up_to_16_777_216_rows(rows, chunk):
-    with pytest.raises(cache.CacheError, match="choose a positive multiple, up to 16,777,216"):
+    with cache_refuses("choose a positive multiple, up to 16,777,216"):
         layout.Geometry(rows, chunk)
     assert layout.Geometry(2**24, 64).chunks == 2**18

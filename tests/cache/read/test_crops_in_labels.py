@@ -7,12 +7,13 @@ from numpy.testing import assert_allclose, assert_array_equal, assert_equal
 from scipy.spatial.transform import Rotation
 
 import cache
-from cache import CacheError, CropPolicy, Jitter
+from cache import CropPolicy, Jitter
 from cache.read import labels
 from pipeline.people.boxes import normalise_keypoints
 from pipeline.people.skeletons import JOINTS
 from tests.bodies import the_body
 from tests.cache import toy
+from tests.raising import cache_refuses
 
 POLICIES = {
     "usual": CropPolicy(size=256, region=(256, 192)),
@@ -132,7 +133,7 @@ def test_the_first_of_several_streams_decides_and_none_leaves_labels_as_they_are
     assert_array_equal(split.read(windows, "usual")["kp_2d"], usual)
     # This split has no resnet50, which is the default; a stream that is named must be there.
     assert_array_equal(split.read(windows, fields=["kp_2d"])["kp_2d"], usual)
-    with pytest.raises(CacheError, match="no feature stream 'resnet50'"):
+    with cache_refuses("no feature stream 'resnet50'"):
         split.read(windows, "resnet50", fields=["kp_2d"])
     assert (split.read(windows, "resnet50", fields=["valid"])["valid"] == 1).all()
 
@@ -176,7 +177,7 @@ def test_a_policy_of_a_later_version_is_refused_by_name(tmp_path):
     toy.write(tmp_path, toy.videos()[:1])
     toy.write_stream(tmp_path, identity={"crop": {"rotation": 30}})
     split = toy.opened(tmp_path)
-    with pytest.raises(CacheError, match=r"resnet50/manifest\.json.*rotation"):
+    with cache_refuses(r"resnet50/manifest\.json.*rotation"):
         split.read([[0, 4]])
     assert split.read([[0, 4]], fields=["features"])["features"].shape == (1, 4, 4)
 

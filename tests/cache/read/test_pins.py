@@ -10,7 +10,7 @@ from cache.format.pins import find_missing, pinned_commits, write_pin
 from cache.storage import store_at
 from tests.cache import toy
 from tests.cache.contents import SPLIT, STREAM, assert_same, content, write_day
-from tests.raising import all_raise
+from tests.raising import all_raise, cache_refuses
 
 
 def pin_of(root, folder):
@@ -186,7 +186,7 @@ def test_a_damaged_pin_is_named_and_gc_removes_nothing_for_it(name, root, tmp_pa
     toy.add(root, "d", 9, seed=1, drop=["d"], invalidate=[2])
     (file,) = (pin / SPLIT).glob(name)
     toy.spoil(file)
-    with pytest.raises(cache.CacheError, match=rf"{file}.*move {pin}"):
+    with cache_refuses(rf"{file}.*move {pin}"):
         opened(root, pin).read([[0, 4]], None)
     found = cache.gc(root, pins=lambda: [pin])
     assert not any("/c/" in key for key in found.removed)

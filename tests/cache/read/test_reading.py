@@ -19,7 +19,7 @@ from cache.read.copying import copy_rows
 from tests.cache import toy
 from tests.cache.contents import assert_same, write_day
 from tests.cache.toy import flipped, split_of
-from tests.raising import all_raise
+from tests.raising import all_raise, cache_refuses
 
 
 class TestBatches:
@@ -53,9 +53,9 @@ class TestBatches:
             split.read([[40, 48]], fields=["w_3d"], out={"kp_2d": np.zeros((1, 8, 49, 3), "f4")})
 
     def test_rows_that_the_stream_does_not_have_are_refused(self, split):
-        with pytest.raises(CacheError, match="row 20"):
+        with cache_refuses("row 20"):
             split.read([[18, 26]], "resnet50")
-        with pytest.raises(CacheError, match="shard 2"):
+        with cache_refuses("shard 2"):
             split.read([[60, 68]], "resnet50")
         assert split.read([[18, 26], [60, 68]], stream=None)["kp_2d"].shape == (2, 8, 49, 3)
 
@@ -64,7 +64,7 @@ class TestBatches:
             [(143, 147), (-1, 3), (500, 504)], "in no track"
         )
         for window, match in wrong.items():
-            with pytest.raises(CacheError, match=match):
+            with cache_refuses(match):
                 split.read([window])
         wrong: Any
         for wrong in ([[0, 4], [4, 9]], [[4, 4]], [0, 4], [[0.0, 4.0]]):
@@ -139,14 +139,14 @@ class TestOpening:
         ("folder", "found"), [("nowhere", "no such folder"), ("", r"no zarr\.json")]
     )
     def test_no_cache_is_a_clear_error(self, tmp_path, folder, found):
-        with pytest.raises(CacheError, match=found):
+        with cache_refuses(found):
             cache.open(tmp_path / folder)
 
     def test_a_cache_that_lies_in_a_group_of_another_is_one(self, tmp_path):
         toy.add(tmp_path / "cache", "a", 3)
         shutil.copy(tmp_path / "cache/zarr.json", tmp_path)
         assert cache.open(tmp_path / "cache").splits == ("toy/train",)
-        with pytest.raises(CacheError, match="a part of one"):
+        with cache_refuses("a part of one"):
             cache.open(tmp_path / "cache/toy")
 
     def test_an_unknown_split_is_named_with_those_that_there_are(self, tmp_path):
@@ -235,7 +235,7 @@ def test_a_relative_root_stays_the_same_folder_and_a_moved_one_is_told(root, mon
         lambda: split.rows("bbox", 0, 4),
         lambda: split.read([[0, 4]], None),
     )
-    with pytest.raises(CacheError, match=f"{root}: .*no such folder"):
+    with cache_refuses(f"{root}: .*no such folder"):
         opened["toy/train"]
 
 
@@ -257,10 +257,10 @@ def test_a_missing_short_or_flipped_shard_is_never_read_as_data(name, root):
         if damaged is not None:
             shard.write_bytes(damaged)
         split = toy.opened(root)
-        with pytest.raises(CacheError, match=match):
+        with cache_refuses(match):
             split.read([[32, 36]], "resnet50", fields=["features", "bbox"])
         if damaged is None:  # Zarr takes no fill values for it either
-            with pytest.raises(CacheError, match=match):
+            with cache_refuses(match):
                 split.column(name.partition("/c/")[0])[32:36]
     shard.write_bytes(whole)
     toy.opened(root).read([[32, 36]], "resnet50", fields=["features", "bbox"])
@@ -298,7 +298,7 @@ def test_live_rows_are_those_of_the_tracks_and_nan_where_a_stream_has_none(tmp_p
     features[~is_computed] = np.nan
     assert_array_equal(split.live("features/resnet50"), features)
     assert (split.live("features/resnet50_ok") == 1).tolist() == is_computed.tolist()
-    with pytest.raises(CacheError, match="no column 'nose'"):
+    with cache_refuses("no column 'nose'"):
         split.live("nose")
 
 
@@ -322,7 +322,7 @@ def test_a_misspelt_name_is_answered_with_the_likeliest_one(made):
         ),
     }
     for message, call in misspelt.items():
-        with pytest.raises(CacheError, match=message):
+        with cache_refuses(message):
             call()
 
 

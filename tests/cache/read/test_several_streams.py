@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from cache import CacheError
 from tests.cache import toy
+from tests.raising import cache_refuses
 
 T = 4
 # runs [0, 6), [6, 17)
@@ -126,7 +126,7 @@ def test_rows_before_a_window_that_are_not_extracted_yet_are_not_taken_for_none(
     assert split.read(np.array([[40, 44]]), **options, history={"resnet50": 8})[
         "resnet50"
     ].shape == (1, 12, 4)
-    with pytest.raises(CacheError, match="does not have shard 0"):
+    with cache_refuses("does not have shard 0"):
         split.read(np.array([[40, 44]]), **options, history={"resnet50": 9})
     with toy.stream_writer(tmp_path) as writer:
         assert writer.shards.pending == [0, 2]

@@ -24,6 +24,7 @@ from tests.cache.storage.buckets import (
     write_narrow,
 )
 from tests.cache.toy import flipped
+from tests.raising import cache_refuses
 
 obstore = pytest.importorskip(
     "obstore", reason="a cache in an object store needs obstore: pip install -e '.[s3]'"
@@ -86,14 +87,14 @@ def test_a_missing_or_damaged_shard_raises_and_is_read_once_it_is_back(bucket):
     for opened_before in (False, True):
         reader = split if opened_before else toy.opened(bucket)
         cache.store_at(bucket).remove([key])
-        with pytest.raises(CacheError, match=rf"{bucket}/{key}: expected a shard.* found no file"):
+        with cache_refuses(rf"{bucket}/{key}: expected a shard.* found no file"):
             reader.read(windows, stream=None, fields=["bbox"])
         put(bucket, key, whole)
         assert_array_equal(reader.read(windows, stream=None, fields=["bbox"])["bbox"], expected)
     for data in (flipped(whole, 40), flipped(whole, 4 * len(whole)), whole[:-1], whole[:100], b""):
         put(bucket, key, data)
         size = "" if len(data) == len(whole) else f" a shard of {len(whole)} bytes, found"
-        with pytest.raises(CacheError, match=rf"{bucket}/{key}: expected{size}"):
+        with cache_refuses(rf"{bucket}/{key}: expected{size}"):
             toy.opened(bucket).read(windows, stream=None, fields=["bbox"])
 
 
@@ -174,19 +175,19 @@ def test_another_scheme_is_refused():
     root = "ftp://host/cache"
     message = re.escape(root) + ": expected a folder, or a URL that starts with one of s3, "
     for act in (cache.open, lambda root: toy.write(root, toy.videos())):
-        with pytest.raises(CacheError, match=message):
+        with cache_refuses(message):
             act(root)
 
 
 def test_without_obstore_the_error_is_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "obstore", None)
-    with pytest.raises(CacheError, match="needs obstore: pip install"):
+    with cache_refuses("needs obstore: pip install"):
         cache.open("s3://bucket/x")
 
 
 def test_an_empty_place_and_a_split_are_no_cache(bucket, both):
     for reason in (r"no zarr\.json", "a part of one"):
-        with pytest.raises(CacheError, match=f"{bucket}: expected a feature cache, found {reason}"):
+        with cache_refuses(f"{bucket}: expected a feature cache, found {reason}"):
             cache.open(bucket)
         for name in ("zarr.json", "manifest.json"):  # here, every address is a bucket of its own
             put(bucket, name, (both[1] / SPLIT / name).read_bytes())
@@ -201,7 +202,7 @@ def test_a_server_that_stops_is_an_error_and_nothing_is_committed(bucket, monkey
         return real(store, key, data, **options)
 
     monkeypatch.setattr(obstore, "put", failing)
-    with pytest.raises(CacheError, match=r"connection reset.* Finished work is kept"):
+    with cache_refuses(r"connection reset.* Finished work is kept"):
         toy.write(bucket, toy.videos())
     assert cache.FeatureCache(bucket).splits == ()
 

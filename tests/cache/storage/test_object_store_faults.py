@@ -14,6 +14,7 @@ pytest.importorskip(
 
 from cache.storage import object_store
 from tests.cache import toy
+from tests.raising import cache_refuses
 
 
 class Server(BaseHTTPRequestHandler):
@@ -103,7 +104,7 @@ def test_a_conflict_without_an_object_is_tried_again(create, server, store):
 @pytest.mark.parametrize("create", [put, commit])
 def test_conflicts_that_do_not_end_advise_no_removal(create, server, store):
     server.puts = [409] * 100
-    with pytest.raises(CacheError, match="Run the command again") as refused:
+    with cache_refuses("Run the command again") as refused:
         create(store)
     assert "gc" not in str(refused.value)
     assert server.objects == {}
@@ -115,7 +116,7 @@ def test_conflicts_that_do_not_end_advise_no_removal(create, server, store):
 def test_a_conflict_with_another_writers_object_is_told(create, match, server, store):
     create(store, b"theirs")
     server.puts = [409]
-    with pytest.raises(CacheError, match=match):
+    with cache_refuses(match):
         create(store)
     assert store.read("shard") == b"theirs"
     create(store, b"theirs")  # equal content: a put whose answer was lost

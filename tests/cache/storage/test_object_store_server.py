@@ -6,10 +6,10 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import cache
-from cache import CacheError
 from cache.write.parts import Part
 from tests.cache import toy
 from tests.cache.storage.buckets import LEFT, SPLIT, STREAM, objects, requests_of, two_commits
+from tests.raising import cache_refuses
 
 obstore = pytest.importorskip(
     "obstore", reason="a cache in an object store needs obstore: pip install -e '.[s3]'"
@@ -55,10 +55,10 @@ def test_wrong_credentials_are_an_error(url, soon, monkeypatch):
         lambda: toy.add(url, "b", 4),
         lambda: cache.verify(url),
     ):
-        with pytest.raises(CacheError, match="AWS_ACCESS_KEY_ID") as refused:
+        with cache_refuses("AWS_ACCESS_KEY_ID") as refused:
             act()
         assert url in one_line(refused.value)
-    with pytest.raises(CacheError, match=r"InvalidAccessKeyId: .* does not exist in our records"):
+    with cache_refuses(r"InvalidAccessKeyId: .* does not exist in our records"):
         cache.store_at(url).read("zarr.json")
 
 
@@ -66,7 +66,7 @@ def test_wrong_credentials_are_an_error(url, soon, monkeypatch):
 def test_a_missing_server_is_an_error(endpoint, url, soon, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     for act in (lambda: cache.open(url), lambda: toy.write(url, toy.videos())):
-        with pytest.raises(CacheError, match="AWS_ENDPOINT_URL") as refused:
+        with cache_refuses("AWS_ENDPOINT_URL") as refused:
             act()
         assert endpoint in one_line(refused.value)
 
@@ -101,7 +101,7 @@ def test_a_store_that_ignores_conditions_is_refused_by_every_writer_and_can_be_r
         lambda: cache.delete_stream(url, SPLIT, STREAM),
         lambda: Part(1, 2).running(url, f"{SPLIT}/.writing").__enter__(),
     ):
-        with pytest.raises(CacheError, match="If-None-Match, If-Match") as refused:
+        with cache_refuses("If-None-Match, If-Match") as refused:
             write()
         assert url in one_line(refused.value)
     assert objects(url, every=True) == before
@@ -129,7 +129,7 @@ def test_the_object_by_which_a_store_is_tried_goes_also_when_that_fails(url, ser
         raise OSError("the network is gone")
 
     monkeypatch.setattr(obstore, "put", put)
-    with pytest.raises(CacheError, match="the network is gone"):
+    with cache_refuses("the network is gone"):
         toy.write(url, toy.videos())
     name = url.removeprefix("s3://").partition("/")[0]
     assert server.list_objects_v2(Bucket=name)["KeyCount"] == 0

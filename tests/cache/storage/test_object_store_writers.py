@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import cache
-from cache import CacheError, SplitWriter
+from cache import SplitWriter
 from tests.cache import toy
 from tests.cache.storage.buckets import (
     NARROW,
@@ -18,6 +18,7 @@ from tests.cache.storage.buckets import (
     two_commits,
     write_narrow,
 )
+from tests.raising import cache_refuses
 
 obstore = pytest.importorskip(
     "obstore", reason="a cache in an object store needs obstore: pip install -e '.[s3]'"
@@ -151,7 +152,7 @@ def test_of_two_writers_that_race_exactly_one_commits(moment, bucket):
 
     store.put, store.replace = overtaken_put, overtaken_replace
     with (
-        pytest.raises(CacheError, match="another writer"),
+        cache_refuses("another writer"),
         SplitWriter(store, SPLIT, plan="slow", **NARROW) as writer,
     ):
         overtake("opening")

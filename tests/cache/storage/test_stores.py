@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import cache
-from cache import CacheError
 from cache.storage import SCHEMES
 from cache.storage.base import Store
+from tests.raising import cache_refuses
 
 ROOT = Path(__file__).parents[3]
 STORES = {"LocalStore": "{folder}/cache", "ObjectStore": "s3://memory/stores-{number}"}
@@ -100,7 +100,7 @@ def test_without_a_lock_no_file_takes_the_place_of_another(store, write):
         assert store.read("a") == b"second"
         return
 
-    with pytest.raises(CacheError, match=r"a: expected no object yet, found other content"):
+    with cache_refuses(r"a: expected no object yet, found other content"):
         write(store, "a")
     assert store.read("a") == b"first"
 
@@ -112,7 +112,7 @@ def test_a_file_is_replaced_only_if_it_is_the_one_that_was_read(store):
     assert store.etag("manifest") == etag
     store.replace("manifest", b"22", expected=etag)
     for stale in (etag, None):
-        with pytest.raises(CacheError, match="another writer has saved its work meanwhile"):
+        with cache_refuses("another writer has saved its work meanwhile"):
             store.replace("manifest", b"333", expected=stale)
     assert store.read("manifest") == b"22"
 

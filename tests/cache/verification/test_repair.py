@@ -12,7 +12,7 @@ import cache
 from cache import CacheError
 from tests.cache import toy
 from tests.cache.toy import flipped, spoil
-from tests.raising import all_raise
+from tests.raising import all_raise, cache_refuses
 
 SPLIT = "toy/train"
 MANIFEST, STREAM = f"{SPLIT}/manifest.json", f"{SPLIT}/features/resnet50/manifest.json"
@@ -71,7 +71,7 @@ def test_a_damaged_file_of_tables_or_manifest_names_the_command_that_replaces_it
 
 def test_a_split_whose_manifest_is_damaged_is_converted_again_and_its_features_stay(root):
     (root / MANIFEST).write_text("{}")
-    with pytest.raises(CacheError, match="features of rows that are then as before are kept"):
+    with cache_refuses("features of rows that are then as before are kept"):
         toy.write(root, toy.videos())
     (root / MANIFEST).unlink()
     shutil.rmtree(root / SPLIT / "frame_index")  # as a user removes what is left of the split
@@ -140,9 +140,7 @@ def test_an_object_store_that_does_not_answer_is_an_error_and_no_damage(objects,
 
     real = obstore.head
     monkeypatch.setattr(obstore, "head", refuse)
-    with pytest.raises(
-        CacheError, match=r"kp_2d/c/0/0/0: expected an answer from the object store"
-    ):
+    with cache_refuses(r"kp_2d/c/0/0/0: expected an answer from the object store"):
         cache.verify("s3://memory/cache")
 
 

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 import cache
-from cache import CacheChanged, CacheError, SplitWriter
+from cache import CacheChanged, SplitWriter
 from cache.format.extra import ExtraColumn
 from tests.cache import toy
 from tests.cache.disk import Interruption, Killed, Model, Watched, on_disk, watching
+from tests.raising import cache_refuses
 from tests.trees import contents
 
 pytestmark = pytest.mark.promise("erase")
@@ -291,7 +292,7 @@ def test_a_stream_of_other_rows_is_refused_before_anything_is_moved(root):
     manifest = json.loads((folder / "manifest.json").read_text())
     toy.rewrite(folder / "manifest.json", rows=dict.fromkeys(manifest["rows"], "0123456789abcdef"))
     changed = contents(root)
-    with pytest.raises(CacheError, match="other rows"):
+    with cache_refuses("other rows"):
         cache.erase_rows(toy.opened(root))
     assert contents(root) == changed
 

@@ -17,6 +17,7 @@ from cache.storage.local import LocalStore
 from tests.cache import toy
 from tests.cache.storage.buckets import narrow, write_narrow
 from tests.cache.toy import SPLIT
+from tests.raising import cache_refuses
 
 COLUMNS = ("frame_index", "bbox")
 LENGTHS = {"a": 30, "b": 10, "c": 45, "d": 10, "e": 8}  # shards have 32 rows
@@ -117,12 +118,12 @@ def test_what_was_begun_before_the_writer_was_entered_again_is_not_committed(tmp
         early.append(*boxes("a"))
     write_narrow(tmp_path, toy.video("c", LENGTHS["c"]), plan="other")
     with writer:
-        with pytest.raises(CacheError, match="entered again since begin"):
+        with cache_refuses("entered again since begin"):
             early.commit({})
         following = writer.begin()
         following.append(*boxes("d"))
         following.commit({})
-        with pytest.raises(CacheError, match="is made"):
+        with cache_refuses("is made"):
             following.keep("c")
     assert committed(tmp_path) == {"c", "d"}
 

@@ -20,6 +20,7 @@ from cache import CacheError
 from cache.storage.writer_lock import WriterLock
 from tests.cache import toy
 from tests.cache.users import as_another_user
+from tests.raising import cache_refuses
 
 SPLIT = "toy/train"
 
@@ -62,7 +63,7 @@ def test_a_writer_that_lost_its_lock_changes_nothing_of_what_the_next_one_wrote(
     how, seed, tmp_path
 ):
     lock, videos = tmp_path / SPLIT / ".writing/lock", toy.videos()
-    with pytest.raises(CacheError, match="lock"), toy.writer(tmp_path, "plan") as writer:
+    with cache_refuses("lock"), toy.writer(tmp_path, "plan") as writer:
         following = writer.begin()
         for video in videos[:2]:
             following.append(*video)
@@ -80,7 +81,7 @@ def test_a_writer_that_lost_its_lock_changes_nothing_of_what_the_next_one_wrote(
 
 def test_a_stream_writer_that_lost_its_lock_changes_nothing(tracks):
     with (
-        pytest.raises(CacheError, match="lock"),
+        cache_refuses("lock"),
         toy.stream_writer(tracks) as writer,
     ):
         (tracks / SPLIT / "features/resnet50/.writing/lock").unlink()
@@ -92,7 +93,7 @@ def test_a_stream_writer_that_lost_its_lock_changes_nothing(tracks):
 
 
 def test_a_second_writer_gets_the_first_ones_process_and_other_streams_have_their_own(tracks):
-    refused = pytest.raises(CacheError, match=f"process {os.getpid()} writing")
+    refused = cache_refuses(f"process {os.getpid()} writing")
     with toy.writer(tracks, "p"), refused, toy.writer(tracks, "p"):
         pass
     toy.add(tracks, "z", 3)  # and the first has let go
@@ -101,12 +102,12 @@ def test_a_second_writer_gets_the_first_ones_process_and_other_streams_have_thei
         toy.stream_writer(tracks, "x", dim=2, plan="p"),
     ):
         with (
-            pytest.raises(CacheError, match="process"),
+            cache_refuses("process"),
             toy.stream_writer(tracks, "x", dim=2, plan="p"),
         ):
             pass
         (tracks / SPLIT / "features/resnet50/.writing/lock").write_text(f"{ENDED}\n")
-        with pytest.raises(CacheError, match=f"process {ENDED} writing, on another machine or in"):
+        with cache_refuses(f"process {ENDED} writing, on another machine or in"):
             cache.delete_stream(tracks, SPLIT, "resnet50")
 
 

@@ -6,10 +6,11 @@ import shutil
 import numpy as np
 import pytest
 
-from cache import CacheError, StreamForm, StreamShards, StreamWriter
+from cache import StreamForm, StreamShards, StreamWriter
 from cache.storage import local
 from cache.write.staged import StagedWork
 from tests.cache import toy
+from tests.raising import cache_refuses
 from tests.trees import contents
 
 SPLIT = "toy/train"
@@ -54,7 +55,7 @@ def test_what_is_not_pending_or_of_another_form_is_not_taken(root):
         for _ in range(2):
             shards.stage(*toy.given(shards, 0))
         writer.accept_staged()
-        with pytest.raises(CacheError, match="shard 0: is not pending"):
+        with cache_refuses("shard 0: is not pending"):
             writer.write(*toy.given(writer.shards, 0))
         shard, features, ok, keys = toy.given(wide, 1)
         wide.stage(shard, features, ok, keys)

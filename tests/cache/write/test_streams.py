@@ -9,9 +9,9 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import cache
-from cache import CacheError, StreamForm, StreamWriter
+from cache import StreamForm, StreamWriter
 from tests.cache import toy
-from tests.raising import all_raise
+from tests.raising import all_raise, cache_refuses
 from tests.trees import contents
 
 
@@ -58,7 +58,7 @@ def test_a_shard_that_is_not_committed_is_not_read(tracks):
     split = toy.opened(tracks)
     with writer_of(tracks) as writer:
         writer.write(*toy.given(writer.shards, 1))
-        with pytest.raises(CacheError, match="no file"):
+        with cache_refuses("no file"):
             split.rows("features/resnet50", 40, 44)
         assert np.isnan(split.column("features/resnet50")[40:44]).all()
 
@@ -76,7 +76,7 @@ def test_keys_are_found_in_every_shard(tmp_path):
 
 
 def test_what_does_not_fit_a_shard_the_form_or_a_split_is_refused(tmp_path):
-    with pytest.raises(CacheError, match="convert it before"), writer_of(tmp_path):
+    with cache_refuses("convert it before"), writer_of(tmp_path):
         pass
     toy.add(tmp_path, "a", 10)
     with writer_of(tmp_path) as writer:
@@ -89,25 +89,23 @@ def test_what_does_not_fit_a_shard_the_form_or_a_split_is_refused(tmp_path):
                 r"expected ok flags of .*found \[3\]",
             ),
         ):
-            with pytest.raises(CacheError, match=match):
+            with cache_refuses(match):
                 writer.write(*given)
         for value in (np.nan, np.inf, 1e6):  # beyond float16
             features[3, 1] = value
-            with pytest.raises(CacheError, match="row 3"):
+            with cache_refuses("row 3"):
                 writer.write(shard, features, ok, keys)
         ok[3] = False  # what is not kept need not be finite
         writer.write(shard, features, ok, keys)
         writer.commit({})
     for other in ({"dim": 5}, {"dtype": "float32"}):
-        with pytest.raises(CacheError, match="Choose another name"), writer_of(tmp_path, **other):
+        with cache_refuses("Choose another name"), writer_of(tmp_path, **other):
             pass
     for unknown in ("bfloat16", "float64", "int8", "int16", "uint8"):
-        with pytest.raises(
-            CacheError, match=f"4 numbers of {unknown}: expected 1 to 16,777,216 of"
-        ):
+        with cache_refuses(f"4 numbers of {unknown}: expected 1 to 16,777,216 of"):
             StreamForm(4, unknown)
     for dim in (0, -1, True, 2.0, "4", 1 << 25):
-        with pytest.raises(CacheError, match=f"{dim} numbers of float16: expected 1 to"):
+        with cache_refuses(f"{dim} numbers of float16: expected 1 to"):
             StreamForm(dim)
 
 
@@ -139,7 +137,7 @@ def test_features_of_other_rows_under_the_same_numbers_are_never_taken_for_these
     put_features(root, restored)
     split = toy.opened(restored)
     assert len(split.windows(4, 4, "resnet50")) == 10  # of a
-    with pytest.raises(CacheError, match="does not have shard 2"):
+    with cache_refuses("does not have shard 2"):
         split.read([[64, 68]])
     assert cache.verify(restored).ok
     with writer_of(restored) as writer:

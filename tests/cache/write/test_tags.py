@@ -8,6 +8,7 @@ import cache
 from cache.write import tags
 from tests.cache import toy
 from tests.cache.contents import SPLIT, STREAM, assert_same, content, write_day
+from tests.raising import cache_refuses
 
 pytestmark = pytest.mark.promise("tags")
 
@@ -44,7 +45,7 @@ def test_a_tag_reads_as_on_its_day_after_five_days_and_gc_each_night_and_beside_
     cache.delete_tag(root, "day-one")
     assert not [key for key in cache.store_at(root).file_sizes("") if ".tags" in key]
     assert any("/c/1" in key for key in cache.gc(root, older_than=0).removed)
-    with pytest.raises(cache.CacheError, match=r"no tag, or not finished; there are: \[\]"):
+    with cache_refuses(r"no tag, or not finished; there are: \[\]"):
         cache.open(root, "day-one")
 
 
@@ -70,9 +71,7 @@ def test_a_commit_while_a_tag_is_made_is_in_it_and_what_was_removed_is_not(
 def test_a_name_is_used_once_and_a_killed_tag_is_none_and_is_made_anew(root, monkeypatch):
     cache.tag(root, "a")
     toy.add(root, "late", 9)
-    with pytest.raises(
-        cache.CacheError, match=r"tags/a: the tag exists\. Choose .* tag a --delete"
-    ):
+    with cache_refuses(r"tags/a: the tag exists\. Choose .* tag a --delete"):
         cache.tag(root, "a")
     assert "late" not in cache.open(root, "a")[SPLIT].videos.names
     write = tags.write_pin
@@ -87,18 +86,14 @@ def test_a_name_is_used_once_and_a_killed_tag_is_none_and_is_made_anew(root, mon
             cache.tag(root, "b")
     toy.add(root, "later", 9)
     for at in ("b", "c", "../.."):
-        with pytest.raises(
-            cache.CacheError, match=r"no tag, or not finished; there are: \['a', 'b'\]"
-        ):
+        with cache_refuses(r"no tag, or not finished; there are: \['a', 'b'\]"):
             cache.open(root, at)
-        with pytest.raises(
-            cache.CacheError, match=r"no tag, or not finished; there are: \['a', 'b'\]"
-        ):
+        with cache_refuses(r"no tag, or not finished; there are: \['a', 'b'\]"):
             cache.delete_tag(root, at)
     cache.tag(root, "b")
     assert "later" in cache.open(root, "b")[SPLIT].videos.names
     for name in ("", ".", "x/y", "../x"):
-        with pytest.raises(cache.CacheError, match="is no tag's name: expected letters"):
+        with cache_refuses("is no tag's name: expected letters"):
             cache.tag(root, name)
 
 
@@ -108,7 +103,7 @@ def test_replacing_a_stream_stops_and_names_the_tag_that_needs_it(root):
     toy.write_stream(root, stream="other")
     cache.delete_stream(root, SPLIT, "other")  # no tag has it
     where = rf"tags/cvpr/{SPLIT}/features/{STREAM}.*tag NAME --delete"
-    with pytest.raises(cache.CacheError, match=where):
+    with cache_refuses(where):
         cache.delete_stream(root, SPLIT, STREAM)
     assert_same(content_at(root), before)
     cache.delete_tag(root, "cvpr")

@@ -11,9 +11,10 @@ import zarr
 from numpy.testing import assert_array_equal, assert_equal
 
 import cache
-from cache import CacheError, SplitWriter
+from cache import SplitWriter
 from cache.format.layout import Column
 from tests.cache import toy
+from tests.raising import cache_refuses
 from tests.trees import contents
 
 
@@ -177,7 +178,7 @@ def test_what_does_not_fit_is_refused_by_name_and_nothing_of_it_is_visible(tmp_p
     with toy.writer(tmp_path, "p") as writer:
         following = writer.begin()
         for match, video in REFUSED.values():
-            with pytest.raises(CacheError, match=match):
+            with cache_refuses(match):
                 following.append(*video())
     assert toy.tree(tmp_path) == before
 
@@ -188,15 +189,15 @@ def test_names_of_a_video_whose_drop_is_undone_are_taken_again(tmp_path):
     with toy.writer(tmp_path, "p") as writer:
         following = writer.begin(["a"])
         following.keep("a")
-        with pytest.raises(CacheError, match="video 'a' exists already"):
+        with cache_refuses("video 'a' exists already"):
             following.append(*toy.video("a", 3))
-        with pytest.raises(CacheError, match="a track of that name exists already"):
+        with cache_refuses("a track of that name exists already"):
             following.append(entry, [replace(toy.track("a/0", 3), video="b")])
 
 
 def test_a_writer_that_does_not_fit_the_split_is_refused(tmp_path):
     toy.add(tmp_path, "a", 3)
-    refused = pytest.raises(CacheError, match="not among the split's videos")
+    refused = cache_refuses("not among the split's videos")
     with toy.writer(tmp_path, "p") as writer, refused:
         writer.begin(["z"])
 
@@ -205,7 +206,7 @@ def test_a_writer_that_does_not_fit_the_split_is_refused(tmp_path):
     "name", ["toy", "toy/train/x", "../x/train", "toy/..", "/etc/x", "toy/.hidden", ""]
 )
 def test_names_that_lead_elsewhere_are_refused(tmp_path, name):
-    with pytest.raises(CacheError, match="no split's name"):
+    with cache_refuses("no split's name"):
         SplitWriter(tmp_path, name, columns=["bbox"], plan="p")
 
 
@@ -274,13 +275,13 @@ def test_a_commit_that_is_made_takes_no_more_videos_and_only_one_is_begun_at_a_t
     with toy.writer(tmp_path, "plan") as writer:
         following = writer.begin()
         following.append(*toy.video("a", 10))
-        with pytest.raises(CacheError, match="commit first"):
+        with cache_refuses("commit first"):
             writer.begin()
         following.commit({})
         files = contents(tmp_path)
-        with pytest.raises(CacheError, match="is made"):
+        with cache_refuses("is made"):
             following.append(*toy.video("b", 70))
-        with pytest.raises(CacheError, match="is made"):
+        with cache_refuses("is made"):
             following.commit({})
         assert files == contents(tmp_path)
         late = writer.begin()
@@ -345,7 +346,7 @@ def test_a_video_without_tracks_needs_no_sums(tmp_path):
 def test_a_sum_that_no_table_takes_is_refused_when_it_is_appended(sums, tmp_path):
     with toy.writer(tmp_path, "plan") as writer:
         following = writer.begin()
-        with pytest.raises(cache.CacheError, match="expected a lower-case word"):
+        with cache_refuses("expected a lower-case word"):
             following.append(cache.VideoEntry(name="a", sums=sums), [])
         following.append(*toy.video("a", 3))
         following.commit({})
