@@ -25,18 +25,19 @@ def config_with(bare, within):
     return read
 
 
+SETTINGS = """
+epochs = 7
+lr_generator = 2e-4
+strides = 3dpw/train:4 penn_action/train:2
+tracks = 3dpw/test:*_01/0 3dpw/validation:a:b
+pretrained = spin.pt
+"""
+
+
 def test_the_training_settings_build_on_a_preset_and_other_sections(config_with, bare):
     bare.configure("[features]\nstreams = other\n[other]\nkind = resnet50")
     (bare.folder / "spin.pt").write_bytes(b"")
-    config = config_with(
-        """
-        epochs = 7
-        lr_generator = 2e-4
-        strides = 3dpw/train:4 penn_action/train:2
-        tracks = 3dpw/test:*_01/0 3dpw/validation:a:b
-        pretrained = spin.pt
-        """
-    )
+    config = config_with(SETTINGS)
     assert (config.epochs, config.lr_generator) == (7, 2e-4)
     assert config.datasets_2d == ("penn_action/train", "kinetics/train"), (
         "of the preset's, what is enabled"
