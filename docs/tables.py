@@ -14,6 +14,7 @@ import inspect
 import math
 import operator
 import re
+import tomllib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -128,8 +129,12 @@ def _reasons() -> str:
 
 
 def _joint_orders() -> str:
+    """With the release's version, by which a paper can cite them."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     rows = ((f"`{name}`", len(joints), ", ".join(joints)) for name, joints in JOINTS.items())
-    return _table("order | joints | names, from 0", rows)
+    orders = _table("order | joints | names, from 0", rows)
+    release = f"{project['name']} {project['version']}"
+    return f"Orders of {release}; a paper cites them by this version:\n\n{orders}"
 
 
 def _datasets() -> str:

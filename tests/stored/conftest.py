@@ -1,0 +1,2 @@
+from tests.fixtures import ran as ran
+from tests.fixtures import run as run
