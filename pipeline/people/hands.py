@@ -70,3 +70,10 @@ def exchange_hands(hands: Doubles | None, rows: Ints) -> None:
     """Exchange left and right of these rows (n,) of joints of hands (N, 42, 3), in place."""
     if hands is not None:
         hands[rows] = np.roll(hands[rows], len(HAND), axis=1)
+
+
+def hand_bones() -> list[tuple[int, int]]:
+    """Pairs of joints of HANDS between which to draw a line."""
+    n = len(HAND)
+    of_hand = [(0 if joint % 4 == 1 else joint - 1, joint) for joint in range(1, n)]
+    return [(first + a, first + b) for first in (0, n) for a, b in of_hand]

@@ -12,10 +12,11 @@ import numpy as np
 
 from pipeline.files.raw.corrections import quoted
 from pipeline.people.boxes import tight_boxes
+from pipeline.people.hands import HANDS, hand_bones
 from pipeline.people.skeletons import Array, Doubles, Ints, bones
 from pipeline.show.clip import Person
 from pipeline.show.drawing import NAMES, SIDE_COLOURS, SIDES, side_of_bone
-from pipeline.show.player_tracks import Part, PlayedTrack, seen_joints
+from pipeline.show.player_tracks import DRAWN, Part, PlayedTrack, joints_of, seen_joints
 from pipeline.show.player_video import TICKS, ticks_of
 
 QUARTER: Final = 4  # coordinates are whole quarters of a px
@@ -34,9 +35,12 @@ def player_data(part: Part, tracks: Sequence[PlayedTrack], split: str, *, has_bo
     joints = seen_joints([track.person for track in tracks])
     places = {joint: place for place, joint in enumerate(joints)}
     drawn = []
-    for a, b in bones("spin49"):
+    lines = [(a, b, side_of_bone(a, b)) for a, b in bones("spin49")]
+    for a, b in hand_bones():
+        side = HANDS[b].partition("_")[0]
+        lines.append((len(NAMES) + a, len(NAMES) + b, side))
+    for a, b, side in lines:
         if a in places and b in places:
-            side = side_of_bone(a, b)
             drawn.append([places[a], places[b], side])
     width, height = part.picture
     ticks = ticks_of(part.times)
@@ -48,8 +52,9 @@ def player_data(part: Part, tracks: Sequence[PlayedTrack], split: str, *, has_bo
         "step": part.step,
         "ticks": pack(ticks, "<i4"),
         "ticks_per_second": TICKS,
-        "names": [NAMES[joint] for joint in joints],
-        "sides": [SIDES[joint] for joint in joints],
+        "names": [DRAWN[joint] for joint in joints],
+        # of joints that are dots; those of hands are ends of lines alone
+        "sides": [SIDES[joint] if joint < len(NAMES) else None for joint in joints],
         "bones": drawn,
         "colours": SIDE_COLOURS,
         "tracks": [_track_data(track, joints, part, split) for track in tracks],
@@ -68,10 +73,7 @@ def _track_data(
     corners = np.hstack([centre - size / 2, size])
     boxes = _quarters(corners.reshape(-1, 2, 2) * part.scale)
 
-    kp_2d = np.zeros((len(track.rows), len(NAMES), 3))
-    if "kp_2d" in columns:
-        kp_2d = columns["kp_2d"][track.rows].astype(np.float64)
-    kp_2d = kp_2d[:, joints]
+    kp_2d = joints_of(person.track, track.rows)[:, joints]
     confidence = kp_2d[..., 2]
     is_seen = (confidence > 0) & np.isfinite(kp_2d).all(axis=-1)
     points = _quarters((kp_2d[..., :2] + 0.5) * part.scale)

@@ -21,6 +21,7 @@ from pipeline.files.pixels.pictures import Pictures
 from pipeline.grades import find_jumps, outside_crop
 from pipeline.grades.joints import seen_points
 from pipeline.grades.words import WORDS
+from pipeline.people.hands import HANDS
 from pipeline.people.skeletons import Bools, Doubles, Ints
 from pipeline.show.clip import Person
 from pipeline.show.drawing import NAMES
@@ -32,6 +33,9 @@ LONGEST_S: Final = 600.0  # of a clip in one page
 MOST_PEOPLE: Final = 30  # in a frame
 LABEL_BYTES: Final = 24_000_000  # of boxes and joints in a page
 PORTRAITS: Final = 8  # of a track
+DRAWN: Final = (*NAMES, *HANDS)  # the joints that a page may have
+# column of joints -> their places among DRAWN
+COLUMNS: Final = {"kp_2d": slice(len(NAMES)), "kp_2d_hands": slice(len(NAMES), len(DRAWN))}
 
 
 def choose_people(tracks: Sequence[ShownTrack]) -> tuple[list[Person], list[str]]:
@@ -143,12 +147,22 @@ def _bytes_of_row(people: Sequence[Person]) -> int:
     return 4 + 8 + 5 * len(seen_joints(people))
 
 
+def joints_of(track: ShownTrack, rows: Ints) -> Doubles:
+    """(n, 91, 3) px px confidence, the joints DRAWN of these rows; 0 where there are none."""
+    joints = np.zeros((len(rows), len(DRAWN), 3))
+    for name, places in COLUMNS.items():
+        if name in track.rows:
+            joints[:, places] = track.rows[name][rows]
+    return joints
+
+
 def seen_joints(people: Sequence[Person]) -> list[int]:
-    """Numbers of the joints of spin49 that any track has."""
-    seen = np.zeros(len(NAMES), np.bool_)
+    """Numbers of the joints of DRAWN that any track has."""
+    seen = np.zeros(len(DRAWN), np.bool_)
     for person in people:
-        if "kp_2d" in person.track.rows:
-            seen |= (person.track.rows["kp_2d"][..., 2] > 0).any(axis=0)
+        for name, places in COLUMNS.items():
+            if name in person.track.rows:
+                seen[places] |= (person.track.rows[name][..., 2] > 0).any(axis=0)
     joints: list[int] = np.flatnonzero(seen).tolist()
     return joints
 

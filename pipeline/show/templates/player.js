@@ -137,10 +137,10 @@
     }
     if (isOn("joints")) {
       drawBones(points, px);
-      points.forEach((point, joint) => point && drawJoint(point, data.sides[joint], px));
+      points.forEach((point, joint) => point && data.sides[joint] && drawJoint(point, data.sides[joint], px));
     }
     if (isOn("names") && isChosen) {
-      points.forEach((point, joint) => point && drawText(data.names[joint], point.x + 5 * px, point.y - 2 * px, px));
+      points.forEach((point, joint) => point && data.sides[joint] && drawText(data.names[joint], point.x + 5 * px, point.y - 2 * px, px));
     }
     if (isOn("identities")) {
       const left = Math.max(0, x); // also of a box that begins outside the picture

@@ -118,6 +118,44 @@ def test_weights_of_joints_are_mirrored_with_them(tmp_path):
     assert_array_equal(cache.mirror(plain)["w_kp_3d"], mirrored["w_kp_3d"])
 
 
+def test_hands_are_in_the_crop_and_change_sides_with_it(tmp_path):
+    """Fingers of the left hand are twice as long; each hand begins at its arm's wrist."""
+    rng = np.random.default_rng(0)
+    kp_2d = rng.uniform(100, 300, (8, 49, 3)).astype(np.float32)
+    kp_2d[..., 2] = 0.5
+    wrists = [JOINTS["spin49"].index(name) for name in ("lwrist", "rwrist")]
+    directions = rng.normal(size=(8, 2, 21, 3)).astype(np.float32)
+    directions /= np.linalg.norm(directions[..., :2], axis=-1, keepdims=True)
+    lengths = np.array([20, 10])[:, None, None] * (np.arange(21) > 0)[:, None]
+    hands = kp_2d[:, wrists, None] + (lengths * directions).astype(np.float32)
+    hands[..., 2] = rng.uniform(0.1, 1, (8, 2, 21))
+    hands[2, 1] = 0
+    hands = hands.reshape(8, 42, 3)
+    bbox = np.array([[200, 210, 150 + 10 * t, 150 + 10 * t] for t in range(8)], np.float32)
+    toy.split_of(tmp_path, {"kp_2d": kp_2d, "kp_2d_hands": hands, "bbox": bbox})
+    flip = CropPolicy(jitter=Jitter(copy=1, trans_px=0, scale_log2=0, flip=1))
+    toy.write_stream(tmp_path, stream="j1", identity={"crop": flip.as_dict()})
+    split = cache.open(tmp_path)["toy/train"]
+    fields = ["kp_2d", "kp_2d_hands"]
+    plain, mirrored = (
+        {name: rows[0] for name, rows in split.read([[0, 8]], stream, fields=fields).items()}
+        for stream in (None, "j1")
+    )
+    expected = normalise_keypoints(hands.astype(np.float64), bbox, split.tracks[0].crop_scale)
+    expected[2, 21:] = 0
+    assert_allclose(plain["kp_2d_hands"], expected, rtol=1e-5, atol=1e-5)
+    for batch, longer in ((plain, 0), (mirrored, 1)):
+        of_hands = batch["kp_2d_hands"].reshape(8, 2, 21, 3)
+        is_absent = ~of_hands.any(axis=(2, 3))
+        assert np.argwhere(is_absent).tolist() == [[2, 1 - longer]]
+        seen = np.delete(of_hands, 2, axis=0)
+        at_wrists = np.delete(batch["kp_2d"][:, wrists, :2], 2, axis=0)
+        assert_allclose(seen[:, :, 0, :2], at_wrists, atol=1e-6)
+        ways = np.linalg.norm(seen[:, :, 1:, :2] - seen[:, :, :1, :2], axis=-1)
+        assert_allclose(ways[:, longer], 2 * ways[:, 1 - longer], rtol=1e-4)
+    assert_array_equal(cache.mirror(plain)["kp_2d_hands"], mirrored["kp_2d_hands"])
+
+
 def test_the_first_of_several_streams_decides_and_none_leaves_labels_as_they_are(
     split,
 ):

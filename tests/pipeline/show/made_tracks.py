@@ -39,6 +39,7 @@ def shown(track, *notes):
         "frame_index",
         "bbox",
         "kp_2d",
+        "kp_2d_hands",
         "kp_3d",
         "kp_3d_eval",
         "pose",

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import av
 import cv2
@@ -73,6 +74,28 @@ def test_joints_and_boxes_are_in_the_picture_where_the_labels_put_them(played, t
     assert confidence == {"rshoulder": 255, "relbow": 128, "lwrist": 255}
     bones = {frozenset(data["names"][j] for j in bone[:2]): bone[2] for bone in data["bones"]}
     assert bones == {frozenset({"relbow", "rshoulder"}): "right"}
+
+
+def test_hands_are_lines_in_the_colour_of_their_side_without_dots(played, tmp_path):
+    hands = np.zeros((3, 42, 3), np.float32)
+    # the wrist and the forefinger, from base to tip, of both hands
+    hands[:, [0, 5, 6, 7, 8], 0] = 330 + 4 * np.arange(5)
+    hands[:, [21, 26, 27, 28, 29], 0] = 270 - 4 * np.arange(5)
+    is_seen = hands[..., 0] > 0
+    hands[is_seen, 1:] = 210, 0.5
+    _, data, _, _ = played(made(tmp_path, 3, kp_2d_hands=hands).take(np.array([1, 2]), ()))
+    names = [
+        f"{side}_{joint}"
+        for side in ("left", "right")
+        for joint in ("hand_root", *(f"forefinger{number}" for number in (1, 2, 3, 4)))
+    ]
+    assert data["names"][3:] == names and data["sides"][3:] == [None] * 10
+    points = numbers(data["tracks"][0]["points"], "<i2").reshape(2, -1, 2) / 4
+    assert points[0, 3:8, 0].tolist() == [330.5, 334.5, 338.5, 342.5, 346.5]
+    assert points[0, 8:, 0].tolist() == [270.5, 266.5, 262.5, 258.5, 254.5]
+    bones = [[data["names"][a], data["names"][b], side] for a, b, side in data["bones"]]
+    lines = [[a, b, a.partition("_")[0]] for a, b in pairwise(names) if b != "right_hand_root"]
+    assert bones[1:] == lines
 
 
 def test_joints_that_are_not_seen_are_marked_and_far_ones_stay_within_int16(played, tmp_path):
