@@ -48,8 +48,10 @@ def _find_mirror(name: str, column: str) -> cache.Mirror | None:
             for extra in reader.extra_columns(split, body=True):
                 if extra.name == column and callable(extra.mirror):
                     return extra.mirror
-    # missing from `extra_columns` unless the raw folder has SMPL-X files
-    return SMPLX_MIRRORS.get(column)
+    from pipeline.datasets.shared.mhr import MHR_MIRRORS  # imports readers of keypoint files
+
+    # missing from `extra_columns` unless the raw folder has SMPL-X files; MHR's are imported
+    return (SMPLX_MIRRORS | MHR_MIRRORS).get(column)
 
 
 # the cache knows no datasets: it asks here how their extra columns are mirrored

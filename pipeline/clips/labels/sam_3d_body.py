@@ -7,7 +7,8 @@ these keys are read, whatever the container (npz, pickle or JSON):
     pred_cam_t (3) m, which is added to them               focal_length px, in newer files
 
 A file has the people of one image, or of all: then each has its image's number, under `frame`
-or in the name above it: {"000012.jpg": [person, person]}. The body itself (MHR's) is not read.
+or in the name above it: {"000012.jpg": [person, person]}. The body itself (MHR's)
+is not read here; its parameters are handed on.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -54,6 +56,8 @@ OBJECTS: Final = b"'|O'"  # in its header, which ends within so many bytes
 _HEADER: Final = 128
 _HOLDS: Final = f"{TOOL}'s results: NumPy arrays in dicts and lists"
 _NUMBER: Final = re.compile(r"(\d{1,18})(?:_data)?(?:\.\w+)?$")  # at the end of a file's name
+# keys of parameters of the body (MHR's), which a person's dict may have -> their number
+MHR: Final = {"mhr_model_params": 204, "shape_params": 45, "expr_params": 72}
 _SIDES: Final = ("left", "right")
 _LIMBS: Final = ("shoulder", "elbow", "hip", "knee", "ankle")
 _FEET: Final = ("big_toe", "small_toe", "heel")
@@ -92,6 +96,7 @@ class SamPerson(NamedTuple):
     joints: Doubles  # (70, 3) m in camera axes
     place: Doubles  # (3,) m, which is added to the joints
     focal: float  # px; nan: not stored
+    mhr: StoredArrays  # not checked: keypoints do not need the body
     keys: Iterable[str]  # of its dict
 
 
@@ -205,6 +210,7 @@ def _person(stored: StoredArrays, frame: int | None) -> SamPerson:
         stored.take("pred_keypoints_3d", len(NAMES), 3, finite=True),
         stored.take("pred_cam_t", 3, finite=True),
         focal,
+        replace(stored, content={key: stored.content[key] for key in MHR.keys() & stored.content}),
         stored.content.keys(),
     )
 

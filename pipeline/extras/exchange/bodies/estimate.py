@@ -82,6 +82,8 @@ class BodyEstimate:
     joints: Doubles | None = None
     projected: Doubles | None = None
     focals: Doubles | None = None  # (N,) px, which the tool stated; NaN: it did not
+    # extra columns of the new split (N, ...) by name, as the tool has them
+    extra: Mapping[str, Doubles] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)  # reason -> frames
     camera_file: Path | None = None  # which the tool wrote besides the person's file
 
@@ -181,6 +183,7 @@ class BodyEstimate:
                 chosen[name] = values[rows]
         if self.intrinsics is not None and self.intrinsics.ndim == 3:
             chosen["intrinsics"] = self.intrinsics[rows]
+        chosen["extra"] = {name: values[rows] for name, values in self.extra.items()}
         dropped = {**self.dropped, reason: self.dropped.get(reason, 0) + n_left_out}
         return replace(self, **chosen, dropped=dropped)
 

@@ -25,6 +25,7 @@ import cache
 from pipeline.cli.text import count
 from pipeline.clips.labels.sam_3d_body import TOOL
 from pipeline.datasets.shared.checks import missing_joints
+from pipeline.datasets.shared.mhr import MHR_COLUMNS, MHR_JOINTS
 from pipeline.datasets.shared.smpl import EXTRINSICS, INTRINSICS, UP, smplx_columns, smplx_labels
 from pipeline.errors import PipelineError, RawDataError, StandInMixed
 from pipeline.extras.exchange.bodies.estimate import BodyEstimate, BodyModels
@@ -42,8 +43,9 @@ from pipeline.steps.conversion_record import committed_split
 from pipeline.steps.grading import announce_grades, store_grades
 
 VERSION: Final = 7  # raised whenever the same files would give other labels; 7: one world a clip
-# of clips with 3D joints in place of bodies; 8: rows with some of the 14 joints are counted
-JOINTS_VERSION: Final = 8
+# of clips with 3D joints in place of bodies; 8: rows with some of the 14 joints are counted;
+# 9: MHR's joints and parameters
+JOINTS_VERSION: Final = 9
 LABELS: Final = ("pose", "betas", "trans", "has_smpl", "valid")
 _TRUTH: Final = ("pose", "kp_3d", "kp_3d_eval")  # columns of splits with labels of their own
 EXTRA: Final = (  # columns besides those of the clips' split and LABELS
@@ -52,6 +54,7 @@ EXTRA: Final = (  # columns besides those of the clips' split and LABELS
     replace(EXTRINSICS, gaps=True),
     UP,
 )
+EXTRA_OF_JOINTS: Final = (*EXTRA, MHR_JOINTS, *MHR_COLUMNS.values())  # and if a clip has joints
 # fields that a track has in both caches, besides its columns
 COPIED: Final = ("name", "video", "step", "fps", "crop_scale", "gender", "intrinsics")
 WORLD_UP: Final = np.array([0, 1, 0], np.float32)  # the direction up in the tools' worlds
@@ -125,8 +128,10 @@ def import_bodies(
         return _ImportedBodies(is_written=False)
 
     plan = staging_plan(cache.fingerprint(origin | {"clips": split.manifest["digest"]}))
-    columns = [*split.columns, *_labels_of(by_clip)]
-    with cache.SplitWriter(root, name, columns=columns, plan=plan, extra=EXTRA) as writer:
+    labels = _labels_of(by_clip)
+    columns = [*split.columns, *labels]
+    extra = EXTRA_OF_JOINTS if "kp_3d" in labels else EXTRA
+    with cache.SplitWriter(root, name, columns=columns, plan=plan, extra=extra) as writer:
         following = writer.begin(drop=to_drop)  # all other committed clips stay
         imported = _write_clips(following, split, changed, by_clip, bodies)
         accounting = split.manifest.get("accounting", {})
@@ -408,6 +413,9 @@ class _LabelledTrack:
             self.world[track_rows] = world.number
             self.extra["up"] = WORLD_UP
 
+        for name, values in estimate.extra.items():
+            column = self.extra.setdefault(name, self._unknown(*values.shape[1:]))
+            column[track_rows] = values[rows]
         if estimate.joints is not None:
             hips = estimate.joints[rows][:, HIPS].mean(axis=1)
             joints = estimate.joints[rows] - hips[:, None]
@@ -416,6 +424,7 @@ class _LabelledTrack:
             self.columns["kp_3d"][track_rows] = labelled
             self.columns["has_3d"][track_rows] = 1
             self.columns["trans"][track_rows] = match.trans[rows] + hips
+            self.extra[MHR_JOINTS.name][track_rows] -= hips[:, None]
         elif estimate.is_smplx:
             labels = smplx_labels(pose[rows], estimate.betas[rows])
             labels["smplx_trans"] = match.trans[rows].astype(np.float32)

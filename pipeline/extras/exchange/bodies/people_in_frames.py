@@ -13,6 +13,7 @@ import numpy as np
 
 from pipeline.cli.text import count
 from pipeline.clips.labels.sam_3d_body import TOOL, load, number_of, read_people, spin49_joints
+from pipeline.datasets.shared.mhr import MHR_COLUMNS, MHR_JOINTS
 from pipeline.errors import RawDataError
 from pipeline.extras.exchange.bodies.estimate import BodyEstimate, pinhole
 from pipeline.people.skeletons import Doubles, Ints
@@ -32,6 +33,12 @@ def read_estimate(files: Sequence[Path]) -> BodyEstimate:
     joints = np.array([person.joints for person in people])
     trans = np.array([person.place for person in people])
     joints = joints.reshape(n, -1, 3)
+    extra = {MHR_JOINTS.name: joints}
+    for key, column in MHR_COLUMNS.items():
+        values = extra[column.name] = np.full((n, *column.shape), np.nan)
+        for row, person in enumerate(people):
+            if key in person.mhr.content:
+                values[row] = person.mhr.take(key, *column.shape, finite=True)
     # added as by the tool, whose rounding is in its 2D joints
     in_camera = np.float32(joints) + np.float32(trans.reshape(n, 1, 3))
     return BodyEstimate(
@@ -44,6 +51,7 @@ def read_estimate(files: Sequence[Path]) -> BodyEstimate:
         joints=spin49_joints(joints),
         projected=np.concatenate([in_camera, points.reshape(n, -1, 2)], axis=2),
         focals=np.array([person.focal for person in people]),
+        extra=extra,
     )
 
 

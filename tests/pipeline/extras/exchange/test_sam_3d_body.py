@@ -11,9 +11,11 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 import cache
+from cache.crop_policy import CropPolicy, Jitter
 from pipeline import datasets
 from pipeline.accounting import Accounting
 from pipeline.clips.labels.detections import read_detections
+from pipeline.clips.labels.label_content import HANDS_NOT_READ
 from pipeline.clips.labels.sam_3d_body import NAMES, read_people
 from pipeline.datasets.shared.checks import MISSING_3D
 from pipeline.errors import RawDataError
@@ -23,7 +25,7 @@ from pipeline.files.formats import large_json
 from pipeline.people.cameras import project
 from pipeline.people.skeletons import HIP, JOINTS
 from tests.hostile import Call
-from tests.made_splits import track_of, write_split
+from tests.made_splits import track_of, write_split, write_stream
 from tests.pipeline.datasets.by_hand import write_video
 from tests.pipeline.extras.exchange import planted_bodies as planted
 
@@ -45,10 +47,14 @@ def name_of(joint):
 
 
 def person(number, t, focal=planted.DIAGONAL):
-    """The dict of a planted person in a frame: joints that are not among the 49 are at the nose."""
+    """The dict of a planted person in a frame: joints that are not among the 49 are about the nose.
+    Only the second person has `expr_params`.
+    """
     stored = planted.joints(number)[t]
-    nose = stored[SPIN.index("nose")]
-    joints = np.array([stored[SPIN.index(n)] if (n := name_of(j)) else nose for j in NAMES])
+    rng = np.random.default_rng([number, t])
+    joints = np.array([stored[SPIN.index(name_of(j) or "nose")] for j in NAMES])
+    others = [name_of(j) is None for j in NAMES]
+    joints[others] += rng.normal(size=(sum(others), 3)) * 0.05
     place = np.array([0.01, 0.02, 0.03])
     joints = (joints - place).astype(np.float32)
     cam_t = (planted.trans(number)[t] + place).astype(np.float32)
@@ -60,9 +66,10 @@ def person(number, t, focal=planted.DIAGONAL):
         "pred_keypoints_2d": points,
         "pred_keypoints_3d": joints,
         "pred_cam_t": cam_t,
-        "mhr_model_params": np.zeros(204, np.float32),
+        "mhr_model_params": rng.normal(size=204).astype(np.float32),
+        "shape_params": rng.normal(size=45).astype(np.float32),
         "mask": None,
-    }
+    } | ({"expr_params": rng.normal(size=72).astype(np.float32)} if number else {})
 
 
 def listed(t, focal=planted.DIAGONAL):
@@ -127,8 +134,16 @@ def test_planted_people_get_their_joints_whoever_is_first(tmp_path, form):
     for number, track in enumerate(list(split.tracks)[:2]):
         rows = np.delete(np.arange(planted.N), [3] * number)
         read = {
-            n: split.rows(n, track.start, track.stop)[rows] for n in (*split.columns, "intrinsics")
+            n: split.rows(n, track.start, track.stop)[rows] for n in (*split.columns, *split.extra)
         }
+        stated = [person(number, t) for t in rows]
+        for key in ("mhr_model_params", "shape_params", "expr_params")[: 2 + number]:
+            values = np.array([one[key] for one in stated])
+            assert_array_equal(read[f"mhr_{key.removeprefix('mhr_')}"], values)
+        joints = np.array([one["pred_keypoints_3d"] for one in stated], float)
+        about_hips = joints - joints[:, [9, 10]].mean(axis=1, keepdims=True)
+        assert np.abs(read["mhr_joints"] - about_hips).max() < 1e-6  # m
+        assert number or np.isnan(read["mhr_expr_params"]).all()
         assert read["has_3d"].all()
         assert not read["valid"].any()
         assert not read["has_smpl"].any()
@@ -144,6 +159,27 @@ def test_planted_people_get_their_joints_whoever_is_first(tmp_path, form):
         assert np.abs(seen - planted.keypoints(number).kp_2d[rows][:, known, :2]).max() < 1e-3
     batch = split.read([[0, 12]], stream=None)
     assert not batch["w_smpl"].any()
+
+
+def test_mirrored_crops_have_mirrored_joints_and_refuse_parameters_of_the_body(tmp_path):
+    planted.write_clips(tmp_path / "clips")
+    planted.run(tmp_path, save_all(tmp_path, "pkl"))
+    flipped = CropPolicy(jitter=Jitter(copy=1, trans_px=0, scale_log2=0, flip=1)).as_dict()
+    recorded = {"weights": "known", "identity": {"crop": flipped}}
+    zeros = lambda rows: np.zeros((len(rows), 4), np.float32)  # noqa: E731
+    write_stream(tmp_path / "c", planted.NAME, "j", zeros, recorded=recorded, dim=4)
+    split = cache.open(tmp_path / "c")[planted.NAME]
+    windows = [[0, 12], [12, 24]]
+    fields = ["mhr_joints", "mhr_shape_params"]
+    with pytest.raises(cache.CacheError, match=r"cannot be mirrored\. .* stream=None"):
+        split.read(windows, "j", fields=fields)
+    plain = split.read(windows, None, fields=fields)
+    other = {"left": "right", "right": "left"}
+    swapped = [re.sub("^left|^right", lambda side: other[side[0]], name) for name in NAMES]
+    opposite = [*map(NAMES.index, swapped)]
+    mirrored = split.read(windows, "j", fields=fields[:1])
+    expected = plain["mhr_joints"][..., opposite, :] * [-1, 1, 1]
+    assert_array_equal(mirrored["mhr_joints"], expected)
 
 
 def test_rows_with_some_of_14_joints_are_counted_and_the_missing_ones_are_told(
@@ -218,6 +254,29 @@ def test_what_cannot_be_is_refused(tmp_path):
     assert caught.value.reason == "unsafe_pickle"
 
 
+def test_parameters_may_come_later_and_those_of_another_rig_are_keypoints_alone(tmp_path):
+    planted.write_clips(tmp_path / "clips")
+    file = save_all(tmp_path, "pkl")
+    people = pickle.loads(file.read_bytes())
+    less = [{k: v for k, v in one.items() if not k.endswith("_params")} for one in people]
+    file.write_bytes(pickle.dumps(less))
+    planted.run(tmp_path, file)
+    split = cache.open(tmp_path / "c")[planted.NAME]
+    assert np.isfinite(split.rows("mhr_joints", 0, 12)).all()
+    assert np.isnan(split.rows("mhr_shape_params", 0, 12)).all()
+    file.write_bytes(pickle.dumps(less[:-1] + people[-1:]))
+    planted.run(tmp_path, file)
+    split = cache.open(tmp_path / "c")[planted.NAME]
+    (track,) = (track for track in split.tracks if track.name == "walk.mp4/0")
+    shape = split.rows("mhr_shape_params", track.start, track.stop)
+    assert np.isnan(shape[:-1]).all()
+    assert_array_equal(shape[-1], people[-1]["shape_params"])
+    file.write_bytes(pickle.dumps([one | {"shape_params": np.zeros(44)} for one in people]))
+    assert read_detections(file, "walk", lambda: [planted.SIZE]).n_persons == 2 * planted.N
+    with pytest.raises(RawDataError, match=r"shape_params': .* of shape \(45\), found \(44,\)"):
+        planted.run(tmp_path, file)
+
+
 def every_person():
     return [
         {key: value for key, value in one.items() if key != "mask"} | {"frame": t}
@@ -238,14 +297,14 @@ def every_person():
 def test_numpys_files_are_read_compressed_or_not(name, save, tmp_path):
     save(tmp_path / name, every_person())
     found = read_detections(tmp_path / name, "walk", lambda: [planted.SIZE])
-    assert (found.n_persons, found.unread) == (2 * planted.N, {})
+    assert (found.n_persons, [*found.unread]) == (2 * planted.N, [HANDS_NOT_READ])
 
 
 def test_keys_of_people_that_are_no_part_of_its_results_are_told(tmp_path):
     people = [one | {"track_id": 3, 7: True} for one in every_person()]
     (tmp_path / "walk.pkl").write_bytes(pickle.dumps(people))
     found = read_detections(tmp_path / "walk.pkl", "walk", lambda: [planted.SIZE])
-    assert found.unread == {"keys not read": {"7": 2 * planted.N, "track_id": 2 * planted.N}}
+    assert found.unread["keys not read"] == {"7": 2 * planted.N, "track_id": 2 * planted.N}
 
 
 def of_tensors(people):
@@ -313,7 +372,11 @@ def test_a_real_file_is_projected_within_a_ten_thousandth_of_a_pixel(tmp_path):
     write_split(tmp_path / "clips", planted.NAME, [(entry, [track_of("real.mp4/0", columns)])])
     planted.run(tmp_path, tmp_path / "real")
     split = cache.open(tmp_path / "c")[planted.NAME]
-    read = {name: split.rows(name, 0, 1) for name in ("kp_3d", "trans", "intrinsics")}
+    read = {n: split.rows(n, 0, 1) for n in ("kp_3d", "trans", "intrinsics", *split.extra)}
+    for key in ("mhr_model_params", "shape_params", "expr_params"):
+        assert_array_equal(read[f"mhr_{key.removeprefix('mhr_')}"][0], np.load(REAL)[key])
+    in_camera = read["mhr_joints"] + read["trans"][:, None]
+    assert np.abs(in_camera - estimate.projected[..., :3]).max() < 1e-6  # m, of all 70
     known = read["kp_3d"][0, :, 3] > 0
     in_camera = read["kp_3d"][0, known, :3] + read["trans"]
     seen = project(in_camera, read["intrinsics"])
