@@ -191,7 +191,7 @@ class OwnVideos(ClipDataset):
         if re.search(r"\d,\d+\s*(,|$)", self.fps or ""):
             expected = "a decimal point, or a blank behind a comma between entries"
             raise ConfigError(f"videos: fps is {self.fps!r}; expected {expected}", "fps")
-        stated = value_of_clip(self.full_split(clip), clip, self.fps, to_rate)
+        stated = value_of_clip(self.full_split(clip), clip, "fps", self.fps, to_rate)
         return math.nan if stated is None else stated
 
     def full_split(self, clip: str) -> str:

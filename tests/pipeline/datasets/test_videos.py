@@ -4,6 +4,7 @@ hand.
 
 import json
 import math
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -380,6 +381,25 @@ def test_commands_tell_the_assumed_order_and_end_well_unless_it_is_stated(clips,
 def test_an_invalid_order_is_refused_with_those_that_are_known(name, joints):
     with pytest.raises(ConfigError, match=f"{name}: joints is .*coco, h36m_lifters"):
         datasets.get(name, joints=joints)
+
+
+@pytest.mark.parametrize(
+    ("option", "stated", "wide"),
+    [
+        ("joints", "coco, b/*=h36m", "*"),
+        ("joints", "lab/*=coco, lab/b/*=h36m, coco", "lab/*"),
+        ("fps", "slow/*=240, 60, fast/*=25", "*"),
+    ],
+)
+def test_a_value_that_is_never_used_is_refused(option, stated, wide):
+    with pytest.raises(ConfigError, match=rf"never used.* for '{re.escape(wide)}'.* Put it last"):
+        datasets.get("videos", **{option: stated})
+
+
+def test_a_pattern_may_fit_some_clips_of_an_earlier_one():
+    reader = datasets.get("videos", joints="lab/?=coco, lab/*=h36m, lab*=openpose_coco, a/*=coco")
+    stated = [reader.joint_order(clip).name for clip in ("lab/a", "lab/ab", "lab2/a")]
+    assert stated == ["coco", "h36m", "openpose_coco"]
 
 
 def test_the_first_pattern_that_fits_states_the_order():

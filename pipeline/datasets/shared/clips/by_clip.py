@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
@@ -36,21 +37,39 @@ def check_patterns(dataset: Dataset, names: VideoNames) -> None:
             names.check(entry.pattern, f"[{dataset.name}] {option}")
 
 
-def value_of_clip(split: str, clip: str, option: str | None, parse: Callable[[str], T]) -> T | None:
+def value_of_clip(
+    split: str, clip: str, name: str, option: str | None, parse: Callable[[str], T]
+) -> T | None:
     """The value that an option such as "slow/*=240, 60" states for a clip; None if it states none.
 
-    split: DATASET/SPLIT. clip: its path below the raw folder. The first entry that fits is used.
-    parse: returns the value of an entry, of all entries, or raises.
+    split: DATASET/SPLIT. clip: its path below the raw folder. name: the option's. The first entry
+    that fits is used. parse: returns the value of an entry, of all entries, or raises. Raises
+    ConfigError for an entry that is never used.
 
-    >>> value_of_clip("videos/train", "slow/a.mp4", "slow/*=240, 60", int)
+    >>> value_of_clip("videos/train", "slow/a.mp4", "fps", "slow/*=240, 60", int)
     240
     """
     stated = None
+    earlier: list[str] = []
     for entry in _entries(option):
         value = parse(entry.value)
+        for pattern in earlier:
+            if _covers(pattern, entry.pattern):
+                dataset = split.partition("/")[0]
+                raise ConfigError(
+                    f"{dataset}: {name} is {option!r}; {entry.value!r} is never used, because the "
+                    f"entry for {pattern!r} comes first and fits the same clips. Put it last.",
+                    name,
+                )
+        earlier.append(entry.pattern)
         if stated is None and any(fits(entry.pattern, split, clip)):
             stated = value
     return stated
+
+
+def _covers(wide: str, pattern: str) -> bool:
+    """Whether a pattern fits all that another fits: surely, if `*` is its only wildcard."""
+    return not re.search(r"[?\[]", wide) and fits(wide, "", pattern)[0]
 
 
 def stated_order(split: str, joints: str | None, clip: str) -> StatedOrder:
@@ -66,7 +85,8 @@ def stated_order(split: str, joints: str | None, clip: str) -> StatedOrder:
         expected += did_you_mean(name, ORDER_NAMES)
         raise ConfigError(f"{dataset}: joints is {joints!r}; expected {expected}", "joints")
 
-    return StatedOrder(value_of_clip(split, clip, joints, known_order), f"[{dataset}] joints")
+    order = value_of_clip(split, clip, "joints", joints, known_order)
+    return StatedOrder(order, f"[{dataset}] joints")
 
 
 def stated_columns(split: str, columns: str | None, clip: str) -> StatedColumns:
@@ -83,5 +103,5 @@ def stated_columns(split: str, columns: str | None, clip: str) -> StatedColumns:
             raise ConfigError(problem, "table_columns")
         return theirs
 
-    theirs = value_of_clip(split, clip, columns, parse)
+    theirs = value_of_clip(split, clip, "table_columns", columns, parse)
     return StatedColumns(theirs or {}, f"[{dataset}] table_columns")
