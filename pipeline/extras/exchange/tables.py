@@ -156,14 +156,20 @@ def export(
 
 
 def _places(names: Sequence[str]) -> dict[str, str]:
-    """Name of each split on a hub, of letters, digits, _ and dots -> its folder, with a slash; ""
-    for a single split.
+    """Name of each split on a hub, of letters, digits, _ and single dots between them -> its
+    folder, with a slash; "" for a single split. Raises PipelineError for two splits of one name.
     """
     n_datasets = len({name.partition("/")[0] for name in names})
-    places = {}
+    places: dict[str, str] = {}
     for name in names:
-        on_hub = name if n_datasets > 1 else name.partition("/")[2]
-        places[re.sub(r"\W", ".", on_hub)] = f"{name}/" if len(names) > 1 else ""
+        label = name if n_datasets > 1 else name.partition("/")[2]
+        on_hub = re.sub(r"\W+", ".", label).strip(".")
+        if on_hub in places:
+            raise PipelineError(
+                f"{places[on_hub][:-1]} and {name} are both {on_hub} on a hub. Export each into a "
+                "folder of its own."
+            )
+        places[on_hub] = f"{name}/" if len(names) > 1 else ""
     return places
 
 

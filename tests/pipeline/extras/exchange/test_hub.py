@@ -132,6 +132,25 @@ def test_other_formats_take_one_split_and_have_no_card(tmp_path, types):
     types(f"{export.format('/val')} --public", refused, code=2)
 
 
+def test_two_splits_of_one_name_on_a_hub_are_refused_and_others_get_names_that_it_takes(
+    tmp_path, types
+):
+    for name in ("made/a-b", "made/a.b", "made/a--c-", "other/a.b"):
+        make(tmp_path / "cache", name)
+    export = "export {} --cache CACHE --format parquet --out TMP/hub"
+    refused = "made/a-b and made/a.b are both a.b on a hub. Export each into a folder of its own"
+    types(export.format("made/a-b made/a.b"), refused, code=2)
+    assert not (tmp_path / "hub").exists()
+    types(export.format("made/a-b made/a--c- other/a.b"))
+    front, _ = front_matter(tmp_path / "hub")
+    files = {one["split"]: one["path"] for one in front["configs"][0]["data_files"]}
+    assert files == {
+        "made.a.b": "made/a-b/rows.parquet",
+        "made.a.c": "made/a--c-/rows.parquet",
+        "other.a.b": "other/a.b/rows.parquet",
+    }
+
+
 def test_different_columns_of_one_name_are_refused(tmp_path, types):
     make(tmp_path / "cache", "made/train")
     action = ExtraColumn(name="action", about="another number", dtype="int32")
