@@ -4,11 +4,9 @@ was made from.
 
 import functools
 import itertools
-import json
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -199,26 +197,6 @@ def test_listing_reads_no_label_and_videos_that_cannot_be_read_are_rejected_one_
             video.name for video in videos
         ]
         assert all(account.message for account in report)
-
-
-@pytest.mark.parametrize("name", ["3dpw", "penn_action", "posetrack"])
-def test_images_of_another_size_than_their_labels_state_are_refused(name, embedded, tmp_path):
-    raw, dataset = embedded.copy(name, tmp_path / name), datasets.get(name)
-    sizes = {}
-    for file in raw.rglob("*.jpg"):
-        image = cv2.imread(str(file))
-        sizes[file.relative_to(raw).as_posix()] = {"height": len(image), "width": len(image[0])}
-        cv2.imwrite(str(file), cv2.resize(image, None, fx=0.75, fy=0.75))
-    # some releases of PoseTrack's labels state the size
-    for file in raw.rglob("annotations/*/*.json"):
-        label = json.loads(file.read_text())
-        for image in label["images"]:
-            image |= sizes.get(image["file_name"], {})
-        file.write_text(json.dumps(label))
-    report = Accounting()
-    assert list(dataset.tracks(raw, dataset.splits[0], report=report)) == []
-    refused = {account.set_aside for account in report if not account.other_split}
-    assert refused - {"no_annotations"} == {"other_picture_size"}
 
 
 @pytest.mark.parametrize("name", RELEASES)

@@ -366,15 +366,6 @@ def reasons_of(name, raw):
     return {dataset.read_accounted(raw, split, video)[1].set_aside for split, video in videos}
 
 
-@pytest.mark.promise("contained")
-def test_a_pickle_that_would_run_code_runs_none(embedded, tmp_path):
-    raw, mark = embedded.copy("3dpw", tmp_path / "raw"), tmp_path / "mark"
-    for file in raw.glob("sequenceFiles/*/*.pkl"):
-        file.write_bytes(f"cos\nsystem\n(S'touch {mark}'\ntR.".encode())
-    assert reasons_of("3dpw", raw) == {"unsafe_pickle"}
-    assert not mark.exists()
-
-
 def test_a_package_s_reader_that_loads_an_unsafe_pickle_has_no_defect(tmp_path):
     class Pickles(Dataset):
         name = "pickles"

@@ -65,28 +65,6 @@ def test_frames_before_the_first_box_and_after_the_last_are_dropped_and_shift_no
     np.testing.assert_allclose(track.bbox, alone * [1, 1, 1.1, 1.1], rtol=1e-6)
 
 
-def test_somebody_who_never_has_6_joints_is_no_track(raw):
-    five = person()
-    five[5:, 2] = 0.2
-    write_openpose(raw, {t: [five] for t in range(40)})
-    tracks, account = read(raw)
-    assert (tracks, account["dropped"]) == ([], {"too_few_visible_joints": 40})
-
-
-@pytest.mark.parametrize("tool", ["OpenPose", "AlphaPose"])
-def test_shares_of_the_image_are_refused_with_its_size(raw, tool):
-    shares = person(order="body_25" if tool == "OpenPose" else "coco") / [*SIZE, 1]
-    if tool == "OpenPose":
-        write_openpose(raw, {t: [shares] for t in range(N)})
-    else:
-        keypoints = shares.reshape(-1).tolist()
-        write_alphapose(raw, [result(t, keypoints=keypoints) for t in range(N)])
-    tracks, account = read(raw)
-    assert not tracks
-    assert account["set_aside"] == "keypoints_outside"
-    assert "Multiply x (and w) by 640, y (and h) by 240." in account["message"]
-
-
 @pytest.mark.parametrize("form", [0, [[0.0], [0.0]]])
 def test_alphapose_that_did_not_track_calls_everybody_0(raw, form):
     # As it writes it without --pose_track (AlphaPose's issues 750 and 761), lists in a list where

@@ -174,11 +174,3 @@ def test_a_stream_is_not_discarded_for_one_that_cannot_be_made(
     with pytest.raises(PipelineError, match=r"weights\.pt"):
         into.extract(root, weights=WeightsSpec("file", str(tmp_path / "weights.pt")), replace=True)
     assert into.tree(root) == held
-
-
-def test_settings_that_cannot_be_are_refused(penn, into, tmp_path):
-    with pytest.raises(cache.CacheError, match="expected a feature cache, found no such folder"):
-        plan_extraction(tmp_path / "cache", PENN, StreamSpec())
-    penn.convert()
-    with pytest.raises(cache.CacheError, match="penn_action/test"):
-        plan_extraction(tmp_path / "cache", "penn_action/test", StreamSpec())

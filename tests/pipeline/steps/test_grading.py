@@ -188,13 +188,6 @@ def test_a_cache_that_has_none_has_nothing_to_do(penn, into, types):
     assert into.everything(penn.root) == before
 
 
-def test_a_run_with_nothing_to_do_changes_no_file(penn, into, types):
-    penn.convert()
-    before = into.everything(penn.root)
-    types("convert penn_action/train --raw RAW/penn_action --cache CACHE", "up to date")
-    assert into.everything(penn.root) == before
-
-
 def test_joints_of_a_stream_are_graded_after_its_commit(tmp_path, types, ran):
     root = tmp_path / "cache"
     rows = {"frame_index": np.arange(40), "bbox": np.full((40, 4), 90.0, np.float32)}

@@ -24,13 +24,6 @@ def chains(tracks, detections):
     return sorted([(int(t), float(detections[t][p][0, 0])) for t, p in track] for track in tracks)
 
 
-def test_people_who_stand_apart_keep_to_themselves():
-    detections = [np.stack([person(100 + t), person(400 - t), person(700)]) for t in range(30)]
-    tracks = link(detections, range(30))
-    assert [track[:, 0].tolist() for track in tracks] == [list(range(30))] * 3
-    assert [track[:, 1].tolist() for track in tracks] == [[0] * 30, [1] * 30, [2] * 30]
-
-
 def test_joints_that_are_not_finite_are_not_seen():
     detections = [np.stack([person(100 + t), person(400 - t), person(700)]) for t in range(30)]
     for frame in detections[3::4]:

@@ -183,7 +183,7 @@ def test_rows_are_found_by_track_and_frame_and_those_without_numbers_are_left_ou
         split.read([[lost[0] - 4, lost[0] + 4]], "mine")
 
 
-@pytest.mark.parametrize("name", ["x.npy", "x.npz", "packed.npz", "x.parquet"])
+@pytest.mark.parametrize("name", ["x.npy", "x.npz", "packed.npz", "x.parquet", "x.pt"])
 def test_a_file_that_is_replaced_while_it_is_read_gives_no_row(name, root, tmp_path):
     WRITERS[name](tmp_path / name, {"x": X})
     (tmp_path / "new").mkdir()

@@ -307,19 +307,6 @@ def test_a_killed_import_goes_on_to_the_same_bytes(small_shards, tmp_path, into,
         assert into.tree(split[0]) == into.tree(tmp_path / "cache")
 
 
-def test_a_database_that_is_replaced_while_it_is_read_gives_no_row(tmp_path):
-    joblib.dump(posetrack(), tmp_path / "db.pt", protocol=3)
-    joblib.dump(posetrack(features=feature_rows() + 1), tmp_path / "new.pt", protocol=3)
-
-    def replace(*_):
-        if (tmp_path / "new.pt").exists():
-            (tmp_path / "new.pt").replace(tmp_path / "db.pt")
-
-    with pytest.raises(RawDataError, match="it was replaced while it was read"):
-        import_database(tmp_path / "db.pt", tmp_path / "cache", "posetrack/train", progress=replace)
-    assert not (tmp_path / "cache/posetrack/train/manifest.json").exists()
-
-
 def test_a_split_of_another_origin_is_not_touched(penn, into, tmp_path):
     (tmp_path / "imported").mkdir()
     imported(posetrack(bbox=BOXES + 1), penn.name, tmp_path / "imported")

@@ -12,12 +12,10 @@ from numpy.testing import assert_equal
 import cache
 from pipeline.cli.progress import silent
 from pipeline.datasets.penn_action import PennAction
-from pipeline.errors import RawDataError
 from pipeline.settings.options import DROP
 from pipeline.settings.sections import load
 from pipeline.steps.conversion import convert
 from pipeline.steps.conversion.comparison import Reason
-from pipeline.steps.conversion.keep import missing
 from pipeline.steps.sentences import problems_of
 
 CONVERT = "convert penn_action/train --raw RAW/penn_action --cache CACHE"
@@ -38,26 +36,6 @@ def status(types_json):
 
 # --------------------------------------------------------------------------------------------------
 # gone
-
-
-@pytest.mark.promise("problems of Kinetics")
-@pytest.mark.promise("rows kept")
-def test_rows_of_a_video_that_is_gone_stay_until_they_are_dropped(penn, types, status):
-    penn.converted()
-    rows, before = penn.rows("kp_2d"), penn.everything()
-    penn.remove("0005")
-    for _ in range(2):
-        types(CONVERT, "error: penn_action/train: 1 video missing from", "0005", DROP, code=1)
-    assert penn.everything() == before
-    plan = penn.plan()
-    assert (plan.up_to_date, missing(plan.losses)) == (True, {"0005": ""})
-    types(STATUS, "1 video missing from", code=1)
-    assert status()["missing"] == {"0005": ""}
-    types(f"{CONVERT} {DROP}", "1 removed")
-    del rows["0005/0"]
-    assert_equal(penn.rows("kp_2d"), rows)
-    types(CONVERT, "up to date")
-    assert cache.verify(penn.root).ok
 
 
 def test_another_split_whose_folder_cannot_be_listed_stops_nothing(penn, types, monkeypatch):
@@ -206,13 +184,19 @@ def replace(picture, content):
     picture.write_bytes(content)
 
 
-@pytest.mark.parametrize("extract", ["", "extract penn_action/train --cache CACHE"])
-def test_one_repaired_image_of_two_is_no_loss(extract, penn, types, network):
-    """Two images are damaged from the start. Corrected labels come with the repair."""
-    pictures = sorted(penn.frames("0003").iterdir())[2:4]
+def damaged(penn, name):
+    """Damages two images of a video. Returns them and what they held."""
+    pictures = sorted(penn.frames(name).iterdir())[2:4]
     good = [picture.read_bytes() for picture in pictures]
     for picture, content in zip(pictures, good, strict=True):
         replace(picture, content[: len(content) // 2])
+    return pictures, good
+
+
+@pytest.mark.parametrize("extract", ["", "extract penn_action/train --cache CACHE"])
+def test_one_repaired_image_of_two_is_no_loss(extract, penn, types, network):
+    """Two images are damaged from the start. Corrected labels come with the repair."""
+    pictures, good = damaged(penn, "0003")
     types(CONVERT)
     if extract:
         types(extract, "2 rows without features", code=1)
@@ -242,10 +226,7 @@ def test_an_image_damaged_before_features_were_computed_is_no_loss_when_another_
     penn.converted()
     types("extract penn_action/train --cache CACHE")
     penn.add("0007")  # of which the stream has no row
-    pictures = sorted(penn.frames("0007").iterdir())[2:4]
-    good = [picture.read_bytes() for picture in pictures]
-    for picture, content in zip(pictures, good, strict=True):
-        replace(picture, content[: len(content) // 2])
+    pictures, good = damaged(penn, "0007")
     types(CONVERT)
     replace(pictures[0], good[0])
     penn.edit("0007")
@@ -253,22 +234,6 @@ def test_an_image_damaged_before_features_were_computed_is_no_loss_when_another_
     types(CONVERT, "up to date")
     labels = penn.rows("kp_2d")
     assert not np.array_equal(labels["0007/0"], labels["0001/0"]), "they are the corrected ones"
-
-
-def test_rows_that_another_reader_refuses_are_counted(penn, types, monkeypatch):
-    penn.converted()
-    read = PennAction.read
-
-    def refuse(self, raw, split, video, account, body):
-        if video.name == "0003":
-            raise RawDataError(raw, "label", expected="joints", found="none", do="Ask.")
-        return read(self, raw, split, video, account, body)
-
-    monkeypatch.setattr(PennAction, "read", refuse)
-    monkeypatch.setattr(PennAction, "version", PennAction.version + 1)
-    types(CONVERT, "note all videos: 8 rows of unchanged files are dropped now: 0003")
-    assert penn.rows("bbox").keys() == {"0001/0", "0005/0"}
-    types(CONVERT, "up to date")
 
 
 @pytest.mark.parametrize("by_detect", [True, False])

@@ -223,12 +223,6 @@ def test_a_name_in_another_form_and_with_brackets_is_meant(clips, types, tmp_pat
     assert rates(tmp_path) == {"caf\u00e9.mp4": 50, "take [1].mp4": 60}
 
 
-def test_a_name_that_fits_in_both_ways_is_an_error(clips, types):
-    clips("plain.mp4", "videos/train/plain.mp4")
-    stated = WITH_RAW.replace("CACHE ", "CACHE --set videos.fps=videos/train/plain.mp4=50 ")
-    types(stated, "the full name of another one", code=2)
-
-
 def test_an_entry_fits_a_clip_that_only_the_cache_has(clips, types, tmp_path):
     clips("plain.mp4", "b.mp4")
     types(WITH_RAW)
