@@ -220,15 +220,19 @@ def test_a_clip_of_two_rates_has_windows_of_both(tmp_path, types, into):
     assert len(split.windows()) == 200 // 16 + 50 // 16
 
 
-def test_tracks_that_are_left_out_count_with_their_people():
+@pytest.mark.parametrize(
+    ("names", "kept", "subjects"), [(["v/2"], [3, 4], [None, "Bob"]), (["v", "v/3"], [], [])]
+)
+def test_tracks_that_are_left_out_count_with_their_people(names, kept, subjects):
     account = VideoAccount("v", found=9, kept=9, tracks_kept=3, subjects=["Ann", None, "Bob"])
     tracks = [track(25, range(n), f"v/{n}") for n in (2, 3, 4)]
-    taken = select(tracks, account, leave_out("v/2"), None, EXTRA)
-    assert [t.name for t in taken] == ["v/3", "v/4"]
-    assert account.subjects == [None, "Bob"]
-    assert (account.kept, account.tracks_kept, account.read) == (7, 2, 9)
-    assert dict(account.tracks_dropped) == {"left_out_by_hand": 1}
-    assert dict(account.dropped) == {"left_out_by_hand": 2}
+    taken = select(tracks, account, leave_out(*names), None, EXTRA)
+    assert [t.name for t in taken] == [f"v/{n}" for n in kept]
+    assert account.subjects == subjects
+    assert (account.kept, account.tracks_kept, account.read) == (sum(kept), len(kept), 9)
+    assert dict(account.tracks_dropped) == {"left_out_by_hand": 3 - len(kept)}
+    assert dict(account.dropped) == {"left_out_by_hand": 9 - sum(kept)}
+    assert account.corrections.keys() == {*names}
     account.check()
     assert VideoAccount.from_dict(account.as_dict()) == account
 
@@ -236,9 +240,13 @@ def test_tracks_that_are_left_out_count_with_their_people():
 NAMES = VideoNames("videos", {"train": {"a.mp4", "take #2.mp4", "caf\u00e9.mp4"}, "val": {"b.mp4"}})
 
 
-def marked(file, split="train", names=NAMES):
+def marked_videos(file, split="train", names=NAMES):
     videos = [RawVideo(path, ()) for of_split, path in sorted(names.videos) if of_split == split]
-    found = RowSelection(corrections=file).mark(videos, split, names, datasets.get(names.dataset))
+    return RowSelection(corrections=file).mark(videos, split, names, datasets.get(names.dataset))
+
+
+def marked(*args, **more):
+    found = marked_videos(*args, **more)
     return [line.names[0] for video in found for line in video.corrections]
 
 
@@ -299,51 +307,26 @@ CONVERT = "convert penn_action/train --raw RAW/penn_action --cache CACHE"
 LEAVE_OUT = f"{CONVERT} --set convert.leave_out=TMP/out.txt"
 
 
-def test_a_track_of_no_video_is_named_with_the_nearest(penn, listed, types):
-    listed(f"{penn.name}/0033/0")
-    types(LEAVE_OUT, "out.txt, line 1", "did you mean 'penn_action/train/0003'?", code=2)
-    assert not (penn.root / penn.name / "manifest.json").exists()
-
-
-def test_a_track_is_left_out_and_comes_back(penn, listed, types, reads):
+@pytest.mark.parametrize(
+    "lines", [["0003/0  # bad: two people"], ["0003  # a crowd", "0003/0  # and this one"]]
+)
+def test_a_track_or_a_whole_clip_is_left_out_and_comes_back(lines, penn, listed, types, reads):
     penn.convert()
     whole = penn.rows("kp_2d")
-    listed(f"{penn.name}/0003/0  # bad: two people")
+    listed(*(f"{penn.name}/{line}" for line in lines))
     for read, said in (["0003"], "left_out_by_hand"), ([], "up to date"):
         reads.clear()
         types(LEAVE_OUT, said)
         assert reads.names == read  # others are not read again
         assert penn.rows("kp_2d").keys() == whole.keys() - {"0003/0"}
     types("status --all --cache CACHE", "left_out_by_hand")
-    assert "left_out_by_hand" not in types(f"{CONVERT} --set convert.leave_out=none")
-    assert_equal(penn.rows("kp_2d"), whole)
-    assert reads.names == ["0003"]
-
-
-def test_a_whole_clip_is_left_out_by_its_name_and_comes_back(penn, listed, types, reads):
-    penn.convert()
-    whole = penn.rows("kp_2d")
-    listed(f"{penn.name}/0003  # a crowd", f"{penn.name}/0003/0  # and this one")
-    for read, said in (["0003"], "left_out_by_hand"), ([], "up to date"):
-        reads.clear()
-        types(LEAVE_OUT, said)
-        assert reads.names == read
-        assert penn.rows("kp_2d").keys() == whole.keys() - {"0003/0"}
     listed(f"{penn.name}/0003")
     types(LEAVE_OUT, "1 video read")
     assert penn.rows("kp_2d").keys() == whole.keys() - {"0003/0"}
-    types(f"{CONVERT} --set convert.leave_out=none")
+    reads.clear()
+    assert "left_out_by_hand" not in types(f"{CONVERT} --set convert.leave_out=none")
     assert_equal(penn.rows("kp_2d"), whole)
-
-
-def test_all_tracks_of_a_clip_that_is_left_out_count_also_those_of_a_cut_one():
-    account = VideoAccount("v", found=9, kept=9, tracks_kept=3, subjects=["Ann", None, "Bob"])
-    tracks = [track(25, range(n), f"v/{n}") for n in (2, 3, 4)]
-    assert select(tracks, account, leave_out("v", "v/3"), None, EXTRA) == []
-    assert (account.subjects, account.tracks_kept, account.read) == ([], 0, 9)
-    assert dict(account.dropped) == {"left_out_by_hand": 9}
-    assert account.corrections.keys() == {"v", "v/3"}
-    account.check()
+    assert reads.names == ["0003"]
 
 
 def test_a_track_of_one_clip_is_meant_before_another_clip(tmp_path, listed):
@@ -351,13 +334,9 @@ def test_a_track_of_one_clip_is_meant_before_another_clip(tmp_path, listed):
     names = VideoNames("kinetics", {"train": {"train/dance", "train/dance/0"}})
     listed("train/dance/0")
     assert marked(tmp_path / "out.txt", names=names) == ["train/dance/0"]
-    (video,) = (each for each in marked_videos(tmp_path / "out.txt", names) if each.corrections)
+    found = marked_videos(tmp_path / "out.txt", names=names)
+    (video,) = (each for each in found if each.corrections)
     assert video.name == "train/dance"
-
-
-def marked_videos(file, names):
-    videos = [RawVideo(path, ()) for _, path in sorted(names.videos)]
-    return RowSelection(corrections=file).mark(videos, "train", names, datasets.get("kinetics"))
 
 
 def test_what_parts_have_read_with_another_list_is_read_again(penn, listed, types):
