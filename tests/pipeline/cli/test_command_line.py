@@ -145,121 +145,150 @@ def test_messages_of_libraries_about_a_broken_video_are_not_shown_beside_our_own
     assert (ran.stdout, ran.stderr) == ("refused\n", "")
 
 
+# words, and below them what the message names
+MISTAKES = r"""
+
+    required: COMMAND
+prepair
+    'prepair'; did you mean 'prepare'?
+gc --cache {root} arm wrestling.mkv --fats
+    arm wrestling.mkv --fats. Expected no further name; put a name that has spaces into quotes
+verify --cache {root} --fats
+    unrecognized arguments: --fats; did you mean '--fast'? (python -m pip
+prepare videos --raw clips --cahce {root}
+    unrecognized arguments: --cahce; did you mean '--cache'?
+prepare videos --raw {penn} --cache {file}
+    {file}: this is a file, where a folder is needed
+convert kinetics/train --raw {penn} --cache {root}
+    For your own clips, use the dataset videos.
+gc --cache {root} --older-than 1d
+    --older-than: expected a whole number of at least 0, found '1d'
+gc --cache {root} --unused-for week
+    --unused-for: expected a whole number of at least 0, found 'week'
+convert penn_action/train --raw nowhere --cache {root}
+    nowhere
+convert penn_action/val --raw {penn} --cache {root}
+    penn_action has no split 'val'; it has train, test
+convert penn/train --raw {penn} --cache {root}
+    no dataset is called 'penn'; known: penn_action,
+convert penn_action/train --raw {penn}
+    required: --cache
+convert penn_action/test --cache {root}
+    --raw DIR
+convert penn_action/train --raw {penn} --cache {file}
+    {file}: this is a file
+convert 3dpw/train --raw {3dpw} --cache {root} --body nowhere
+    nowhere
+verify --cache nowhere
+    nowhere
+status --cache nowhere
+    nowhere
+status penn_action/val --cache {root}
+    no split 'penn_action/val'
+train --model vibe
+    Run python -m tasks train
+extract penn_action --cache {root}
+    expected DATASET/SPLIT, found 'penn_action'
+extract penn_action/train test --cache {root}
+    found 'penn_action train test'
+extract penn_action test --cache {root}
+    penn_action/test
+extract penn_action/test --cache {root}
+    penn_action/test
+extract penn_action/train --cache {root} --weights resnet
+    resnet
+extract penn_action/train --cache {root} --weights file:no.pt
+    no.pt
+extract penn_action/train --cache {root} --stream ../x
+    ../x
+extract penn_action/train --cache {root} --batch-size -1
+    found '-1'
+extract penn_action/train --cache {root} --set a=1
+    expected SECTION.KEY=VALUE
+prepare videos --raw {clips} --cache {root} --detector yolo
+    no detector is called 'yolo'; known:
+detect {clips} --out {root}/new --detector openpose
+    keypoint files of OpenPose and other tools are read from keypoints/ in the raw folder
+prepare videos --raw {clips} {file} {penn} --cache {root}
+    in place of several files name their folder
+copy --cache {root} --to {root}
+    --to {root}: this is the cache itself
+detect {penn} --out {root}/new --set quality
+    expected SECTION.KEY=VALUE
+{export} --option quality
+    expected NAME=VALUE
+{export} --option a=1 --option a=2
+    a is set to '1' already
+{export} --option feature=yes
+    unknown key; did you mean 'features'
+{export} --body smpl
+    --body: the format parquet does not read this folder
+import file.pt penn_action/train --format vibe
+    required: --cache
+synthesize --out {root}/new --seed -1
+    found '-1'
+synthesize --out {foreign}
+    foreign
+show penn_action/train --cache {root} --out {root}
+    is in the cache
+show penn_action/train --cache {root} --out {root}/new/page.html
+    does not exist. Create it
+show penn_action/train --out {foreign}/page.html
+    --cache DIR for converted tracks
+show penn_action/train --cache {root} --out {root}/page.html
+    is in the cache
+show penn_action/train --raw {penn} --out {root}/page.html
+    is in the cache
+show penn_action/train --cache {root} --out page.pdf
+    expected a file name with the suffix
+show penn_action/train --cache {root} --out a.html --video 0001x
+    did you mean '0001'
+doctor penn --raw {root}
+    no dataset is called 'penn'
+doctor penn_action --raw absent
+    folder not found
+doctor penn_action --raw {file}
+    is a file
+status --cache $HOME/cache
+    without quotes, variables
+status --cache ~nobody-here/cache
+    no home folder of ~nobody-here
+status --cache 'cache'
+    without quotes
+status --cache s3:/bucket/cache
+    s3://bucket/prefix
+status --cache file:///cache
+    or file:
+status --cache https://lab/cache
+    one of s3
+status --cache D:\cache
+    a path of this system
+status --cache {root}/penn_action
+    Open the whole
+status --cache {root} --csv --json
+    --json excludes --csv
+status --cache {root} --max-rejected 0.02
+    a percentage such as 2%
+bodies penn_action/train --cache {root} --age 30
+    age from 0 to 1
+prepare videos --raw {file} --cache {root}
+    Name the folder of the clips
+copy --cache {root} --to {root}/copy
+    it is in the cache
+convert penn_action/train --raw {penn} --cache {root}/new
+    it is in the cache
+convert penn_action/train --raw {penn} --cache /proc/x/cache
+    written in /proc
+extract penn_action/train --cache {root} --device gpu
+    'gpu'
+plan penn_action/val
+    penn_action has no split 'val'
+plan amass
+    is not among penn_action
+plan pen
+    known: penn_action
+"""
 EXPORT = "export penn_action/train --cache {root} --format parquet --out new.parquet"
-MISTAKES = (  # words, and what the message names
-    ("", "required: COMMAND"),
-    ("prepair", "'prepair'; did you mean 'prepare'?"),
-    (
-        "gc --cache {root} arm wrestling.mkv --fats",
-        "arm wrestling.mkv --fats. Expected no further name; put a name that has spaces into quotes",
-    ),
-    (
-        "verify --cache {root} --fats",
-        "unrecognized arguments: --fats; did you mean '--fast'? (python -m pip",
-    ),
-    (
-        "prepare videos --raw clips --cahce {root}",
-        "unrecognized arguments: --cahce; did you mean '--cache'?",
-    ),
-    (
-        "prepare videos --raw {penn} --cache {file}",
-        "{file}: this is a file, where a folder is needed",
-    ),
-    (
-        "convert kinetics/train --raw {penn} --cache {root}",
-        "For your own clips, use the dataset videos.",
-    ),
-    (
-        "gc --cache {root} --older-than 1d",
-        "--older-than: expected a whole number of at least 0, found '1d'",
-    ),
-    (
-        "gc --cache {root} --unused-for week",
-        "--unused-for: expected a whole number of at least 0, found 'week'",
-    ),
-    ("convert penn_action/train --raw nowhere --cache {root}", "nowhere"),
-    (
-        "convert penn_action/val --raw {penn} --cache {root}",
-        "penn_action has no split 'val'; it has train, test",
-    ),
-    (
-        "convert penn/train --raw {penn} --cache {root}",
-        "no dataset is called 'penn'; known: penn_action, ",
-    ),
-    ("convert penn_action/train --raw {penn}", "required: --cache"),
-    ("convert penn_action/test --cache {root}", "--raw DIR"),
-    ("convert penn_action/train --raw {penn} --cache {file}", "{file}: this is a file"),
-    ("convert 3dpw/train --raw {3dpw} --cache {root} --body nowhere", "nowhere"),
-    ("verify --cache nowhere", "nowhere"),
-    ("status --cache nowhere", "nowhere"),
-    ("status penn_action/val --cache {root}", "no split 'penn_action/val'"),
-    ("train --model vibe", "Run python -m tasks train"),
-    ("extract penn_action --cache {root}", "expected DATASET/SPLIT, found 'penn_action'"),
-    ("extract penn_action/train test --cache {root}", "found 'penn_action train test'"),
-    ("extract penn_action test --cache {root}", "penn_action/test"),
-    ("extract penn_action/test --cache {root}", "penn_action/test"),
-    ("extract penn_action/train --cache {root} --weights resnet", "resnet"),
-    ("extract penn_action/train --cache {root} --weights file:no.pt", "no.pt"),
-    ("extract penn_action/train --cache {root} --stream ../x", "../x"),
-    ("extract penn_action/train --cache {root} --batch-size -1", "found '-1'"),
-    ("extract penn_action/train --cache {root} --set a=1", "expected SECTION.KEY=VALUE"),
-    (
-        "prepare videos --raw {clips} --cache {root} --detector yolo",
-        "no detector is called 'yolo'; known: ",
-    ),
-    (
-        "detect {clips} --out {root}/new --detector openpose",
-        "keypoint files of OpenPose and other tools are read from keypoints/ in the raw folder",
-    ),
-    (
-        "prepare videos --raw {clips} {file} {penn} --cache {root}",
-        "in place of several files name their folder",
-    ),
-    ("copy --cache {root} --to {root}", "--to {root}: this is the cache itself"),
-    ("detect {penn} --out {root}/new --set quality", "expected SECTION.KEY=VALUE"),
-    (f"{EXPORT} --option quality", "expected NAME=VALUE"),
-    (f"{EXPORT} --option a=1 --option a=2", "a is set to '1' already"),
-    (f"{EXPORT} --option feature=yes", "unknown key; did you mean 'features'"),
-    (f"{EXPORT} --body smpl", "--body: the format parquet does not read this folder"),
-    ("import file.pt penn_action/train --format vibe", "required: --cache"),
-    ("synthesize --out {root}/new --seed -1", "found '-1'"),
-    ("synthesize --out {foreign}", "foreign"),
-    ("show penn_action/train --cache {root} --out {root}", "is in the cache"),
-    (
-        "show penn_action/train --cache {root} --out {root}/new/page.html",
-        "does not exist. Create it",
-    ),
-    ("show penn_action/train --out {foreign}/page.html", "--cache DIR for converted tracks"),
-    ("show penn_action/train --cache {root} --out {root}/page.html", "is in the cache"),
-    ("show penn_action/train --raw {penn} --out {root}/page.html", "is in the cache"),
-    (
-        "show penn_action/train --cache {root} --out page.pdf",
-        "expected a file name with the suffix",
-    ),
-    ("show penn_action/train --cache {root} --out a.html --video 0001x", "did you mean '0001'"),
-    ("doctor penn --raw {root}", "no dataset is called 'penn'"),
-    ("doctor penn_action --raw absent", "folder not found"),
-    ("doctor penn_action --raw {file}", "is a file"),
-    ("status --cache $HOME/cache", "without quotes, variables"),
-    ("status --cache ~nobody-here/cache", "no home folder of ~nobody-here"),
-    ("status --cache 'cache'", "without quotes"),
-    ("status --cache s3:/bucket/cache", "s3://bucket/prefix"),
-    ("status --cache file:///cache", "or file:"),
-    ("status --cache https://lab/cache", "one of s3"),
-    ("status --cache D:\\cache", "a path of this system"),
-    ("status --cache {root}/penn_action", "Open the whole"),
-    ("status --cache {root} --csv --json", "--json excludes --csv"),
-    ("status --cache {root} --max-rejected 0.02", "a percentage such as 2%"),
-    ("bodies penn_action/train --cache {root} --age 30", "age from 0 to 1"),
-    ("prepare videos --raw {file} --cache {root}", "Name the folder of the clips"),
-    ("copy --cache {root} --to {root}/copy", "it is in the cache"),
-    ("convert penn_action/train --raw {penn} --cache {root}/new", "it is in the cache"),
-    ("convert penn_action/train --raw {penn} --cache /proc/x/cache", "written in /proc"),
-    ("extract penn_action/train --cache {root} --device gpu", "'gpu'"),
-    ("plan penn_action/val", "penn_action has no split 'val'"),
-    ("plan amass", "is not among penn_action"),
-    ("plan pen", "known: penn_action"),
-)
 
 
 def test_a_mistake_is_one_line_with_code_2_and_changes_nothing(
@@ -273,7 +302,9 @@ def test_a_mistake_is_one_line_with_code_2_and_changes_nothing(
     places |= {"root": root, "penn": penn.raw, "cfg": luigi_cfg()}
     places["clips"].mkdir()
     before = into.everything(tmp_path)
-    for words, message in MISTAKES:
+    for words, message in re.findall(
+        r"^(.*)\n    (.+)$", MISTAKES.replace("{export}", EXPORT), re.M
+    ):
         shown = ran(*words.format(**places).split(), code=2)
         assert (shown.out, shown.err.count("\n")) == ("", 1), words
         assert shown.err.startswith("error: "), words
