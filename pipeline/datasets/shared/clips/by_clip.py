@@ -57,8 +57,8 @@ def value_of_clip(
             if _covers(pattern, entry.pattern):
                 dataset = split.partition("/")[0]
                 raise ConfigError(
-                    f"{dataset}: {name} is {option!r}; {entry.value!r} is never used, because the "
-                    f"entry for {pattern!r} comes first and fits the same clips. Put it last.",
+                    f"{dataset}: {name} is {option!r}; {'='.join(entry)!r} is never used, because "
+                    f"the entry for {pattern!r} comes first and fits the same clips. Put it last.",
                     name,
                 )
         earlier.append(entry.pattern)
