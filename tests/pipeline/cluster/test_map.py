@@ -186,20 +186,42 @@ def test_five_losses_each_at_another_part_cost_only_what_was_running(
     for _ in range(n_workers):
         running.add(*options)
 
+    parts = [tmp_path / f"part-{i}" for i in range(12)]
+    begun = {part: part.with_suffix(".begun") for part in parts}
+
     def take_away():
+        left = list(parts)
         for _ in range(5):
-            n_done = len(list(tmp_path.glob("done-*")))
-            await_that(lambda n=n_done: len(list(tmp_path.glob("done-*"))) > n)  # type: ignore[misc]
-            time.sleep(0.5)
-            running.kill(next(iter(running.workers)))
+            await_that(lambda: any(_content(begun[part]) for part in left))
+            await_that(lambda: running.ask(_n_unfinished) > n_workers)  # one waits
+            lost = next(part for part in left if _content(begun[part]))
+            left.remove(lost)
+            number = int(_content(begun[lost]))
+            (name,) = [name for name, worker in running.workers.items() if worker.pid == number]
+            running.kill(name)
             running.add(*options)
+        (tmp_path / "open").touch()
 
-    threading.Thread(target=take_away).start()
-    files = [tmp_path / f"done-{i}" for i in range(12)]
-    assert sorted(mapped(running.address, _slow, files, most=1)) == sorted(ITEMS[:12])
+    taking = threading.Thread(target=take_away)
+    taking.start()
+    results = mapped(running.address, _hang_at_first, parts, most=1)
+    assert sorted(results) == sorted(part.name for part in parts)
+    taking.join()
 
 
-def _slow(file):
-    time.sleep(2)
-    file.touch()
-    return int(file.name.removeprefix("done-"))
+def _content(file):
+    return file.read_text() if file.exists() else ""
+
+
+def _n_unfinished(dask_scheduler):
+    states = [task.state for task in dask_scheduler.tasks.values()]
+    return len(states) - states.count("memory")
+
+
+def _hang_at_first(file):
+    """The first time, the part goes on until its worker is killed, or all losses are over."""
+    begun = file.with_suffix(".begun")
+    if not begun.exists():
+        begun.write_text(str(os.getpid()))
+        await_that(file.with_name("open").exists)
+    return file.name
