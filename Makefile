@@ -10,7 +10,7 @@ LUIGI := $(BIN)/luigi --module tasks
 TESTS := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $$(nproc) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup try quick data train report test test-slow test-all coverage gpu-check lint types check hooks docs docs-links clean
+.PHONY: help setup try quick data train report test test-slow test-bounds test-all coverage gpu-check lint types check hooks docs docs-links clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,10 +69,13 @@ quick: $(VENV)/.dev  ## the tests nearest to what differs from HEAD: a minute
 test: $(VENV)/.dev  ## the tests, but for the slow ones: minutes, on all cores
 	@$(TESTS)
 
-test-slow: $(VENV)/.dev  ## the slow tests: crash loops, whole runs in processes of their own, benchmarks
-	@$(TESTS) -m slow
+test-slow: $(VENV)/.dev  ## the slow tests: crash loops, whole runs, benchmarks; with SLOW=1..7, a group of them
+	@$(TESTS) -m slow $(if $(SLOW),$$($(BIN)/python -m tests.slow_groups $(SLOW)))
 
-test-all: $(VENV)/.dev  ## both
+test-bounds: $(VENV)/.dev  ## the ends of the allowed versions, installed from a package index: 6 GB
+	@$(BIN)/python -m pytest -m bounds tests/test_decoder_versions.py tests/test_install.py
+
+test-all: $(VENV)/.dev  ## all of these tests
 	@$(TESTS) -m ""
 
 coverage: $(VENV)/.dev  ## what the tests of `make test` do not run, line by line, and as a site in htmlcov/

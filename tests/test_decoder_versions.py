@@ -29,7 +29,7 @@ def lowest(name):
     return f"{name}=={bound}.*" if name == "opencv-python" else f"{name}=={bound}"
 
 
-@pytest.mark.slow
+@pytest.mark.bounds
 @pytest.mark.parametrize("end", ["lowest", "highest"])
 def test_clips_of_all_kinds_are_read_with_both_ends_of_the_allowed_versions(tmp_path, end):
     choose = {"lowest": lowest, "highest": lambda name: str(required(name))}[end]

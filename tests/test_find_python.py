@@ -151,6 +151,7 @@ def checks(programs, folder, python=""):
             "HOME": str(programs.parent),
             "PYENV_ROOT": str(programs.parent / "pyenv"),
             "PYTHON": python,
+            "SLOW": "3",
         },
         check=True,
     )
@@ -172,6 +173,7 @@ def test_the_checks_run_the_tests_by_the_oldest_and_the_newest_python_and_the_re
         f"{newest} .venv-ci test",
         f"{newest} .venv-ci lint types",
         f"{newest} .venv-ci docs",
+        f"{newest} .venv-ci test-slow SLOW=3",
     ]
 
 
@@ -180,4 +182,4 @@ def test_the_checks_run_by_the_python_that_is_named_alone(programs, tmp_path):
         write(programs / name, FITTING)
     calls = checks(programs, tmp_path / "clone", "python3.12")
     assert {call.split()[0] for call in calls} == {"python3.12"}
-    assert len(calls) == 3
+    assert len(calls) == 4

@@ -278,7 +278,7 @@ def environment_with(wheel, tmp_path):
     shutil.rmtree(PLACE, ignore_errors=True)
 
 
-@pytest.mark.slow
+@pytest.mark.bounds
 @pytest.mark.parametrize("resolution", ["lowest-direct", "highest"])
 @pytest.mark.parametrize("version", ["3.11", "3.13"])
 def test_the_lowest_and_the_newest_versions_pass_the_tests_of_readers_the_cache_and_try(
