@@ -3,6 +3,7 @@ to processes.
 """
 
 import contextlib
+import gc
 import itertools
 import logging
 import os
@@ -122,6 +123,16 @@ def pytest_xdist_make_scheduler(config, log):
         False  # it would begin with what has many tests, and end with a journey of a minute
     )
     return ByFile(config, log) if config.getoption("dist") == "loadfile" else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session):
+    """What is imported and collected stays to the end: the garbage collector need not look at it."""
+    gc.disable()
+    collected = yield
+    gc.freeze()
+    gc.enable()
+    return collected
 
 
 def pytest_collection_modifyitems(items):
