@@ -51,6 +51,7 @@ SECONDS = {
     "tests/test_benchmarks.py": 240,
     "tests/test_install.py": 120,
     "tests/test_public_names.py": 60,
+    "tests/vibe_model/training/test_own_loop.py": 60,
     "tests/vibe_model/training/test_parallel.py": 60,
     "tests/vibe_model/training/test_training.py": 100,
 }
