@@ -47,7 +47,7 @@ class MixturePart:
 
     name: str
     splits: Mapping[str, Split]  # open, by name
-    count: int  # windows per step, for all ranks together
+    count: int  # windows per step, for all ranks together; 1 or more
     fields: Sequence[str]  # fields to read, as for `Split.read`
     # streams, as for `Split.read`: fields `<name>` and `<name>_ok`. Only windows with features in
     # all of them are taken, even if `fields` does not name them.
@@ -58,6 +58,7 @@ class MixturePart:
     # with the same number for all streams.
     copies: Mapping[str, Sequence[str]] = field(default_factory=dict)
     stride: int = 16
+    # In this and the next mappings, names of other splits are not used: parts can share a mapping.
     strides: Mapping[str, int] = field(default_factory=dict)  # split -> stride, if not `stride`
     # split -> weight, if not 1; see `Draws`
     weights: Mapping[str, float] = field(default_factory=dict)
@@ -128,7 +129,7 @@ class Mixture:
     world_size. With a `rate`, windows are of `seqlen` times, `rate` a second.
 
     Raises CacheError for a part without a window, and for splits whose fields differ in shape;
-    ValueError for a rank that is not below world_size, and as Draws does.
+    ValueError for a rank that is not below world_size, for parts of one name, and as Draws does.
     """
 
     def __init__(
@@ -147,6 +148,10 @@ class Mixture:
         self.rate = rate
         self.seed = seed
         self.parts = {part.name: part for part in parts}
+        if len(self.parts) < len(parts):
+            raise ValueError(
+                f"expected parts of different names, found {len(parts)} of {[*self.parts]}"
+            )
         self._windows: dict[str, _PartWindows] = {}  # by part
         n_before = 0  # windows of the earlier parts in a step
         for part in parts:

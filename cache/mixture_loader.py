@@ -57,8 +57,9 @@ def torch_mixture(
             `if __name__ == "__main__"`.
 
     Raises CacheError for a part without a window, and for splits whose fields differ in shape;
-    ValueError for a rank that is not below world_size, and a weight of 0 or less. The loop raises
-    the errors of `Split.read`, and CacheError if one of its processes was killed.
+    ValueError for a rank that is not below world_size, parts of one name, and a weight of 0 or
+    less. The loop raises the errors of `Split.read`, and CacheError if one of its processes was
+    killed.
     """
     mixture = Mixture(parts, seqlen=seqlen, seed=seed, rank=rank, world_size=world_size, rate=rate)
     return TorchMixture(mixture, steps, read_workers)

@@ -284,6 +284,7 @@ class Split(OpenSplit):
         Raises ValueError unless seqlen and stride are integers of at least 1 and tail is "drop" or
         "cover"; if both `stream` and `streams`, or `seqlen` and `seconds`, are given; and for
         `seconds` and `rate` that are no positive numbers, one without the other, or T below 3.
+        Raises CacheError for a stream that does not exist.
         """
         names = StreamFields.parse(stream, streams).streams
         runs = self.runs_with(names)
@@ -439,9 +440,9 @@ class Split(OpenSplit):
         Returns:
             Arrays (B, T, ...) by field. Unknown labels are 0 with weight 0.
 
-        Raises CacheError for rows outside a committed track, rows that a stream does not have, and
-        shards that are missing, short or damaged; ValueError for invalid windows, fields, streams,
-        dtypes or buffers.
+        Raises CacheError for rows outside a committed track, rows that a stream does not have,
+        fields and streams that do not exist, and shards that are missing, short or damaged;
+        ValueError for windows, dtypes and buffers of a wrong form, and features without a stream.
         """
         chosen = StreamFields.parse(stream, streams, history)
         return Batch(self, np.asarray(windows), chosen).read(fields, dtype, out)

@@ -237,13 +237,14 @@ def normalise_keypoints(
 ) -> Floats:
     """Convert keypoints (..., J, 3) from image px to [-1, 1] across the crops of boxes (..., 4).
 
-    A coordinate x of the crop becomes 2 x / size - 1. Confidence is unchanged.
+    A coordinate x of the crop becomes 2 x / size - 1. Confidence is unchanged. The result is of
+    floats: of the dtype of `kp_2d` if that is float32 or float64.
     """
     matrix = crop_affine(bbox, scale, size)
     zoom = np.diagonal(matrix[..., :2], axis1=-2, axis2=-1)
     shift = matrix[..., 2]
     in_image = np.asarray(kp_2d[..., :2], np.float64)
     in_crop = in_image * zoom[..., None, :] + shift[..., None, :]
-    normalised = np.array(kp_2d)
+    normalised = np.array(kp_2d, np.result_type(kp_2d, np.float32))
     normalised[..., :2] = 2 * in_crop / size - 1
     return normalised

@@ -223,6 +223,11 @@ def test_a_rank_that_is_none_is_refused(splits, rank, world_size):
         Mixture(parts_of(splits), rank=rank, world_size=world_size)
 
 
+def test_two_parts_of_one_name_are_refused(splits):
+    with pytest.raises(ValueError, match=r"different names, found 6 of \['2d', '3d', 'motion'\]"):
+        Mixture([*parts_of(splits), *parts_of(splits)], seqlen=4)
+
+
 # ----------------------------------------------------------------------------- several streams, and
 # copies of one
 

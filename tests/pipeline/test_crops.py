@@ -63,6 +63,8 @@ def test_keypoints_keep_their_confidence_and_the_input_is_left_alone():
     assert_allclose(out, [[[0, 0, 0.4], [1, 0, 0]]], atol=1e-6)
     assert out.dtype == np.float32
     assert_array_equal(kp_2d[0, 0], np.float32([50, 60, 0.4]))
+    whole_px = normalise_keypoints(np.array([[[50, 60, 1], [63, 60, 0]]]), bbox)
+    assert_allclose(whole_px, [[[0, 0, 1], [0.5, 0, 0]]], atol=1e-6)
 
 
 @given(

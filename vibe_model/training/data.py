@@ -105,10 +105,9 @@ class TrainingBatches:
             config, splits, rank=rank, world_size=world_size, read_workers=read_workers
         )
         self.mixture = self._loader.mixture
-        loaded = FeatureTable.load(self.mixture, hold, device, report)
-        self.where = loaded.where  # where features are, as text for the user
-        self.table = loaded.table
-        table_layout = None if loaded.table is None else loaded.table.layout
+        # where: where features are, as text for the user
+        self.table, self.where = FeatureTable.load(self.mixture, hold, device, report)
+        table_layout = None if self.table is None else self.table.layout
         layout = _BatchLayout.plan(config, self.mixture, has_features=table_layout is None)
         self._reader = _BatchReader(self.mixture, layout, config.extra_streams, table_layout)
 
@@ -166,13 +165,6 @@ class _BatchBuffers(NamedTuple):
     of_part: dict[str, _Arrays]
 
 
-class _ArrayForm(NamedTuple):
-    """Form of a new array."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-
 @dataclass(frozen=True)
 class _BatchLayout:
     """The arrays of a rank's batches, and which of their windows each part fills."""
@@ -180,7 +172,8 @@ class _BatchLayout:
     seqlen: int
     n_windows: int  # with video
     n_motions: int | None  # windows of real motion; None without that part
-    inputs: Mapping[str, _ArrayForm]  # features, extra streams, columns, weights, by label
+    # shape and dtype of features, extra streams, columns and weights, by label
+    inputs: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
     windows: Mapping[str, slice]  # part with video -> its windows: they follow one another along B
     names: Mapping[str, Mapping[str, str]]  # part with video -> field of `Split.read` -> label
 
@@ -211,7 +204,7 @@ class _BatchLayout:
                 shapes.setdefault(name, (n_windows, n_frames, *size))
                 dtypes[name].append(dtype)
         inputs = {
-            name: _ArrayForm(shape, np.result_type(*dtypes[name]))
+            name: (shape, np.result_type(*dtypes[name]))
             for name, shape in shapes.items()
             if name not in _LABELS
         }
@@ -262,9 +255,6 @@ def _table_rows(layout: StreamRows, parts: Sequence[Sequence[Pick]]) -> Ints:
 
 def _to_device(array: Any, device: torch.device) -> Tensor:
     tensor = torch.as_tensor(array)
-    is_any_index = device.index is None and tensor.device.type == device.type
-    if is_any_index or tensor.device == device:
-        return tensor
-    if device.type == "cuda":
+    if device.type == "cuda" and not tensor.is_cuda:
         tensor = tensor.pin_memory()  # from it, a GPU copies while the CPU continues
     return tensor.to(device, non_blocking=True)
