@@ -37,6 +37,13 @@ class Person(NamedTuple):
     score: float
 
 
+def person(points, number=0):
+    """Somebody in a box that is 5 px around the joints that are seen."""
+    seen = points[points[:, 2] > 0, :2] if points[:, 2].any() else points[:, :2]
+    box = np.concatenate([seen.min(axis=0) - 5, seen.max(axis=0) + 5])
+    return Person(points, box, number, 0.9)
+
+
 @functools.cache
 def moving(seed, *actions):
     """Joints (T, 49, 3) m of somebody who stays at the origin, y up, facing 0 (+z)."""
@@ -151,15 +158,6 @@ def changed(frames, change):
     ]
 
 
-def numbered(frames, key):
-    """The scene with people numbered by their place in each frame, sorted by a key."""
-    numbered_frames = []
-    for frame in frames:
-        ordered = sorted(frame, key=key)
-        numbered_frames.append([p._replace(number=k) for k, p in enumerate(ordered)])
-    return numbered_frames
-
-
 def whole_body(frames, seed=0):
     """COCO-WholeBody's 133 joints: the face about the nose, hands about the wrists, of which a
     network guesses most badly.
@@ -186,7 +184,7 @@ def whole_body(frames, seed=0):
 
 
 def flat(person):
-    return np.round(person.points, 4).ravel().tolist()
+    return person.points.ravel().tolist()
 
 
 def xywh(person):
@@ -198,11 +196,11 @@ def corners(person):
     return [float(number) for number in person.box]
 
 
-def openpose(frames, key="pose_keypoints_2d"):
+def openpose(frames):
     return {
         f"c_{t:012d}_keypoints.json": {
             "version": 1.3,
-            "people": [{"person_id": [-1], key: flat(person)} for person in frame],
+            "people": [{"person_id": [-1], "pose_keypoints_2d": flat(person)} for person in frame],
         }
         for t, frame in enumerate(frames)
     }
@@ -221,21 +219,24 @@ def _each(frames, entry):
     return {"": [entry(t, person) for t, frame in enumerate(frames) for person in frame]}
 
 
-def alphapose(frames, first=0, ids=True, box=xywh, step=1):
+def alphapose(frames):
     def entry(t, person):
-        result = {"image_id": f"{first + step * t}.jpg", "category_id": 1, "score": 2.5}
-        result |= {"keypoints": flat(person), "box": box(person)}
-        return result | ({"idx": person.number + 1} if ids else {})
+        result = {"image_id": f"{t}.jpg", "category_id": 1, "score": 2.5}
+        return result | {
+            "keypoints": flat(person),
+            "box": xywh(person),
+            "idx": person.number + 1,
+        }
 
     return _each(frames, entry)
 
 
-def results(frames, first=0, step=1):
+def results(frames):
     """COCO's results of keypoints."""
     return _each(
         frames,
         lambda t, person: {
-            "image_id": first + step * t,
+            "image_id": t,
             "category_id": 1,
             "keypoints": flat(person),
             "score": person.score,
@@ -243,31 +244,29 @@ def results(frames, first=0, step=1):
     )
 
 
-def box_results(frames, box=xywh):
+def box_results(frames):
     return _each(
         frames,
         lambda t, person: {
             "image_id": t,
             "category_id": 1,
-            "bbox": box(person),
+            "bbox": xywh(person),
             "score": person.score,
         },
     )
 
 
-def coco(frames, names=None, box=xywh, joints=True, first=0, size=(WIDTH, HEIGHT), ids=True):
+def coco(frames, names=None, joints=True, size=(WIDTH, HEIGHT)):
     """COCO's object; names: of the joints, in its category."""
     images = [
-        {"id": t + 1, "file_name": f"c_{first + t:06d}.jpg", "width": size[0], "height": size[1]}
+        {"id": t + 1, "file_name": f"c_{t:06d}.jpg", "width": size[0], "height": size[1]}
         for t in range(len(frames))
     ]
     annotations = []
     for t, frame in enumerate(frames):
         for person in frame:
             entry = {"id": len(annotations), "image_id": t + 1, "category_id": 1}
-            entry |= {"bbox": box(person), "score": person.score}
-            if ids:
-                entry["track_id"] = person.number + 1
+            entry |= {"bbox": xywh(person), "score": person.score, "track_id": person.number + 1}
             if joints:
                 entry["keypoints"] = flat(person)
             annotations.append(entry)
@@ -275,12 +274,12 @@ def coco(frames, names=None, box=xywh, joints=True, first=0, size=(WIDTH, HEIGHT
     return {"": {"images": images, "annotations": annotations, "categories": [category]}}
 
 
-def _instances(frame, box, ids):
+def _instances(frame, ids):
     return [
         {
-            "keypoints": np.round(person.points[:, :2], 3).tolist(),
-            "keypoint_scores": np.round(person.points[:, 2], 4).tolist(),
-            "bbox": [box(person)],
+            "keypoints": person.points[:, :2].tolist(),
+            "keypoint_scores": person.points[:, 2].tolist(),
+            "bbox": [corners(person)],
             "bbox_score": person.score,
         }
         | ({"track_id": person.number} if ids else {})
@@ -288,19 +287,16 @@ def _instances(frame, box, ids):
     ]
 
 
-def inferencer(frames, box=corners, ids=False):
+def inferencer(frames, ids=False):
     return {
-        "": [
-            {"frame_id": t, "instances": _instances(frame, box, ids)}
-            for t, frame in enumerate(frames)
-        ]
+        "": [{"frame_id": t, "instances": _instances(frame, ids)} for t, frame in enumerate(frames)]
     }
 
 
-def demo(frames, names, first=1):
+def demo(frames, names):
     meta = {"keypoint_id2name": {str(j): name for j, name in enumerate(names)}}
     frames = [
-        {"frame_id": first + t, "instances": _instances(frame, corners, ids=False)}
+        {"frame_id": t + 1, "instances": _instances(frame, ids=False)}
         for t, frame in enumerate(frames)
     ]
     return {"": {"meta_info": meta, "instance_info": frames}}
@@ -308,55 +304,50 @@ def demo(frames, names, first=1):
 
 def ultralytics(frames):
     def entry(person):
-        x, y, visible = np.round(person.points, 4).T.tolist()
+        x, y, visible = person.points.T.tolist()
         joints = {"x": x, "y": y, "visible": visible}
         return {"name": "person", "track_id": person.number + 1, "keypoints": joints}
 
     return {"": [[entry(person) for person in frame] for frame in frames]}
 
 
-def yolo(frames, joints=False, ids=True, as_corners=False, first=1, size=(WIDTH, HEIGHT)):
+def yolo(frames, joints=False):
     files = {}
     for t, frame in enumerate(frames):
         lines = []
         for person in frame:
-            x0, y0, x1, y1 = person.box / [*size, *size]
-            box = (
-                [x0, y0, x1, y1] if as_corners else [(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0]
-            )
-            values = [0, *box]
+            x0, y0, x1, y1 = person.box / [WIDTH, HEIGHT, WIDTH, HEIGHT]
+            values = [0, (x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0]
             if joints:
-                values += (person.points / [*size, 1]).ravel().tolist()
-            values += [person.score, person.number + 1] if ids else [person.score]
+                values += (person.points / [WIDTH, HEIGHT, 1]).ravel().tolist()
+            values += [person.score, person.number + 1]
             lines.append(" ".join(f"{value:.6g}" for value in values))
-        files[f"c_{first + t}.txt"] = "\n".join([*lines, ""])
+        files[f"c_{t + 1}.txt"] = "\n".join([*lines, ""])
     return files
 
 
-def mot(frames, box=xywh, first=1, one=1, step=1):
+def mot(frames, box=xywh):
     lines = []
     for t, frame in enumerate(frames):
         for person in frame:
             x, y, w, h = box(person)
-            place = f"{x + one:.3f},{y + one:.3f},{w:.3f},{h:.3f}"
-            lines.append(
-                f"{first + step * t},{person.number + 1},{place},{person.score:.3f},-1,-1,-1"
-            )
+            place = f"{x + 1:.3f},{y + 1:.3f},{w:.3f},{h:.3f}"
+            lines.append(f"{t + 1},{person.number + 1},{place},{person.score:.3f},-1,-1,-1")
     return {"": "\n".join([*lines, ""])}
 
 
-def csv(frames, box=xywh, first=0, header=True):
-    lines = ["track,frame,x,y,w,h"] if header else []
+def csv(frames):
+    lines = ["track,frame,x,y,w,h"]
     for t, frame in enumerate(frames):
         for person in frame:
-            numbers = ",".join(f"{value:.3f}" for value in box(person))
-            lines.append(f"{person.number},{first + t},{numbers}")
+            numbers = ",".join(f"{value:.3f}" for value in xywh(person))
+            lines.append(f"{person.number},{t},{numbers}")
     return {"": "\n".join([*lines, ""])}
 
 
-def trc(frames, order="body_25"):
+def trc(frames):
     """Sports2D's files in px, one for each person."""
-    names = [name.removeprefix("OP ") for name in joint_names(order)]
+    names = [name.removeprefix("OP ") for name in joint_names("body_25")]
     header = ["PathFileType\t4\t(X/Y/Z)\tc_px.trc", "DataRate\tCameraRate\tNumFrames\tNumMarkers"]
     header.append(f"{FPS}\t{FPS}\t{N}\t{len(names)}\tm\t{FPS}\t0\t{N}")
     header.append("Frame#\tTime\t" + "\t\t\t".join(names))

@@ -13,6 +13,7 @@ from pipeline.steps.conversion.convert import convert
 from pipeline.steps.conversion.identity import reader_parts
 from tests.fixtures import planned
 from tests.pipeline.clips.labels.made_detections import COCO_NAMES
+from tests.pipeline.datasets import made_people as made
 from tests.pipeline.datasets.by_hand import read_video, standing, write_json, write_video
 
 SIZE = (640, 480)
@@ -22,7 +23,7 @@ FIGURE = standing("coco", scale=4)  # 160 px high
 
 @functools.cache
 def meeting(fps, gap_s):
-    """Frames of people (number, joints): 1 comes from the left, 2 from the right; they are unseen
+    """Frames of people: the first comes from the left, the second from the right; they are unseen
     while they meet, and go back. 60 px is the least distance.
     """
     rng = np.random.default_rng(round(10 * fps))
@@ -34,45 +35,26 @@ def meeting(fps, gap_s):
             continue
         way = 95 + 95 * math.cos(math.pi * phase / 1.5)
         people = []
-        for number, x in ((1, 90 + way), (2, 530 - way)):
+        for number, x in enumerate((90 + way, 530 - way)):
             joints = FIGURE + [x, 200, 0]  # noqa: RUF005 - arrays
-            people.append((number, joints + rng.normal(0, 1, (17, 3)) * [1, 1, 0]))
+            people.append(made.person(joints + rng.normal(0, 1, (17, 3)) * [1, 1, 0], number))
         frames.append(people)
     return frames
 
 
-def xywh(joints):
-    low, high = joints[:, :2].min(axis=0), joints[:, :2].max(axis=0)
-    return [*low.tolist(), *(high - low).tolist()]
-
-
-def coco(frames, identity=lambda number: {"track_id": number}, joints=True):
-    images = [{"id": t, "frame_index": t, "file_name": f"{t}.jpg"} for t in range(len(frames))]
-    annotations = []
-    for t, people in enumerate(frames):
-        for number, points in people:
-            entry = {"id": len(annotations), "image_id": t, "category_id": 1, "bbox": xywh(points)}
-            if joints:
-                entry["keypoints"] = points.ravel().tolist()
-            annotations.append(entry | identity(number))
-    categories = [{"id": 1, "name": "person", "keypoints": COCO_NAMES if joints else []}]
-    return {"images": images, "annotations": annotations, "categories": categories}
-
-
-def mot(frames):
-    lines = []
-    for t, people in enumerate(frames):
-        for number, points in people:
-            box = ",".join(f"{value:.2f}" for value in xywh(points))
-            lines.append(f"{t + 1},{number},{box},1,-1,-1,-1\n")
-    return "".join(lines)
+def identified(frames, identity):
+    """COCO's object of people with the keys that a function of the number says."""
+    content = made.coco(frames, COCO_NAMES)[""]
+    for entry in content["annotations"]:
+        entry |= identity(entry.pop("track_id"))
+    return content
 
 
 FORMS = {
-    "joints": lambda frames: coco(frames),
-    "boxes": lambda frames: coco(frames, joints=False),
-    "MOT": mot,
-    "CVAT": lambda frames: coco(
+    "joints": lambda frames: made.coco(frames, COCO_NAMES)[""],
+    "boxes": lambda frames: made.coco(frames, joints=False)[""],
+    "MOT": lambda frames: made.mot(frames)[""],
+    "CVAT": lambda frames: identified(
         frames, lambda number: {"attributes": {"track_id": number - 1, "keyframe": True}}
     ),
 }
@@ -116,9 +98,9 @@ def two(n_frames, swaps=()):
     """Two people who stand 100 px apart, and are numbered 1 and 2, exchanged in these frames."""
     frames = []
     for t in range(n_frames):
-        numbers = (1, 2) if sum(swap <= t for swap in swaps) % 2 == 0 else (2, 1)
+        numbers = (0, 1) if sum(swap <= t for swap in swaps) % 2 == 0 else (1, 0)
         places = zip(numbers, (200, 300), strict=True)
-        frames.append([(number, FIGURE + np.array([x, 200, 0])) for number, x in places])
+        frames.append([made.person(FIGURE + np.array([x, 200, 0]), n) for n, x in places])
     return frames
 
 
@@ -126,7 +108,7 @@ def two(n_frames, swaps=()):
 def test_a_track_that_changes_places_twice_is_at_most_doubtful(swaps, word, tmp_path):
     raw = tmp_path / "raw"
     write_video(raw / "a.mp4", 120, 25.0, SIZE, step=1)
-    write_json(raw / "keypoints/a.mp4.json", coco(two(120, swaps)))
+    write_json(raw / "keypoints/a.mp4.json", FORMS["joints"](two(120, swaps)))
     convert(planned(datasets.get("videos", cuts=False), "train", raw, tmp_path / "cache"))
     split = cache.open(tmp_path / "cache")["videos/train"]
     (entry,) = split.videos
@@ -148,7 +130,7 @@ def test_changes_are_counted_in_the_track_in_which_they_are(tmp_path):
     """A person is another track after a gap of over a second."""
     frames = two(200, [20, 60, 130])
     frames[80:120] = [[]] * 40
-    _, account = read(tmp_path, coco(frames), 200)
+    _, account = read(tmp_path, FORMS["joints"](frames), 200)
     expected = {f"a.mp4/{name}": n for name, n in {"1": 2, "1-1": 1, "2": 2, "2-1": 1}.items()}
     assert account["identity_changes"] == expected
     (note,) = (note for note in account["notes"] if "identit" in note)
@@ -164,7 +146,7 @@ def test_what_is_stated_of_identities_is_done(name, tmp_path):
     def identity(number):
         return {"track_id": number, "person": {"number": 10 + number}}
 
-    content = coco(by_score, identity)
+    content = identified(by_score, identity)
     for entry in content["annotations"][:10]:
         entry |= {"track_id": None, "person": None}
 
@@ -203,7 +185,7 @@ def test_stated_identities_are_part_of_a_reader_s_identity_and_not_remembered(na
 
 def test_the_next_conversion_knows_no_identities_that_were_stated(tmp_path, types):
     write_video(tmp_path / "raw/a.mp4", 60, 25.0, SIZE, step=0)
-    content = coco(two(60), lambda number: {"track_id": 10 * number})
+    content = identified(two(60), lambda number: {"track_id": 10 * number})
     write_json(tmp_path / "raw/keypoints/a.mp4.json", content)
 
     def tracks(options):

@@ -299,29 +299,24 @@ def in_one(*endings):
     return "\n".join(lines) + "\n"
 
 
+LISTED = [one | {"image_id": "0.jpg", "idx": 4} for one in CASES["coco results"].files[""]]
+
+
 @pytest.mark.parametrize(
-    ("name", "lines"),
+    ("place", "files", "words"),
     [
-        ("image0.txt", in_one(" 1", " 2")),
-        ("image0.txt", in_one("", "")),
-        ("image1.txt", in_one(" 1", " 2")),  # after another advice was followed
-        ("c_7.txt", in_one(" 0.9 4")),
+        ("k", {"image0.txt": in_one(" 1", " 2")}, ALL_IN_ONE),
+        ("k", {"image0.txt": in_one("", "")}, ALL_IN_ONE),
+        ("k", {"image1.txt": in_one(" 1", " 2")}, ALL_IN_ONE),  # after another advice was followed
+        ("k", {"c_7.txt": in_one(" 0.9 4")}, ALL_IN_ONE),
+        ("k", {"": LISTED}, ALL_IN_ONE),
+        ("k", {"": "".join(f"1,7,{100 + t},80,60,150,0.9\n" for t in EVERY)}, ALL_IN_ONE),  # MOT
+        ("clip.txt", {"": in_one(" 1", " 2")}, "cannot be known: run it on the video"),
     ],
 )
-def test_the_people_of_all_frames_in_one_file_of_yolo_are_refused(name, lines, tmp_path):
-    with pytest.raises(RawDataError, match=ALL_IN_ONE):
-        read(write(tmp_path / "k", {name: lines}))
-
-
-def test_the_people_of_all_frames_in_one_file_are_refused_in_every_format(tmp_path):
-    listed = [one | {"image_id": "0.jpg", "idx": 4} for one in CASES["coco results"].files[""]]
-    with pytest.raises(RawDataError, match=ALL_IN_ONE):
-        read(write(tmp_path / "results", {"": listed}))
-    mot = "".join(f"1,7,{100 + t},80,60,150,0.9\n" for t in EVERY)
-    with pytest.raises(RawDataError, match=ALL_IN_ONE):
-        read(write(tmp_path / "mot", {"": mot}))
-    with pytest.raises(RawDataError, match=r"cannot be known: run it on the video"):
-        read(write(tmp_path / "clip.txt", {"": in_one(" 1", " 2")}))
+def test_the_people_of_all_frames_in_one_file_are_refused(place, files, words, tmp_path):
+    with pytest.raises(RawDataError, match=words):
+        read(write(tmp_path / place, files))
 
 
 def test_many_people_in_the_only_frame_with_anybody_are_read(tmp_path):
@@ -335,9 +330,3 @@ def test_many_people_in_the_only_frame_with_anybody_are_read(tmp_path):
         for k, one in enumerate(CASES["coco results"].files[""])
     ]
     assert read(write(tmp_path / "results", {"": twice + several})).n_persons == 1 + N
-
-
-def test_files_of_yolo_from_0_are_told_to_begin_with_1(tmp_path):
-    files = {f"c_{t}.txt": "0 0.5 0.5 0.1 0.3\n" for t in EVERY}
-    with pytest.raises(RawDataError, match=r"found 0\. Count frames from 1"):
-        read(write(tmp_path / "k", files))

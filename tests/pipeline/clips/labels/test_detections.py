@@ -127,35 +127,6 @@ def times(*factors):
     return lambda points: points * factors
 
 
-def around(points):
-    """Upper left corner (3,) and size (3,) of the box of a person's joints; the third numbers are 0
-    and 1.
-    """
-    low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
-    return np.append(low, 0), np.append(high - low, 1)
-
-
-def boxed(change, up=0):
-    """AlphaPose's results with boxes in pixels, `up` px higher, and joints elsewhere."""
-    found = results(change)
-    for t, one in enumerate(found):
-        low, size = around(body(t))
-        one["box"] = [*(low[:2] - [0, up]).tolist(), *size[:2].tolist()]
-    return found
-
-
-def in_box(points):
-    low, _ = around(points)
-    return points - low
-
-
-def in_crop(points):
-    """In the crop of a top-down network, 192 x 256 px for the box and a quarter more."""
-    low, size = around(points)
-    scale = 1.25 * max(size[0] / 192, size[1] / 256)
-    return (points - low - size / 2) / [scale, scale, 1] + [96, 128, 0.5]
-
-
 def two_skeletons(content):
     content["categories"] += [{"id": 2, "name": "person", "keypoints": COCO_NAMES[::-1]}]
 
@@ -207,8 +178,10 @@ MISTAKES = [  # the files, words of the message
         "scores.*0..1, found 1 of 1 people have scores, over 10% of them above 10",
     ),
     ({"a_1.txt": f"{yolo(0)}\n", "b_1.txt": f"{yolo(0)}\n"}, "found several: a_1.txt, b_1.txt"),
-    ({f"c_{t}.txt": f"{yolo(t)}\n" for t in EVERY}, "from 1 on, as in YOLO"),
-    ({"c_1.txt": "0 0.6 0.5 0.9 0.9\n", "c_2.txt": "0 0.6 0.5 0.9 0.9\n"}, "two corners"),
+    (
+        {f"c_{t}.txt": f"{yolo(t)}\n" for t in EVERY},
+        r"from 1 on, as in YOLO.*found 0\. Count frames from 1",
+    ),
     ({"c_1.txt": "0 50 50 20 40\n"}, "shares of the image"),
     (change_of("mmpose demo", from_0), "from 1 on"),
     (
@@ -260,8 +233,6 @@ MISTAKES = [  # the files, words of the message
         {"": results(times(1, 1, 100))},
         "0..1, found 8 of 8 people have scores, over 10% of them above 10",
     ),
-    ({"": boxed(lambda p: in_box(p) / around(p)[1])}, f"{ELSEWHERE}, first in frame 0. See it"),
-    ({"": boxed(in_crop)}, f"{ELSEWHERE}, first in frame 0. See it"),
 ]
 BY_HAND = [  # where the same detector would write the same file again
     ({"": {"people": 3}}, "--format"),
@@ -376,7 +347,7 @@ def beside(t, points):
 def test_joints_outside_the_boxes_of_each_tool_are_refused_and_of_some_people_noted(tmp_path, tool):
     right = with_joints(tool, lambda t, points: points)
     assert read(write(tmp_path / "right", right)).n_persons == N
-    with pytest.raises(RawDataError, match=ELSEWHERE):
+    with pytest.raises(RawDataError, match=f"{ELSEWHERE}, first in frame 0. See it"):
         read(write(tmp_path / "beside", with_joints(tool, beside)))
     some = with_joints(tool, lambda t, points: beside(t, points) if t < 2 else points)
     doubts = read(write(tmp_path / "some", some)).doubts

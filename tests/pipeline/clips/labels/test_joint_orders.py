@@ -28,8 +28,10 @@ from tests.pipeline.clips.labels.made_people import (
     seen,
     without,
 )
+from tests.pipeline.datasets import made_people as made
 
 SAMPLES = Path(__file__).parents[4].parent / "shared" / "data"
+SIZE = (1280, 720)
 SETTING = "[videos] joints"
 OPENPOSE = skeletons.joint_names("openpose_coco")
 
@@ -68,7 +70,7 @@ def read(tmp_path):
         file = tmp_path / "clip.json"
         file.write_text(json.dumps(content))
         stated_order = Stated(StatedOrder(stated, SETTING))
-        return read_detections(file, "clip", lambda: [(1280, 720)], stated_order)
+        return read_detections(file, "clip", lambda: [SIZE], stated_order)
 
     return read
 
@@ -155,16 +157,8 @@ def test_a_message_proposes_no_order(order, stored, read):
 
 def test_names_that_bodies_contradict_are_refused(read):
     people = in_order(motion(), WRONG["knees for ankles"])
-    content = {
-        "images": [{"id": t, "file_name": f"{t}.jpg"} for t in range(len(people))],
-        "annotations": [
-            {"image_id": t, "category_id": 1, "keypoints": person.ravel().tolist()}
-            for t, person in enumerate(people)
-        ],
-        "categories": [
-            {"id": 1, "name": "person", "keypoints": [skeletons.coco_name(j) for j in COCO]}
-        ],
-    }
+    frames = [[made.person(points)] for points in people]
+    content = made.coco(frames, [skeletons.coco_name(j) for j in COCO], size=SIZE)[""]
     with pytest.raises(RawDataError, match="ankles lie between hips and knees"):
         read(content)
 
@@ -233,48 +227,13 @@ def real():
     ]
 
 
-def as_openpose(frames, names):
-    return [
-        {"people": [{"pose_keypoints_2d": p.ravel().tolist()} for p in people]} for people in frames
-    ]
-
-
-def as_results(frames, names):
-    return [
-        {"image_id": f"{t}.jpg", "category_id": 1, "keypoints": p.ravel().tolist(), "score": 2.5}
-        for t, people in enumerate(frames)
-        for p in people
-    ]
-
-
-def as_mmpose(frames, names):
-    return [
-        {"frame_id": t, "instances": [
-            {"keypoints": p[:, :2].tolist(), "keypoint_scores": p[:, 2].tolist()} for p in people
-        ]}
-        for t, people in enumerate(frames)
-    ]  # fmt: skip
-
-
-def as_demo(frames, names):
-    frames = [frame | {"frame_id": t} for t, frame in enumerate(as_mmpose(frames, names), start=1)]
-    by_id = {str(j): name for j, name in enumerate(names)}
-    return {"meta_info": {"keypoint_id2name": by_id}, "instance_info": frames}
-
-
-def as_coco(frames, names):
-    people = as_results(frames, names)
-    return {
-        "images": [{"id": t, "file_name": f"{t}.jpg"} for t in range(len(frames))],
-        "annotations": [p | {"image_id": int(p["image_id"][:-4])} for p in people],
-        "categories": [{"id": 1, "name": "person", "keypoints": names}],
-    }
-
-
-WRITERS = {
-    "OpenPose": as_openpose, "results": as_results, "MMPose": as_mmpose, "MMPose's demo": as_demo,
-    "COCO": as_coco,
-}  # fmt: skip
+WRITERS = {  # of frames of people (J, 3) with these names
+    "OpenPose": lambda frames, names: [*made.openpose(frames).values()],
+    "results": lambda frames, names: made.results(frames)[""],
+    "MMPose": lambda frames, names: made.inferencer(frames)[""],
+    "MMPose's demo": lambda frames, names: made.demo(frames, names)[""],
+    "COCO": lambda frames, names: made.coco(frames, names, size=SIZE)[""],
+}
 
 
 @pytest.mark.parametrize("kept", ["all", "2 frames", "8 frames", "20 frames", "left", "legs"])
@@ -294,7 +253,8 @@ def test_real_people_are_read_as_body_25_in_every_format(writer, kept, read, rea
                 if n.startswith(parts[kept]) or n[1:].startswith(parts[kept][1:] or "-")
             ]
             people[:, hidden] = 0
-    found = read(WRITERS[writer](frames, names))
+    people = [[made.person(points) for points in frame] for frame in frames]
+    found = read(WRITERS[writer](people, names))
     expected = np.concatenate(frames)
     stored = np.concatenate(found.keypoints)
     columns = [*range(25)]

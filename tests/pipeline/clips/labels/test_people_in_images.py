@@ -21,6 +21,7 @@ from tests.pipeline.clips.labels.made_detections import (
     yolo,
     yolo_files,
 )
+from tests.pipeline.datasets import made_people as made
 from tests.pipeline.datasets.by_hand import standing
 
 BOX_TOOLS = ("mot", "csv", "yolo", "coco of boxes", "coco results of boxes")
@@ -30,18 +31,9 @@ def copied(tool):
     return json.loads(json.dumps(CASES[tool].files[""]))
 
 
-def flattened(points):
-    return np.ravel(points).tolist()
-
-
-def pages(people):
+def pages(frames):
     """OpenPose's files of each frame's people (J, 3)."""
-    return {
-        f"c_{t}_keypoints.json": {
-            "people": [{"pose_keypoints_2d": flattened(points)} for points in frame]
-        }
-        for t, frame in enumerate(people)
-    }
+    return made.openpose([[made.person(points) for points in frame] for frame in frames])
 
 
 def badly(tool, number):
@@ -145,7 +137,7 @@ def test_a_joint_at_the_corner_is_none_though_it_has_a_score(tool, tmp_path):
             if tool == "mmpose inferencer":
                 entry["instances"][0]["keypoints"] = points[:, :2].tolist()
             else:
-                entry["keypoints"] = flattened(points)
+                entry["keypoints"] = points.ravel().tolist()
         files = {"": content}
     found = read(write(tmp_path / "k", files))
     scores = np.concatenate(found.keypoints)[..., 2]

@@ -16,7 +16,7 @@ from tests.pipeline.clips.labels.made_detections import (
     read,
     write,
 )
-from tests.pipeline.clips.labels.test_joint_orders import as_coco, as_demo
+from tests.pipeline.datasets import made_people as made
 
 FEET_OF_HALPE = [
     f"{side}_{joint}" for joint in ("big_toe", "small_toe", "heel") for side in ("left", "right")
@@ -43,10 +43,12 @@ def whole_body(t):
     return np.concatenate([body(t, "halpe_26"), rest])
 
 
-@pytest.mark.parametrize("writer", [as_demo, as_coco])
+@pytest.mark.parametrize("writer", [made.demo, made.coco])
 def test_mmposes_halpe_136_names_both_wrists_twice_and_the_arms_are_read(writer, tmp_path):
     assert (len(HALPE), HALPE.count("left_wrist"), HALPE[115]) == (136, 2, "right_wrist")
-    found = read(write(tmp_path / "k", {"": writer([[whole_body(t)] for t in EVERY], HALPE)}))
+    found = read(
+        write(tmp_path / "k", writer([[made.person(whole_body(t))] for t in EVERY], HALPE))
+    )
     names = joint_names(found.skeleton)
     assert len(names) == 17 + 6
     ours = joint_names("halpe_26")
@@ -68,16 +70,16 @@ def test_mmposes_halpe_136_names_both_wrists_twice_and_the_arms_are_read(writer,
     ],
 )
 def test_any_other_name_that_is_there_twice_is_refused(names, tmp_path):
-    people = [[np.resize(body(t), (len(names), 3))] for t in EVERY]
+    people = [[made.person(np.resize(body(t), (len(names), 3)))] for t in EVERY]
     with pytest.raises(RawDataError, match=r"each once, found 'left_(wrist|hand_root)' twice"):
-        read(write(tmp_path / "k", {"": as_demo(people, names)}))
+        read(write(tmp_path / "k", made.demo(people, names)))
 
 
 def test_a_wrist_that_a_thumb_follows_is_the_arms_if_it_is_the_only_one(tmp_path):
     names = [*COCO_NAMES[:9], *COCO_NAMES[10:], "left_wrist", "left_thumb1"]
     order = [*range(9), *range(10, 17), 9, 9]
-    people = [[body(t)[order]] for t in EVERY]
-    found = read(write(tmp_path / "k", {"": as_demo(people, names)}))
+    people = [[made.person(body(t)[order])] for t in EVERY]
+    found = read(write(tmp_path / "k", made.demo(people, names)))
     wrist = joint_names(found.skeleton).index("lwrist")
     assert [people[0, wrist].tolist() for people in found.keypoints] == [
         body(t)[9].tolist() for t in EVERY
