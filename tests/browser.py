@@ -28,3 +28,27 @@ def browser():
         )
         yield started
         started.close()
+
+
+@pytest.fixture
+def tab_of(browser):
+    """Opens an address with a browser's options: a tab, with what its console says, `said`, and the
+    addresses that it asks for, `asked`.
+    """
+    contexts = []
+
+    def open_tab(address, **options):
+        context = browser.new_context(**options)
+        contexts.append(context)
+        context.set_default_timeout(LIMIT)
+        tab = context.new_page()
+        tab.said, tab.asked = [], []
+        tab.on("console", lambda message: tab.said.append(message.text))
+        tab.on("pageerror", lambda error: tab.said.append(str(error)))
+        tab.on("request", lambda request: tab.asked.append(request.url))
+        tab.goto(address)
+        return tab
+
+    yield open_tab
+    for context in contexts:
+        context.close()

@@ -16,7 +16,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from tests.browser import browser  # noqa: F401
+from tests.browser import browser, tab_of  # noqa: F401
 
 # A shell starts what it puts into the background with SIGINT ignored, and every process from there
 # on: tests of Ctrl-C would wait for nothing.

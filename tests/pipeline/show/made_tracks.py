@@ -10,6 +10,7 @@ from pipeline.grades import grade
 from pipeline.people.track import Track
 from pipeline.show.drawing import NAMES
 from pipeline.show.tracks import PageContent, ShownTrack
+from tests.pipeline.datasets.by_hand import standing, write_alphapose, write_video
 
 # px, the joints of `made`
 AT = {"rshoulder": (280, 180), "relbow": (270, 200.5), "lwrist": (330, 210)}
@@ -86,3 +87,18 @@ def pictures(page):
         ]
         found.append(decoded)
     return found
+
+
+def write_clips(raw, **shakes):
+    """Clips of somebody whose wrists shake by so many px, with their keypoints."""
+    for name, shake in shakes.items():
+        write_video(raw / f"{name}.mp4", 40, step=0)
+        people = {t: standing("coco", 30 + t, 60) for t in range(40)}
+        for t, joints in people.items():
+            joints[9:11, 0] += shake * (t % 2)
+        write_alphapose(raw / f"keypoints/{name}/alphapose-results.json", people)
+
+
+def numbers(text, dtype):
+    """Those of a text in base64."""
+    return np.frombuffer(base64.b64decode(text), dtype)

@@ -22,8 +22,15 @@ from pipeline.show.drawing import NAMES
 from pipeline.show.player import write_player
 from pipeline.show.tracks import from_cache
 from tests.html_pages import Page
-from tests.pipeline.datasets.by_hand import standing, write_alphapose, write_video
-from tests.pipeline.show.made_tracks import AT, made, pictures, shown, shown_split
+from tests.pipeline.show.made_tracks import (
+    AT,
+    made,
+    numbers,
+    pictures,
+    shown,
+    shown_split,
+    write_clips,
+)
 from tests.pipeline.show.numbered_video import N_FRAMES, image_of, write_numbered
 
 
@@ -39,10 +46,6 @@ def played(tmp_path):
         return page, json.loads(texts["data"]), texts["clip"], left_out
 
     return write
-
-
-def numbers(text, dtype):
-    return np.frombuffer(base64.b64decode(text), dtype)
 
 
 def frames_in(clip):
@@ -232,12 +235,7 @@ def test_bodies_are_the_lower_half_of_the_picture(played, tmp_path):
 
 
 def test_the_worst_video_of_a_cache_is_played_or_the_one_that_is_named(types, tmp_path):
-    for name, shake in (("a_good", 0), ("b_bad", 30), ("c_good", 0)):
-        write_video(tmp_path / f"raw/{name}.mp4", 40, step=0)
-        people = {t: standing("coco", 30 + t, 60) for t in range(40)}
-        for t, joints in people.items():
-            joints[9:11, 0] += shake * (t % 2)  # the wrists
-        write_alphapose(tmp_path / f"raw/keypoints/{name}/alphapose-results.json", people)
+    write_clips(tmp_path / "raw", a_good=0, b_bad=30, c_good=0)
     types("convert videos/train --raw RAW --cache CACHE")
     shows = "show videos/train --cache CACHE --out TMP/page.html"
     types(shows, "1 track of b_bad.mp4", "Another video: --video NAME")

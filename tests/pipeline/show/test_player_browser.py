@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.files.pixels.frames import Video
 from pipeline.show.player import write_player
-from tests.browser import LIMIT, NEEDED
+from tests.browser import NEEDED
 from tests.pipeline.show.made_tracks import made, shown, shown_split
 from tests.pipeline.show.numbered_video import BITS, N_FRAMES, VIDEOS, image_of, write_numbered
 
@@ -33,28 +33,16 @@ def numbered_page(folder, name, account=None, **options):
 
 
 @pytest.fixture
-def opened(browser):
-    """Opens a page: the tab, what the console says, and the addresses that were asked for."""
-    contexts = []
+def opened(tab_of):
+    """Opens a page whose picture tells the frame that is seen."""
 
     def open_page(page, hash_="", **options):
-        options = {"reduced_motion": "reduce", **options}
-        context = browser.new_context(**options)
-        contexts.append(context)
-        context.set_default_timeout(LIMIT)
-        tab = context.new_page()
-        tab.said, tab.asked = [], []
-        tab.on("console", lambda message: tab.said.append(message.text))
-        tab.on("pageerror", lambda error: tab.said.append(str(error)))
-        tab.on("request", lambda request: tab.asked.append(request.url))
-        tab.goto(page.as_uri() + hash_)
+        tab = tab_of(page.as_uri() + hash_, **{"reduced_motion": "reduce", **options})
         tab.wait_for_selector("#picture[data-frame]")
         tab.evaluate(WATCH, BITS)
         return tab
 
-    yield open_page
-    for context in contexts:
-        context.close()
+    return open_page
 
 
 def wrong(found):

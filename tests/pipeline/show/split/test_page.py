@@ -1,7 +1,5 @@
 """The page of a split without a browser: its order, pictures, figures, histograms and files."""
 
-import base64
-import json
 import shutil
 
 import cv2
@@ -17,68 +15,18 @@ from pipeline.show.split.histograms import make_histograms
 from pipeline.show.split.page import SplitPage
 from pipeline.show.tracks import from_cache
 from tests.html_pages import Page
-from tests.made_splits import track_of, write_split
-from tests.pipeline.datasets.by_hand import standing, write_alphapose, write_video
+from tests.pipeline.show.made_tracks import numbers, write_clips
+from tests.pipeline.show.split.made_page import EVIL, SPLIT, made_split, person, written
 
-SPLIT = "videos/train"
 LEG = ("knee", "ankle")
-EVIL = "<script>alert(1)</script>'\"><img src=x onerror=alert(1)>"
-
-
-def person(n=12, shake=0.0, arm=1.0, at=(320, 200)):
-    """Columns of somebody who stands in a box of side 100; the right forearm is so much longer."""
-    places = {"lshoulder": (10, -30), "rshoulder": (-10, -30), "relbow": (-10, -10)}
-    places |= {"rwrist": (-10, -10 + 20 * arm), "rhip": (-10, 20), "lhip": (10, 20)}
-    places |= {"nose": (0, -45), "lelbow": (10, -10), "lwrist": (10, 10)}
-    places |= {side + "knee": (x, 32) for side, x in (("l", 10), ("r", -10))}
-    places |= {side + "ankle": (x, 45) for side, x in (("l", 10), ("r", -10))}
-    kp_2d = np.zeros((n, 49, 3), np.float32)
-    for name, place in places.items():
-        kp_2d[:, NAMES.index(name)] = (at[0] + place[0], at[1] + place[1], 1)
-    kp_2d[1::2, NAMES.index("rwrist"), 0] += shake
-    bbox = np.tile(np.float32([*at, 100, 100]), (n, 1))
-    return {"frame_index": np.arange(n), "bbox": bbox, "kp_2d": kp_2d}
-
-
-def made_split(folder, people):
-    """A split of people in a video each, in grey pictures. people: video -> columns."""
-    (folder / "raw/f").mkdir(parents=True)
-    for frame in range(12):
-        image = np.full((400, 640, 3), 5 * frame, np.uint8)
-        cv2.imwrite(str(folder / f"raw/f/{frame:06d}.jpg"), image)
-    videos = []
-    for video, columns in people.items():
-        entry = cache.VideoEntry(name=video, source="pictures:f/{:06d}.jpg+0")
-        videos.append((entry, [track_of(f"{video}/0", columns)]))
-    provenance = {"raw": str(folder / "raw")}
-    return write_split(folder / "cache", SPLIT, videos, provenance=provenance)
-
-
-def written(folder, n_players=0):
-    """Writes the page of the split. Returns it with its data."""
-    shown = from_cache(folder / "cache", SPLIT, n_tracks=0)
-    page = SplitPage(shown, cache.open(folder / "cache")[SPLIT])
-    left_out = page.write(folder / "page", OutputRule("show"), n_players=n_players)
-    read = Page((folder / "page/index.html").read_text())
-    (data,) = [script for script in read.root.all("script") if "id" in script.attributes]
-    return read, json.loads(data.text), left_out
 
 
 def names_on(page):
     return [card.all("h2")[0].text for card in page.main.of_class("card")]
 
 
-def numbers(text, dtype):
-    return np.frombuffer(base64.b64decode(text), dtype)
-
-
 def test_a_folder_gets_the_page_with_players_of_the_worst_videos(types, tmp_path):
-    for name, shake in (("a_good", 0), ("b_bad", 30)):
-        write_video(tmp_path / f"raw/{name}.mp4", 40, step=0)
-        people = {t: standing("coco", 30 + t, 60) for t in range(40)}
-        for t, joints in people.items():
-            joints[9:11, 0] += shake * (t % 2)
-        write_alphapose(tmp_path / f"raw/keypoints/{name}/alphapose-results.json", people)
+    write_clips(tmp_path / "raw", a_good=0, b_bad=30)
     types("convert videos/train --raw RAW --cache CACHE")
     types("show videos/train --cache CACHE --out TMP/page", "2 tracks: ", "page/index.html")
     page = Page((tmp_path / "page/index.html").read_text())

@@ -8,32 +8,10 @@ import pytest
 
 from pipeline.files.raw.corrections import quoted
 from pipeline.show.split import page as split_page
-from tests.browser import LIMIT, NEEDED
-from tests.pipeline.show.split.test_page import EVIL, made_split, person, written
+from tests.browser import NEEDED
+from tests.pipeline.show.split.made_page import EVIL, made_split, person, written
 
 pytestmark = NEEDED
-
-
-@pytest.fixture
-def opened(browser):
-    """Opens a page with these options: the tab, and all that the console says."""
-    contexts = []
-
-    def open_page(page, **options):
-        context = browser.new_context(**options)
-        contexts.append(context)
-        context.set_default_timeout(LIMIT)
-        tab = context.new_page()
-        tab.said, tab.asked = [], []
-        tab.on("console", lambda message: tab.said.append(message.text))
-        tab.on("pageerror", lambda error: tab.said.append(str(error)))
-        tab.on("request", lambda request: tab.asked.append(request.url))
-        tab.goto(page.as_uri())
-        return tab
-
-    yield open_page
-    for context in contexts:
-        context.close()
 
 
 @pytest.fixture
@@ -51,8 +29,8 @@ def cards(tab):
     return tab.locator(".card h2").all_text_contents()
 
 
-def test_tracks_are_filtered_by_words_and_bars_and_sorted(opened, page):
-    tab = opened(page)
+def test_tracks_are_filtered_by_words_and_bars_and_sorted(tab_of, page):
+    tab = tab_of(page.as_uri())
     assert len(cards(tab)) == 48
     assert cards(tab)[:2] == [f"{EVIL}/0", "odd/0"]
     tab.select_option("#sort", "unlike")
@@ -74,8 +52,8 @@ def test_tracks_are_filtered_by_words_and_bars_and_sorted(opened, page):
     assert tab.said == []
 
 
-def test_a_card_plays_its_video_or_has_the_command_and_the_line_that_leaves_it_out(opened, page):
-    tab = opened(page)
+def test_a_card_plays_its_video_or_has_the_command_and_the_line_that_leaves_it_out(tab_of, page):
+    tab = tab_of(page.as_uri())
     played, other = tab.locator(".card").all()[:2]
     assert played.locator("a").get_attribute("href") == "players/0.html#track=0"
     assert other.locator("a").get_attribute("href") is None
@@ -94,8 +72,8 @@ def test_a_card_plays_its_video_or_has_the_command_and_the_line_that_leaves_it_o
     assert tab.title() == f"videos/train/{EVIL}"
 
 
-def test_pages_have_all_tracks_and_those_without_a_picture_a_figure(opened, page, monkeypatch):
-    tab = opened(page)
+def test_pages_have_all_tracks_and_those_without_a_picture_a_figure(tab_of, page, monkeypatch):
+    tab = tab_of(page.as_uri())
     first = cards(tab)
     assert tab.is_disabled("#back")
     tab.click("#next")
@@ -104,7 +82,7 @@ def test_pages_have_all_tracks_and_those_without_a_picture_a_figure(opened, page
     assert tab.is_disabled("#next")
     monkeypatch.setattr(split_page, "PICTURES", 48)
     written(page.parents[1])
-    tab = opened(page)
+    tab = tab_of(page.as_uri())
     assert tab.locator(".card canvas").count() == 0
     tab.click("#next")
     drawn = """(canvas) => canvas.getContext("2d").getImageData(0, 0, 160, 160).data
@@ -114,16 +92,18 @@ def test_pages_have_all_tracks_and_those_without_a_picture_a_figure(opened, page
     ] * 12
 
 
-def test_without_scripts_the_worst_are_shown(opened, page):
-    tab = opened(page, java_script_enabled=False)
+def test_without_scripts_the_worst_are_shown(tab_of, page):
+    tab = tab_of(page.as_uri(), java_script_enabled=False)
     assert cards(tab)[:2] == [f"{EVIL}/0", "odd/0"]
     assert len(cards(tab)) == 48
     assert not tab.is_visible("#filters")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_is_cut_off_on_a_telephone_and_nothing_asked_of_a_network(opened, page, scheme):
-    tab = opened(page, viewport={"width": 390, "height": 844}, is_mobile=True, color_scheme=scheme)
+def test_nothing_is_cut_off_on_a_telephone_and_nothing_asked_of_a_network(tab_of, page, scheme):
+    tab = tab_of(
+        page.as_uri(), viewport={"width": 390, "height": 844}, is_mobile=True, color_scheme=scheme
+    )
     assert tab.evaluate("document.documentElement.scrollWidth") == 390
     assert all(url.startswith(page.parent.as_uri()) for url in tab.asked)
     assert tab.said == []
