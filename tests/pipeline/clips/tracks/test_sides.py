@@ -1,5 +1,7 @@
 """Left and right that a detector has exchanged: hand-made walks with planted exchanges."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -140,15 +142,25 @@ def test_unseen_joints_and_a_single_frame_decide_nothing():
         assert not is_exchanged.any()
 
 
+RIGHT = ["left and right put right: person 0 in 2 of 120 frames"]
+UNDECIDED = ["sides undecided in 50 frames, which stay as detected"]
+
+
 @pytest.mark.parametrize(
-    ("option", "by_detect", "is_right"),
-    [(None, True, True), (None, False, False), (True, False, True), (False, True, False)],
+    ("n_exchanged", "option", "by_detect", "notes"),
+    [
+        (2, None, True, RIGHT),
+        (2, None, False, []),
+        (2, True, False, RIGHT),
+        (2, False, True, []),
+        (50, None, True, UNDECIDED),
+    ],
 )
 def test_sides_of_keypoints_by_detect_are_put_right_and_of_other_tools_if_asked(
-    tmp_path, option, by_detect, is_right
+    tmp_path, n_exchanged, option, by_detect, notes
 ):
     true = walk()
-    detected = exchange(true, [30, 31], range(17))
+    detected = exchange(true, np.arange(30, 30 + n_exchanged), range(5, 17))
     write_video(tmp_path / "a.mp4", N, size=(500, 320), step=0)
     description = MADE_BY if by_detect else ""
     write_coco(tmp_path / "keypoints/a.mp4.json", coco(detected), description=description)
@@ -156,11 +168,10 @@ def test_sides_of_keypoints_by_detect_are_put_right_and_of_other_tools_if_asked(
     reader = datasets.get("videos", put_sides_right=option)
     (track,) = reader.tracks(tmp_path, "train", report=report)
     (account,) = report
-    expected = true if is_right else detected
+    expected = true if notes == RIGHT else detected
     found = convert(track.kp_2d.astype(np.float64), source="spin49", target="coco")
     np.testing.assert_allclose(found[:, 5:, :2], expected[track.frame_index, 5:, :2], atol=0.01)
-    notes = [note for note in account.notes if "left and right" in note]
-    assert notes == ["left and right put right: person 0 in 2 of 120 frames"] * is_right
+    assert [note for note in account.notes if re.search("left and right|sides", note)] == notes
 
 
 @pytest.mark.parametrize(("ticks", "is_right"), [(1, True), (8, False)])
@@ -178,19 +189,6 @@ def test_a_clip_of_uneven_times_is_put_right_by_its_clock(ticks, is_right):
     (person,) = people(detections, account, rules, max_gap=40, clock=ticks * frames, fps=40.0)
     expected = true if is_right else detected
     np.testing.assert_allclose(person.keypoints[:, 5:], expected[:, 5:])
-
-
-def test_frames_whose_sides_stay_undecided_are_noted(tmp_path):
-    write_video(tmp_path / "a.mp4", N, size=(500, 320), step=0)
-    detected = exchange(walk(), np.arange(50), range(5, 17))
-    write_coco(tmp_path / "keypoints/a.mp4.json", coco(detected), description=MADE_BY)
-    report = Accounting()
-    (track,) = datasets.get("videos").tracks(tmp_path, "train", report=report)
-    (account,) = report
-    found = convert(track.kp_2d.astype(np.float64), source="spin49", target="coco")
-    np.testing.assert_allclose(found[:, 5:, :2], detected[track.frame_index, 5:, :2], atol=0.01)
-    (note,) = [note for note in account.notes if "sides" in note]
-    assert note == "sides undecided in 50 frames, which stay as detected"
 
 
 @pytest.mark.parametrize(

@@ -24,18 +24,18 @@ def other_world():
     return planted.extrinsics() @ between
 
 
-def number(frames, to_camera):
-    """WHAM's entry of person 0 in these frames, with a world that `to_camera` (N, 4, 4) leaves."""
+def number(frames, to_camera, person=0):
+    """WHAM's entry of a person in these frames, with a world that `to_camera` (N, 4, 4) leaves."""
     turns = np.swapaxes(to_camera[:, :3, :3], 1, 2)
-    pose = planted.pose(0)
+    pose = planted.pose(person)
     root = Rotation.from_matrix(turns) * Rotation.from_rotvec(pose[:, :3])
-    away = planted.hips(0) - to_camera[:, :3, 3]
+    away = planted.hips(person) - to_camera[:, :3, 3]
     entry = {
         "pose": pose,
-        "trans": planted.trans(0),
+        "trans": planted.trans(person),
         "pose_world": np.hstack([root.as_rotvec(), pose[:, 3:]]),
         "trans_world": np.einsum("nij,nj->ni", turns, away),
-        "betas": planted.betas(0),
+        "betas": planted.betas(person),
     }
     return {key: values[frames] for key, values in entry.items()} | {"frame_ids": frames}
 
@@ -138,28 +138,12 @@ def test_streams_of_the_world_see_no_jump(tmp_path, embedded, ran, convention):
     assert not contacts[border - 1 :].any()
 
 
-def world_of(seed):
-    """(4, 4): a rigid motion, from a world of its own to the planted one; both have y up."""
+def leaving_world(seed):
+    """(N, 4, 4): the planted camera, from a world of its own; both have y up."""
     between = np.eye(4)
     between[:3, :3] = Rotation.from_euler("y", 71 * seed, degrees=True).as_matrix()
     between[:3, 3] = np.random.default_rng(seed).normal(size=3) * 3
-    return between
-
-
-def entry_of(person, frames, seed):
-    """WHAM's entry of a planted person in these frames, in a world of its own."""
-    to_camera = planted.extrinsics() @ world_of(seed)
-    turns = np.swapaxes(to_camera[:, :3, :3], 1, 2)
-    pose = planted.pose(person)
-    root = Rotation.from_matrix(turns) * Rotation.from_rotvec(pose[:, :3])
-    entry = {
-        "pose": pose,
-        "trans": planted.trans(person),
-        "pose_world": np.hstack([root.as_rotvec(), pose[:, 3:]]),
-        "trans_world": np.einsum("nij,nj->ni", turns, planted.hips(person) - to_camera[:, :3, 3]),
-        "betas": planted.betas(person),
-    }
-    return {key: values[frames] for key, values in entry.items()} | {"frame_ids": frames}
+    return planted.extrinsics() @ between
 
 
 @pytest.mark.parametrize(
@@ -176,7 +160,10 @@ def test_all_people_of_a_clip_are_in_one_world(tmp_path, pieces):
     all frames, and the camera's steps are those of one world.
     """
     planted.write_clips(tmp_path / "clips")
-    numbers = {seed: entry_of(*piece, seed) for seed, piece in enumerate(pieces)}
+    numbers = {
+        seed: number(frames, leaving_world(seed), person)
+        for seed, (person, frames) in enumerate(pieces)
+    }
     planted.run(tmp_path, planted.write(tmp_path, "wham", numbers))
     split = cache.open(tmp_path / "c")[NAME]
     assert "without extrinsics" not in " ".join(split.videos[0].account["notes"])
