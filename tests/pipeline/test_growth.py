@@ -1,9 +1,6 @@
 """Calls of functions and bytes, which grow with the work, and not faster."""
 
 import json
-import math
-import sys
-import tracemalloc
 from dataclasses import replace
 
 import av
@@ -17,51 +14,10 @@ from pipeline.files.formats import large_json
 from pipeline.processes import pulse
 from pipeline.steps.conversion.reading import VideoReader
 from tests.pipeline.clips.labels.made_detections import body
-from tests.pipeline.test_grades import RECORD, T, flat, grades_of_people, person
+from tests.pipeline.growth import FRAMES, RNG, cost, crowd, require_linear
+from tests.pipeline.made_grades import RECORD, T, flat, grades_of_people, person
 
-MOST = 1.15  # exponent
-FRAMES = 6
 SMALL = (64, 48)  # px
-RNG = np.random.default_rng(0)
-
-
-def cost(work):
-    """Calls of functions of Python and of C, and the largest number of bytes at once."""
-    n_calls = 0
-
-    def count(_frame, event, _argument):
-        nonlocal n_calls
-        n_calls += event in ("call", "c_call")
-
-    work()  # imports
-    tracemalloc.start()
-    sys.setprofile(count)
-    try:
-        work()
-    finally:
-        sys.setprofile(None)
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-    return n_calls, peak
-
-
-def require_linear(small, large, factor):
-    """Large work costs at most `factor` ** MOST times as much as small work."""
-    for name, before, after in zip(("calls", "bytes"), cost(small), cost(large), strict=True):
-        assert math.log(after / before, factor) <= MOST, (name, before, after)
-
-
-def crowd(n, missed=0.05):
-    """Frames of people who stand 300 px apart, of whom some are missed: joints, and who it is."""
-    places = 300.0 * np.stack(divmod(np.arange(n), 20), axis=1)
-    frames = []
-    for _ in range(FRAMES):
-        who = np.flatnonzero(RNG.random(n) >= missed)
-        joints = np.stack([body(0)] * len(who))
-        joints[..., 2] = 1
-        joints[..., :2] += places[who, None] + RNG.normal(0, 0.5, (len(who), 17, 2))
-        frames.append((joints, who))
-    return frames
 
 
 @pytest.mark.parametrize("shift", [0, 250])

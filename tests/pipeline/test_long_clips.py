@@ -11,7 +11,7 @@ import cache
 from pipeline.clips.tracks.switches import find_switches
 from pipeline.steps.contents import csv_table
 from tests.made_splits import track_of, write_split
-from tests.pipeline.test_growth import RNG, crowd, require_linear
+from tests.pipeline.growth import RNG, crowd, require_linear
 
 N_ROWS = 30_000
 N_BYTES = 4 * 49 * 3  # of a row of kp_2d

@@ -11,7 +11,7 @@ from cache.read.labels import SOME_3D
 from pipeline.accounting import sums_of
 from tests import made_splits
 from tests.pipeline.extras.exchange import planted_bodies as planted
-from tests.pipeline.extras.exchange.test_sam_3d_body import save_all
+from tests.pipeline.extras.exchange.made_sam_3d_body import save_all
 from tests.vibe_model.builders import FEATURE_SIZE, MemorySplit, TinyBody
 from tests.vibe_model.training.conftest import write
 from tests.vibe_model.training.tiny_runs import curves, hmmr_config, vibe_config

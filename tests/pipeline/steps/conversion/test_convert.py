@@ -28,7 +28,7 @@ from pipeline.steps.conversion_record import ConversionRecord
 from tests.fixtures import planned
 from tests.mounts import mounted
 from tests.packages import without
-from tests.pipeline.steps.conversion.test_kept import Lab, Lines
+from tests.pipeline.steps.conversion.lab import Lab, Lines
 from tests.waiting import await_that
 
 SPLITS = "penn_action/train kinetics/train 3dpw/train 3dpw/validation emdb/emdb1 rich/val bedlam/train amass/train"

@@ -23,7 +23,7 @@ from pipeline.steps.conversion.selection import RowSelection, _rows_apart, selec
 from tests.fixtures import planned_again
 from tests.pipeline.datasets.by_hand import standing, write_alphapose, write_video
 from tests.pipeline.files.made_clips import Clip
-from tests.pipeline.test_grades import RECORD
+from tests.pipeline.made_grades import RECORD
 
 
 @pytest.fixture
