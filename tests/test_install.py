@@ -4,6 +4,7 @@ the image.
 
 import ast
 import configparser
+import json
 import re
 import shutil
 import subprocess
@@ -217,6 +218,50 @@ def test_an_installed_package_runs_from_an_empty_folder(tools, tmp_path):
     shown = makes_data(tools, tmp_path)
     assert "2 datasets" in shown
     assert "demo data" in shown
+
+
+# Three steps on Penn Action's 2D joints alone.
+TRAINING = """
+[vibe]
+datasets_2d = penn_action/train
+datasets_3d =
+validation = penn_action/test
+evaluation = penn_action/test
+epochs = 1
+iterations = 3
+[hmmr]
+report = no
+[part_dynamics]
+report = no
+"""
+
+
+@pytest.mark.slow
+def test_with_the_wheel_alone_one_trains_and_reports_and_adds_a_dataset_and_streams(
+    wheel, tmp_path
+):
+    examples = [tmp_path / kind for kind in ("dataset", "stream")]
+    for folder in examples:
+        shutil.copytree(ROOT / "docs" / f"adding-a-{folder.name}", folder)
+    tools = environment(tmp_path / "environment", "--no-build-isolation", wheel, *examples)
+    work = tmp_path / "work"
+    work.mkdir()
+    makes_data(tools, work)
+    with (work / "luigi.cfg").open("a") as cfg:
+        cfg.write(TRAINING)
+    luigi = [tools / "python", "-m", "luigi", "--module", "tasks"]
+    ran([*luigi, "TrainVIBE"], work)
+    (metrics,) = work.glob("demo/runs/*/metrics.json")
+    assert json.loads(metrics.read_text())["stand_in"] is True
+    ran([*luigi, "Report"], work)
+    (page,) = work.glob("demo/**/report*.html")
+    assert "DEMO DATA" in page.read_text().upper()
+    program = [tools / "python", "-m", "pipeline"]
+    ran([tools / "python", "-m", "lab_recordings_example", work / "recordings"], work)
+    split = ("lab_recordings/train", "--cache", work / "own")
+    ran([*program, "convert", *split, "--raw", work / "recordings"], work)
+    shown = ran([*program, "extract", *split, "--stream", "sharpness"], work)
+    assert "sharpness extracted" in shown
 
 
 def makes_data(tools, folder):
