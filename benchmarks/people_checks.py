@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where `benchmarks` is, als
 from benchmarks.common import parser, report, table
 from pipeline.clips.labels.checks import find_odd
 from pipeline.people.body import Body
-from pipeline.people.checked_people import CORNERS, People
+from pipeline.people.checked_people import CORNERS, CheckedPeople
 from pipeline.people.skeletons import convert, joint_names
 
 Doubles = NDArray[np.float64]
@@ -118,13 +118,13 @@ def _seen(joints: Doubles, side: float, camera: float, noise: float, seed: int) 
     return convert(points, source="spin49", target="coco")
 
 
-def _people(points: Doubles, *, is_assumed: bool) -> People:
+def _people(points: Doubles, *, is_assumed: bool) -> CheckedPeople:
     nobody = np.full((len(points), 2, 2), np.nan)
     frame = np.arange(len(points))
-    return People("coco", points, frame, nobody, "x y w h", IMAGE, is_assumed)
+    return CheckedPeople("coco", points, frame, nobody, "x y w h", IMAGE, is_assumed)
 
 
-def _found(people: People) -> tuple[bool, list[str]]:
+def _found(people: CheckedPeople) -> tuple[bool, list[str]]:
     """Whether a file of these people is refused, and what is noted, without numbers."""
     odd = [check for check, _ in find_odd(people)]
     notes = [check.text.format(limit=check.limit) for check in odd if not check.key]
@@ -170,7 +170,7 @@ def _lines_of_walks(seed: int) -> Iterator[str]:
                     continue
                 points = np.concatenate([boxes, np.full((len(boxes), 2, 1), 0.9)], axis=-1)
                 frame = np.arange(len(boxes))
-                people = People(CORNERS, points, frame, boxes, "x y w h", size)
+                people = CheckedPeople(CORNERS, points, frame, boxes, "x y w h", size)
                 is_refused, notes = _found(people)
                 count = counts.setdefault((*image, kind), Counter[str]())
                 count.update(walks=1, refused=is_refused, noted=bool(notes))

@@ -296,7 +296,7 @@ def _make_cache(root: Path, raw: Path, split: str, videos: Sequence[str]) -> Non
     )
     _publish_stream(root, name, published, written)
     stamps = {
-        video.name: inputs.Seen(inputs.stamp(raw, video), digest)
+        video.name: inputs.LastReading(inputs.stamp(raw, video), digest)
         for video, digest in zip(listed, digests, strict=True)
     }
     inputs.write_stamps(root, name, stamps)

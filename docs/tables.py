@@ -179,7 +179,7 @@ def asked() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {
         check.text: []
         for check in vars(contradictions).values()
-        if isinstance(check, contradictions.Check)
+        if isinstance(check, contradictions.Contradiction)
     }
     report = (ROOT / "benchmarks/contradictions.md").read_text()
     for name, said in re.findall(r"(?m)^\| (\w+) \| (.+) \| [1-9]\d* \|$", report):

@@ -19,7 +19,7 @@ from pipeline.cli import console
 from pipeline.cli.progress import Progress, bar
 from pipeline.cli.system_errors import error_text
 from pipeline.errors import PipelineError
-from pipeline.steps.report import Report
+from pipeline.steps.report import StepReport
 from tasks.settings import settings
 
 # Errors that the user can act on, shown without a traceback.
@@ -110,7 +110,7 @@ class PipelineTask(luigi.Task):
     def say(self, detail: str, *, mark: str = console.DONE) -> None:
         say(self.verb, self.what, detail, mark=mark)
 
-    def report(self, report: Report) -> None:
+    def report(self, report: StepReport) -> None:
         """Print what a step has done just now."""
         report.report(self.verb, self.what)
 

@@ -3,8 +3,8 @@ evaluation]
 
 `Trained.load` builds the generator of a checkpoint and fills it (`vibe_model.checkpoints`). A
 `Trained` knows which streams it reads, and refuses features of another network. What differs
-between our checkpoints and the published ones is in their `_Origin`. HMR2.0's file has no model of
-ours: `HMR2Head` are its heads.
+between our checkpoints and the published ones is in their `_ModelOrigin`. HMR2.0's file has no
+model of ours: `HMR2Head` are its heads.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ HMR2_STREAM: Final = "hmr2"  # HMR2.0's features
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Origin:
+class _ModelOrigin:
     """Where a model is from, and what that decides."""
 
     kind: TrainedKind  # as files record it
@@ -62,7 +62,7 @@ class Trained:
 
     generator: VideoModel
     checkpoint: Path
-    origin: _Origin
+    origin: _ModelOrigin
     config: VideoConfig
     stand_in: bool  # trained on demo data
     # By the argument of `VideoModel.regress` that takes the stream: "features", or an extra one, as
@@ -211,7 +211,9 @@ class Trained:
             )
 
 
-def _inputs_of(saved: Checkpoint, config: VideoConfig, origin: _Origin) -> dict[str, _ModelInput]:
+def _inputs_of(
+    saved: Checkpoint, config: VideoConfig, origin: _ModelOrigin
+) -> dict[str, _ModelInput]:
     """The streams of a checkpoint's training, by argument; the features first."""
     identity = saved.content.get("features")
     if origin.has_own_network:
@@ -282,11 +284,13 @@ def _text(entry: Any) -> str:
     return str(entry)
 
 
-_OURS: Final = _Origin(kind="ours", configure=_recorded_config)
-_PUBLISHED: Final[Mapping[Kind, _Origin]] = {
-    "vibe": _Origin(kind="vibe", configure=lambda _: models.find("vibe").config(), reads_spin=True),
-    "spin": _Origin(kind="spin", title="SPIN", configure=_config_by_frame, reads_spin=True),
-    HMR2: _Origin(
+_OURS: Final = _ModelOrigin(kind="ours", configure=_recorded_config)
+_PUBLISHED: Final[Mapping[Kind, _ModelOrigin]] = {
+    "vibe": _ModelOrigin(
+        kind="vibe", configure=lambda _: models.find("vibe").config(), reads_spin=True
+    ),
+    "spin": _ModelOrigin(kind="spin", title="SPIN", configure=_config_by_frame, reads_spin=True),
+    HMR2: _ModelOrigin(
         kind=HMR2,
         title="HMR2.0",
         configure=functools.partial(_config_by_frame, stream=HMR2_STREAM, feature_size=TOKEN_SIZE),

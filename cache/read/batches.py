@@ -9,7 +9,7 @@ A batch is a dict of arrays (B, T, ...), by field, for B windows of T rows:
 the rest:
 
     1. It checks the windows and the names of the fields.
-    2. It makes a `_Field` for each name: read from a feature stream, computed from columns
+    2. It makes a `_BatchField` for each name: read from a feature stream, computed from columns
        (labels), copied from a column or repeated from the track.
     3. It lets each field fill an array, the caller's or a new one.
     4. It mirrors the rows whose crops were mirrored, in the fields that this changes.
@@ -57,7 +57,7 @@ FLOATS: Final = tuple(map(np.dtype, ("float16", "float32", "float64")))  # of re
 
 
 @dataclass(frozen=True, slots=True)
-class _Field:
+class _BatchField:
     """One field of a batch, ready to be read."""
 
     shape: tuple[int, ...]  # (B, T, ...)
@@ -190,33 +190,33 @@ class Batch:
 
     def _make_field(
         self, name: str, feature_dtype: np.dtype[Any], buffers: Mapping[str, Array]
-    ) -> _Field:
+    ) -> _BatchField:
         """Make a field. Features have the dtype of the caller's buffer, or else `feature_dtype`."""
         split = self._split
         if name in self._chosen.features:
             reader = self._open_stream(name)
             if name in buffers and buffers[name].dtype in FLOATS:
                 feature_dtype = buffers[name].dtype
-            return _Field(reader.shape(reader.trailing), feature_dtype, reader.fill)
+            return _BatchField(reader.shape(reader.trailing), feature_dtype, reader.fill)
         if name in self._chosen.flags:
             reader = self._open_stream(self._chosen.flags[name])
-            return _Field(reader.shape(()), _FLOAT32, reader.fill_flags)
+            return _BatchField(reader.shape(()), _FLOAT32, reader.fill_flags)
         if name in _LABELS:
             fill = functools.partial(self._labels.fill, name)
-            return _Field(self._shape(self._labels.trailing(name)), _FLOAT32, fill)
+            return _BatchField(self._shape(self._labels.trailing(name)), _FLOAT32, fill)
         if name in split.columns:
             rows = split.reader(name)
             fill = functools.partial(rows.read, self._windows.starts, self._windows.length)
-            return _Field(self._shape(rows.trailing), rows.dtype, fill)
+            return _BatchField(self._shape(rows.trailing), rows.dtype, fill)
         if name == _ROWS:
             copy = functools.partial(np.copyto, src=self._windows.numbers)
-            return _Field(self._shape(()), np.dtype(np.int64), copy)
+            return _BatchField(self._shape(()), np.dtype(np.int64), copy)
         values = split.track_fields[name]
 
         def repeat(out: Array) -> None:
             out[...] = values[self._windows.track][:, None]
 
-        return _Field(self._shape(values.shape[1:]), values.dtype, repeat)
+        return _BatchField(self._shape(values.shape[1:]), values.dtype, repeat)
 
     def _shape(self, trailing: Sequence[int]) -> tuple[int, ...]:
         return *self._windows.shape, *trailing
@@ -361,7 +361,7 @@ class _StreamWindows:
             out[windows, n_missing:] = part
 
 
-def _buffer(buffers: Mapping[str, Array], name: str, field: _Field) -> Array:
+def _buffer(buffers: Mapping[str, Array], name: str, field: _BatchField) -> Array:
     """The caller's buffer for a field, or a new array.
 
     Raises ValueError for a buffer that is not writable, or has another shape or dtype.

@@ -2,7 +2,7 @@
 training
 
 A model must not be tested on people or recordings that it was trained on. The command reads
-all splits of a cache and makes a list of `_Comparison`s: one kind of thing (subject, recording)
+all splits of a cache and makes a list of `_Overlap`s: one kind of thing (subject, recording)
 in two splits, with what they share. Splits called `train` are training splits, and all
 others test splits. For example, as printed:
 
@@ -78,7 +78,7 @@ def _run(args: argparse.Namespace) -> int:
     return print_result(result, as_json=args.json)
 
 
-def _add_common(result: CommandResult, comparison: _Comparison, both: str, *, every: bool) -> None:
+def _add_common(result: CommandResult, comparison: _Overlap, both: str, *, every: bool) -> None:
     """Add what two splits share, or one split has twice: a heading, and a line for each thing."""
     verb = f"{both} share"
     if comparison.first == comparison.second:
@@ -99,7 +99,7 @@ class _Common(NamedTuple):
     second: tuple[str, ...]
 
 
-class _Comparison(NamedTuple):
+class _Overlap(NamedTuple):
     """One kind of thing compared in two splits, such as a training and a test split, or in one
     split with itself to find its repetitions.
     """
@@ -184,7 +184,7 @@ def _names_of(split: cache.Split) -> _SplitNames:
     )
 
 
-def compare_splits(splits: Sequence[cache.Split]) -> list[_Comparison]:
+def compare_splits(splits: Sequence[cache.Split]) -> list[_Overlap]:
     """Compare splits by names of subjects, and by names and contents of recordings, in this order:
 
     - every training split with every test split; these comparisons are always returned;
@@ -195,7 +195,7 @@ def compare_splits(splits: Sequence[cache.Split]) -> list[_Comparison]:
     contents = _equal_contents(splits)
     training = [*filter(_is_training, names)]
     tests = [name for name in names if name not in training]
-    compared = list[_Comparison]()
+    compared = list[_Overlap]()
     for train, test in itertools.product(training, tests):
         compared.append(_compare(names[train].subjects, names[test].subjects))
         compared.append(_compare(names[train].recordings, names[test].recordings, contents))
@@ -216,7 +216,7 @@ def compare_splits(splits: Sequence[cache.Split]) -> list[_Comparison]:
                     twice.append(_Common(recording, tuple(videos[:1]), tuple(videos[1:])))
         twice += _find_equal(name, name, contents, twice)
         if twice:
-            compared.append(_Comparison(name, name, recordings.what, tuple(twice), ""))
+            compared.append(_Overlap(name, name, recordings.what, tuple(twice), ""))
     return compared
 
 
@@ -224,24 +224,24 @@ def _is_training(split: str) -> bool:
     return split.rpartition("/")[2] == TRAIN
 
 
-class _Video(NamedTuple):
+class _SplitVideo(NamedTuple):
     split: str
     name: str
 
 
-def _equal_contents(splits: Sequence[cache.Split]) -> list[list[_Video]]:
+def _equal_contents(splits: Sequence[cache.Split]) -> list[list[_SplitVideo]]:
     """Videos of equal content, two or more for each content.
 
     Files of images and clips are compared by the digest that the conversion has stored; videos
     without images by their rows, which are read only if two splits have such videos.
     """
-    found = defaultdict[str, list[_Video]](list)
-    without_images = dict[_Video, tuple[cache.Split, int]]()
+    found = defaultdict[str, list[_SplitVideo]](list)
+    without_images = dict[_SplitVideo, tuple[cache.Split, int]]()
     for split in splits:
         names = split.videos.names
         digests = split.tables.texts("video_pixels")
         for number in np.unique(split.tracks.video).tolist():
-            video = _Video(split.name, names[number])
+            video = _SplitVideo(split.name, names[number])
             if digests[number]:
                 found[file_part(digests[number])].append(video)
             else:
@@ -258,7 +258,7 @@ def _equal_contents(splits: Sequence[cache.Split]) -> list[list[_Video]]:
 
 
 def _find_equal(
-    first: str, second: str, contents: Sequence[Sequence[_Video]], named: Sequence[_Common]
+    first: str, second: str, contents: Sequence[Sequence[_SplitVideo]], named: Sequence[_Common]
 ) -> list[_Common]:
     """Videos of equal content in two splits, or in one if both are the same, but for those that
     share a name, too: `named`.
@@ -276,8 +276,8 @@ def _find_equal(
 
 
 def _compare(
-    first: _Names, second: _Names, contents: Sequence[Sequence[_Video]] = ()
-) -> _Comparison:
+    first: _Names, second: _Names, contents: Sequence[Sequence[_SplitVideo]] = ()
+) -> _Overlap:
     """Compare the subjects of two splits, or their recordings, which may have equal contents."""
     kind = first.what if first.what == second.what else "recording"
     common = list[_Common]()
@@ -291,10 +291,10 @@ def _compare(
         if nameless:
             unknown = f"not in the names of {' and '.join(nameless)}"
     common += _find_equal(first.split, second.split, contents, common)
-    return _Comparison(first.split, second.split, kind, tuple(common), unknown)
+    return _Overlap(first.split, second.split, kind, tuple(common), unknown)
 
 
-def summary(compared: Sequence[_Comparison]) -> str:
+def summary(compared: Sequence[_Overlap]) -> str:
     """What training and test splits share, as one line for the report; "" if there is no training
     split or no test split.
     """
@@ -314,7 +314,7 @@ def summary(compared: Sequence[_Comparison]) -> str:
     return line
 
 
-def _count_unknown(compared: Sequence[_Comparison]) -> str:
+def _count_unknown(compared: Sequence[_Overlap]) -> str:
     n_unknown = sum(comparison.is_impossible for comparison in compared)
     return f"{n_unknown} of {len(compared)} comparisons by name are impossible"
 

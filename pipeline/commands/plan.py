@@ -23,14 +23,14 @@ from pipeline.settings.sections import load
 from pipeline.steps.next_run import plan_runs
 from pipeline.steps.recipe import Recipe, missing_files
 from pipeline.steps.sentences import lost_videos, next_lines
-from pipeline.steps.state import SplitState
+from pipeline.steps.state import SplitStatus
 
 
 def _run(args: argparse.Namespace) -> int:
     """Print what would run, split by split. Returns 2 if a split has an error."""
     settings = load(settings_file())
     recipes = Recipe.by_settings(settings, args.names, args.cache)
-    states = [SplitState.of_run(run) for run in plan_runs(recipes)]
+    states = [SplitStatus.of_run(run) for run in plan_runs(recipes)]
     missing = missing_files(recipes)
     broken = {} if args.names else warn_of_broken(settings.data.datasets)
 

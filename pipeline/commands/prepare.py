@@ -44,12 +44,12 @@ from pipeline.steps.extraction.plan import plan_streams
 from pipeline.steps.grading import describe_words, stored_words
 from pipeline.steps.next_run import NextRun
 from pipeline.steps.recipe import Recipe
-from pipeline.steps.report import LAYOUT, Report
+from pipeline.steps.report import LAYOUT, StepReport
 from pipeline.steps.sentences import accounting_lines, lost_videos, next_lines
 from pipeline.steps.uncommitted import describe_kept
 
 ERRORS: Final = (PipelineError, cache.CacheError, OSError)  # these end a step of one split only
-NOTHING: Final = Report()
+NOTHING: Final = StepReport()
 WITHOUT_WEIGHTS: Final = (
     "no features: no weights are named. To add features, repeat the command with --weights "
     "spin:FILE, torchvision:IMAGENET1K_V2 (downloaded once), or untrained:0 for a trial run "
@@ -192,7 +192,7 @@ def _run_steps(runs: Sequence[NextRun], settings: Settings) -> int:
     return n_flaws
 
 
-def _convert(run: NextRun, settings: Settings) -> Report:
+def _convert(run: NextRun, settings: Settings) -> StepReport:
     """Convert a split. Flaws: clips that are damaged."""
     work = run.conversion
     if work is None or not run.up_to_date:
@@ -204,7 +204,7 @@ def _convert(run: NextRun, settings: Settings) -> Report:
     return replace(report, warnings=())  # the summary has them
 
 
-def _extract(run: NextRun, settings: Settings) -> Report:
+def _extract(run: NextRun, settings: Settings) -> StepReport:
     """Extract the streams of a split. Flaws: rows without features."""
     split = _split_now(run)
     # conversion has reported a split without rows
@@ -217,7 +217,7 @@ def _extract(run: NextRun, settings: Settings) -> Report:
         return run_extraction(upcoming, settings, progress)
 
 
-def _show(run: NextRun, _: Settings) -> Report:
+def _show(run: NextRun, _: Settings) -> StepReport:
     """Write the page of a split with tracks, unless it shows them."""
     from pipeline.show.page import shows
     from pipeline.show.split.page import INDEX, SplitPage
@@ -239,7 +239,7 @@ def _show(run: NextRun, _: Settings) -> Report:
         address = quote(f"{folder.name}/{INDEX}")
         earlier.write_text(f'<!DOCTYPE html><title>Moved</title><a href="{address}">Moved</a>\n')
     detail = f"{count(len(split.tracks), 'track')} in {from_here(page)}"
-    return Report(details=[detail])
+    return StepReport(details=[detail])
 
 
 def _page_folder(recipe: Recipe) -> Path:

@@ -1,7 +1,7 @@
 """`python -m pipeline status`: the contents of a cache, compared with the releases, and what the
 next conversion would do.
 
-A `SplitState` has what is shown of one split. Each output makes something else of it: a table with
+A `SplitStatus` has what is shown of one split. Each output makes something else of it: a table with
 a line for each split (`tables`), and notes below it (`_add_notes`); JSON; CSV, digests and sizes
 (`pipeline.steps.contents`).
 """
@@ -53,7 +53,7 @@ from pipeline.steps.conversion.keep import Loss, unusable
 from pipeline.steps.grading import describe_words
 from pipeline.steps.run_state import prometheus_lines, read_states
 from pipeline.steps.sentences import missing_lines, next_cell
-from pipeline.steps.state import Committed, SplitState
+from pipeline.steps.state import Committed, SplitStatus
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -73,7 +73,7 @@ def _run(args: argparse.Namespace) -> int:
             digests = list(list_digests(opened, chosen, problems, progress))
         return print_document((f"{line}\n" for line in digests), problems)
 
-    states = [SplitState.of_cache(opened, name) for name in chosen]
+    states = [SplitStatus.of_cache(opened, name) for name in chosen]
     found = {state.name: state.committed for state in states if state.committed is not None}
     for state in states:
         problems += state.problems
@@ -124,7 +124,7 @@ def _rejected_beyond(most: float, splits: Iterable[Committed]) -> Iterator[str]:
 # tables
 
 
-def tables(states: Sequence[SplitState]) -> list[str | Table]:
+def tables(states: Sequence[SplitStatus]) -> list[str | Table]:
     """One table with a line for each split; or two, if the terminal is too narrow for one: numbers
     of splits (NUMBERS), then the others.
     """
@@ -136,7 +136,7 @@ def tables(states: Sequence[SplitState]) -> list[str | Table]:
     return [numbers, "", _table(states, "split", *columns[NUMBERS:])]
 
 
-def _table(states: Sequence[SplitState], *columns: str) -> Table:
+def _table(states: Sequence[SplitStatus], *columns: str) -> Table:
     shown = new_table(*columns)
     for state in states:
         cells = []
@@ -152,13 +152,13 @@ def _table(states: Sequence[SplitState], *columns: str) -> Table:
     return shown
 
 
-def _next_run(state: SplitState) -> str:
+def _next_run(state: SplitStatus) -> str:
     if state.unlisted:
         return "unknown"
     return "-" if state.next_run is None else next_cell(state.next_run)
 
 
-def _marked_name(state: SplitState) -> str:
+def _marked_name(state: SplitStatus) -> str:
     """The split's name, with a note if it is demo data, or if its bodies are estimates."""
     name = plain(state.name)
     if state.committed is None:
@@ -194,7 +194,7 @@ def _streams(committed: Committed) -> str:
     return plain(", ".join(stream.label for stream in committed.streams)) or "-"
 
 
-class Column(NamedTuple):
+class StatusColumn(NamedTuple):
     """A column of the table."""
 
     meaning: str  # for the page
@@ -202,12 +202,14 @@ class Column(NamedTuple):
 
 
 NUMBERS: Final = 3  # columns of numbers, the first ones
-COLUMNS: Final[Mapping[str, Column]] = {
-    "videos": Column("kept / found, of the official number if known", partial(_counts, "videos")),
-    "tracks": Column("kept / found", partial(_counts, "tracks")),
-    "frames kept / found": Column("frames of persons, likewise", partial(_counts, "frames")),
-    "dropped": Column("frames of persons that were dropped, by reason", _dropped),
-    "streams": Column("features in the cache", _streams),
+COLUMNS: Final[Mapping[str, StatusColumn]] = {
+    "videos": StatusColumn(
+        "kept / found, of the official number if known", partial(_counts, "videos")
+    ),
+    "tracks": StatusColumn("kept / found", partial(_counts, "tracks")),
+    "frames kept / found": StatusColumn("frames of persons, likewise", partial(_counts, "frames")),
+    "dropped": StatusColumn("frames of persons that were dropped, by reason", _dropped),
+    "streams": StatusColumn("features in the cache", _streams),
 }
 
 
@@ -234,7 +236,7 @@ def _add_notes(
     result: CommandResult,
     args: argparse.Namespace,
     opened: cache.FeatureCache,
-    states: Sequence[SplitState],
+    states: Sequence[SplitStatus],
 ) -> None:
     """Add lines on tracks, on streams, on the whole cache, then on each split's videos."""
     rows = {state.name: state.committed for state in states if state.committed is not None}

@@ -41,8 +41,8 @@ def find_same_people(
     second = APART_S * fps
     for one, other in itertools.combinations(frames, 2):
         tracks = (
-            _Seen(people[one], frames[one], second),
-            _Seen(people[other], frames[other], second),
+            _TrackView(people[one], frames[one], second),
+            _TrackView(people[other], frames[other], second),
         )
         steps = _steps_between(frames[one], frames[other], second, cuts)
         if any(_are_alike(tracks, rows) for rows in steps):
@@ -51,7 +51,7 @@ def find_same_people(
     return found
 
 
-class _Seen(NamedTuple):
+class _TrackView(NamedTuple):
     """A track of T rows."""
 
     columns: Mapping[str, Any]
@@ -109,7 +109,7 @@ def _steps_between(
     return [*zip(of_one.tolist(), of_other.tolist(), strict=True)]
 
 
-def _are_alike(tracks: tuple[_Seen, _Seen], rows: tuple[int, int]) -> bool:
+def _are_alike(tracks: tuple[_TrackView, _TrackView], rows: tuple[int, int]) -> bool:
     """Whether two people are near each other in these rows, and equally large."""
     one, other = tracks
     row, other_row = rows

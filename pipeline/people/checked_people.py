@@ -2,10 +2,10 @@
 [raw] -> tracks
 
 All joints of a person who stands, walks or lies stretched out form a long shape, whatever they are
-called (`People.long`). Along it follow head, shoulders, hips, knees and ankles, and its length
-limits that of each bone. In a wrong order, the way from head to ankles turns back, bones are too
-long, or the end of an arm or leg lies midway between its other joints. People who crouch, or show a
-part of their body, prove nothing.
+called (`CheckedPeople.long`). Along it follow head, shoulders, hips, knees and ankles, and its
+length limits that of each bone. In a wrong order, the way from head to ankles turns back, bones are
+too long, or the end of an arm or leg lies midway between its other joints. People who crouch, or
+show a part of their body, prove nothing.
 
 The limits of the methods that return whether somebody contradicts an order were chosen on projected
 motions and 23 postures of the demo body, seen from all sides and heights, and on real output of
@@ -77,7 +77,7 @@ FAULTS: Final = (  # what contradicts an order
 
 
 @dataclass(frozen=True, eq=False)
-class People:
+class CheckedPeople:
     """N people of a file, who have joints, or the corners of a box (CORNERS)."""
 
     skeleton: Skeleton
@@ -93,12 +93,12 @@ class People:
         """Whether only boxes are known."""
         return self.skeleton == CORNERS
 
-    def take(self, rows: slice | Ints) -> People:
+    def take(self, rows: slice | Ints) -> CheckedPeople:
         """Some of the people."""
         points = self.points[rows]
         return replace(self, points=points, frame=self.frame[rows], boxes=self.boxes[rows])
 
-    def move(self, xy: Floats) -> People:
+    def move(self, xy: Floats) -> CheckedPeople:
         """The same people with other places (N, J, 2) px of their joints; NaN if not shown."""
         points = np.concatenate([xy, self.points[..., 2:]], axis=-1)
         if self.are_boxes:
@@ -178,7 +178,7 @@ class People:
         return squares, distances
 
     @cached_property
-    def long(self) -> People:
+    def long(self) -> CheckedPeople:
         """The same N people, of whom those show no joint who do not show head, limbs and trunk, or
         whose joints do not form a long shape. Their numbers are NaN.
         """

@@ -49,7 +49,7 @@ STYLE: Final = (
 DOT: Final = 2  # px, from a point to the edge of its mark
 
 
-class _Check(NamedTuple):
+class _LabelReading(NamedTuple):
     """What is read of a file."""
 
     labels: Path
@@ -70,20 +70,20 @@ def _run(args: argparse.Namespace) -> int:
         inputs = [args.file, args.clip]
         OutputRule("check", inputs, args.overwrite).require_file(args.out)
     with caching():
-        check = _read(dataset, args.file, Video(args.clip.parent, args.clip.name))
-        lines = [f"{key:<11}{text}" for key, text in _lines(check)]
-        problems = [f"odd: {text}" for text in _odd_lines(check)]
-        problems += [f"refused: {refusal}" for refusal in check.refusals]
+        reading = _read(dataset, args.file, Video(args.clip.parent, args.clip.name))
+        lines = [f"{key:<11}{text}" for key, text in _lines(reading)]
+        problems = [f"odd: {text}" for text in _odd_lines(reading)]
+        problems += [f"refused: {refusal}" for refusal in reading.refusals]
         for line in lines:
             out.print(plain(line))
         for problem in problems:
             out.show_problem(problem)
         if args.out is not None:
-            _write_page(check, dataset, args.out, [*lines, *problems])
-    return 2 if check.refusals else int(bool(problems))
+            _write_page(reading, dataset, args.out, [*lines, *problems])
+    return 2 if reading.refusals else int(bool(problems))
 
 
-def _read(dataset: ClipDataset, labels: Path, video: Video) -> _Check:
+def _read(dataset: ClipDataset, labels: Path, video: Video) -> _LabelReading:
     """Read a file as `convert` does. Raises RawDataError if nothing can be shown of it."""
     account = VideoAccount(video.path)
     with reading_refused() as refusals:
@@ -98,32 +98,32 @@ def _read(dataset: ClipDataset, labels: Path, video: Video) -> _Check:
             dataset.stated(video.path).identities,
         )
     uses_identities = used.detections.identity is not None
-    return _Check(labels, video, people, uses_identities, account, refusals)
+    return _LabelReading(labels, video, people, uses_identities, account, refusals)
 
 
-def _odd_lines(check: _Check) -> Iterator[str]:
+def _odd_lines(reading: _LabelReading) -> Iterator[str]:
     """Yield what is odd: a line for each kind, with numbers."""
-    last = check.people.frame_index.max(initial=0)
-    n_frames = check.video.header().n_frames
+    last = reading.people.frame_index.max(initial=0)
+    n_frames = reading.video.header().n_frames
     if n_frames and last >= n_frames:
         yield f"people up to frame {last}; the clip's header states {n_frames} frames, from 0"
-    yield from [note for note in check.account.notes if note not in check.people.remarks]
+    yield from [note for note in reading.account.notes if note not in reading.people.remarks]
 
 
 # --------------------------------------------------------------------------------------------------
 # lines
 
 
-def _lines(check: _Check) -> Iterator[tuple[str, str]]:
+def _lines(reading: _LabelReading) -> Iterator[tuple[str, str]]:
     """Yield key and text of each line."""
-    yield "format", f"{check.people.format}: {check.labels.name}"
-    if check.people.n_persons:
-        yield from _lines_of_people(check)
+    yield "format", f"{reading.people.format}: {reading.labels.name}"
+    if reading.people.n_persons:
+        yield from _lines_of_people(reading)
     else:
         yield "people", "none"
     of_classes = []
     others = []
-    for kind, names in check.account.unread.items():
+    for kind, names in reading.account.unread.items():
         text = f"{kind}: {describe_counts(names)}"
         if kind in ABOUT_CLASSES:
             of_classes.append(text)
@@ -135,10 +135,10 @@ def _lines(check: _Check) -> Iterator[tuple[str, str]]:
     yield "classes", "; ".join(of_classes) or "people alone"
 
 
-def _lines_of_people(check: _Check) -> Iterator[tuple[str, str]]:
-    people = check.people
-    header = check.video.header()
-    width, height = check.video.size()
+def _lines_of_people(reading: _LabelReading) -> Iterator[tuple[str, str]]:
+    people = reading.people
+    header = reading.video.header()
+    width, height = reading.video.size()
     frames = people.frame_index
     of_clip = f"{header.n_frames} by its header, {header.fps:.4g} a second, {width} x {height} px"
     with_people = f"{len(frames):,} with people, {frames[0]} to {frames[-1]}"
@@ -154,7 +154,7 @@ def _lines_of_people(check: _Check) -> Iterator[tuple[str, str]]:
     n_wide = int((sides[:, 0] > sides[:, 1]).sum())
     text = f"{median[0]:.0f} x {median[1]:.0f} px (median), {median[1] / height:.0%} of the image's"
     yield "boxes", f"{text} height; {n_wide} of {len(sides)} wider than high"
-    yield "identities", _describe_identities(check)
+    yield "identities", _describe_identities(reading)
     scores = people.keypoints.rows[..., 2]
     shown = scores[scores > 0]
     text = f"{shown.min():.2g} to {shown.max():.2g}, median {np.median(shown):.2g}"
@@ -178,14 +178,14 @@ def _describe_joints(people: Detections) -> str:
     return f"{text}; in no frame: {', '.join(missing)}" if missing else text
 
 
-def _describe_identities(check: _Check) -> str:
-    identity = check.people.identity
+def _describe_identities(reading: _LabelReading) -> str:
+    identity = reading.people.identity
     if identity is None:
         return "none: people are linked"
     names = [str(number) for number in np.unique(identity.rows)]
-    listed = first_few(check.people.names or names)
-    use = "used" if check.uses_identities else "not used"
-    if UNCHECKED in check.account.assumed:
+    listed = first_few(reading.people.names or names)
+    use = "used" if reading.uses_identities else "not used"
+    if UNCHECKED in reading.account.assumed:
         use = "used, unchecked"
     return f"{len(names)}: {listed}; {use}"
 
@@ -231,7 +231,9 @@ class _Person(NamedTuple):
 # page
 
 
-def _write_page(check: _Check, dataset: OwnVideos, page: Path, lines: Sequence[str]) -> None:
+def _write_page(
+    reading: _LabelReading, dataset: OwnVideos, page: Path, lines: Sequence[str]
+) -> None:
     """Write the player of the tracks that `convert` would make, the lines, and one person.
 
     Without a track, the page has no player. Then it raises PipelineError, which says why.
@@ -240,41 +242,41 @@ def _write_page(check: _Check, dataset: OwnVideos, page: Path, lines: Sequence[s
     from pipeline.show.player import Page, write_player
     from pipeline.show.tracks import from_raw
 
-    clip = check.video.path
+    clip = reading.video.path
     people = []
-    if check.people.n_persons:
-        person = _Person.choose(check.people)
-        for frame in check.video.read([person.frame]):
+    if reading.people.n_persons:
+        person = _Person.choose(reading.people)
+        for frame in reading.video.read([person.frame]):
             if frame.image is not None:
                 people.append((person.frame, person.draw(frame.image)))
     with TemporaryDirectory() as folder, bar(f"check {clip}", err, unit="frame") as progress:
         raw = Path(folder)
-        _link_files(check, raw)
-        title = check.labels.name
+        _link_files(reading, raw)
+        title = reading.labels.name
         variables: dict[str, Any] = {"lines": lines, "people": people, "layout": "player.html"}
         try:
-            with reading_refused():  # `check` has them
+            with reading_refused():  # `reading` has them
                 shown = from_raw(dataset, dataset.split_of(clip), raw, clip)
         except PipelineError as error:  # no track
             variables |= {"layout": "no_track.html", "title": title, "style": STYLE, "why": error}
             write(templates("check").get_template("check.html").stream(variables), page)
             out.print(plain(f"page       {from_here(page)}"))
             raise
-        shown = replace(shown, origin=str(check.labels), raw=None)
+        shown = replace(shown, origin=str(reading.labels), raw=None)
         form = Page("check", (), "check.html", title, style=STYLE, variables=variables)
         for text in write_player(shown, page, page=form, progress=progress):
             err.warn(text)
     out.print(plain(f"page       {from_here(page)}"))
 
 
-def _link_files(check: _Check, raw: Path) -> None:
+def _link_files(reading: _LabelReading, raw: Path) -> None:
     """Make a raw folder with links to the clip and to its files of people."""
-    labels = check.labels.resolve()
+    labels = reading.labels.resolve()
     keypoints = raw / KEYPOINTS
     keypoints.mkdir()
-    (raw / check.video.path).symlink_to(check.video.place.resolve())
+    (raw / reading.video.path).symlink_to(reading.video.place.resolve())
     suffix = "" if labels.is_dir() else labels.suffix.lower()
-    (keypoints / f"{check.video.path}{suffix}").symlink_to(labels)
+    (keypoints / f"{reading.video.path}{suffix}").symlink_to(labels)
     class_list = find_class_list(labels)
     if class_list is not None:
         (keypoints / CLASSES).symlink_to(class_list)

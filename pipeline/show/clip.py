@@ -69,7 +69,7 @@ def rate_of(source: FrameSource, fps: float = math.nan) -> float:
     return fps if math.isfinite(fps) else DEFAULT_FPS
 
 
-class Person:
+class DrawnTrack:
     """A track that is drawn.
 
     Attributes:
@@ -96,9 +96,9 @@ class Person:
             canvas.draw_skeleton(flat(rows["kp_2d"][row]))
 
 
-def people_by_frame(people: Iterable[Person]) -> defaultdict[int, list[Person]]:
+def people_by_frame(people: Iterable[DrawnTrack]) -> defaultdict[int, list[DrawnTrack]]:
     """Frame number -> people with a row in it."""
-    present_in = defaultdict[int, list[Person]](list)
+    present_in = defaultdict[int, list[DrawnTrack]](list)
     for person in people:
         for index in person.rows:
             present_in[index].append(person)
@@ -119,7 +119,7 @@ def write_clip(shown: PageContent, out: Path, *, progress: Progress = silent) ->
             written.
     """
     video, source = only_video(shown, out)
-    people = [Person(track, number) for number, track in enumerate(shown.tracks)]
+    people = [DrawnTrack(track, number) for number, track in enumerate(shown.tracks)]
     present_in = people_by_frame(people)
     bodies = None
     if shown.body is not None:
@@ -169,7 +169,7 @@ def only_video(shown: PageContent, out: Path) -> tuple[str, FrameSource]:
 def _draw_frame(
     frame: Frame,
     image: Image,
-    present: Sequence[Person],
+    present: Sequence[DrawnTrack],
     absent: Sequence[str],
     bodies: LabelledBodies | None,
     mark: str,
@@ -199,7 +199,7 @@ def _draw_frame(
 
 
 def paint_bodies(
-    frame: Frame, image: Image, people: Sequence[Person], bodies: LabelledBodies | None
+    frame: Frame, image: Image, people: Sequence[DrawnTrack], bodies: LabelledBodies | None
 ) -> Image:
     """A copy of the image, with the people's bodies over it if there is a body model."""
     if bodies is None:

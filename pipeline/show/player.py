@@ -25,12 +25,12 @@ from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Image
 from pipeline.grades.words import WORDS
 from pipeline.show.bodies import LabelledBodies
-from pipeline.show.clip import Person, only_video, paint_bodies, people_by_frame
+from pipeline.show.clip import DrawnTrack, only_video, paint_bodies, people_by_frame
 from pipeline.show.page import TEMPLATES, Solid, policy_of, templates, write, write_motions
 from pipeline.show.player_data import hex_colour, place_in, player_data
+from pipeline.show.player_pictures import PageImages, PictureRecorder
 from pipeline.show.player_pictures import Paint as Paint
-from pipeline.show.player_pictures import PictureRecorder, Recorded
-from pipeline.show.player_tracks import Part, PlayedTrack, WholeClip, choose_people
+from pipeline.show.player_tracks import PlayedTrack, ShownFrames, WholeClip, choose_people
 from pipeline.show.tracks import PageContent, ShownTrack
 from pipeline.show.video_file import encode_jpeg
 
@@ -91,7 +91,7 @@ def write_player(
         frames = first_few(recorded.undecoded)
         left_out.append(f"not decoded, and the frame before is shown: {frames}")
     part = part._replace(times=part.times[: recorded.n_frames])
-    _write_page(shown, out, page, _Scene(video, part, played, pictures, recorded, left_out))
+    _write_page(shown, out, page, _PlayerContent(video, part, played, pictures, recorded, left_out))
     return left_out
 
 
@@ -107,7 +107,7 @@ def write_video(
     return []
 
 
-def _labelled_bodies(shown: PageContent, people: Sequence[Person]) -> Paint | None:
+def _labelled_bodies(shown: PageContent, people: Sequence[DrawnTrack]) -> Paint | None:
     """Draws the bodies of the labels; None without any."""
     if shown.body is None or not any("pose" in person.track.rows for person in people):
         return None
@@ -131,53 +131,55 @@ class _Row(NamedTuple):
     runs: str  # paths of the bar, in frames
     outside: str
     jumps: str
-    portraits: _Strip
+    portraits: _PortraitStrip
     portrait_frames: list[int]
     solid: Solid  # of those frames
     place: str  # of the first row, in lines of corrections
 
 
-class _Scene(NamedTuple):
+class _PlayerContent(NamedTuple):
     """All that a page shows."""
 
     video: str
-    part: Part
+    part: ShownFrames
     tracks: list[PlayedTrack]
     pictures: PictureRecorder
-    recorded: Recorded
+    recorded: PageImages
     left_out: list[str]
 
 
-def _write_page(shown: PageContent, out: Path, page: Page, scene: _Scene) -> None:
+def _write_page(shown: PageContent, out: Path, page: Page, player: _PlayerContent) -> None:
     environment = templates(page.by, *page.folders)
     script = (TEMPLATES / "player.js").read_text()
     style = (TEMPLATES / "player.css").read_text() + page.style
-    data = player_data(scene.part, scene.tracks, shown.name, has_bodies=scene.pictures.has_bodies)
-    encoded = base64.b64encode(scene.recorded.video).decode()
+    data = player_data(
+        player.part, player.tracks, shown.name, has_bodies=player.pictures.has_bodies
+    )
+    encoded = base64.b64encode(player.recorded.video).decode()
     if len(data) + len(encoded) > LARGEST:
         raise PipelineError(
             f"{out}: the page would have more than {LARGEST // 1_000_000} MB. `show` draws a clip: "
             "--out CLIP.mp4"
         )
-    words = Counter[str](track.person.track.grade.word or UNKNOWN for track in scene.tracks)
+    words = Counter[str](track.person.track.grade.word or UNKNOWN for track in player.tracks)
     graded = [f"{words[word]} {word}" for word in (*WORDS, UNKNOWN) if words[word]]
-    width, height = scene.part.picture
+    width, height = player.part.picture
     content = {
-        "title": page.title or f"{shown.name}/{scene.video}",
+        "title": page.title or f"{shown.name}/{player.video}",
         "policy": policy_of(style, script),
         "digest": page.digest or shown.digest,
         "shown": shown,
-        "facts": f"{count(scene.recorded.n_frames, 'frame')}, "
-        f"{count(len(scene.tracks), 'track')}: {', '.join(graded)}; from {shown.origin}",
-        "warnings": [*shown.warnings, *scene.left_out],
+        "facts": f"{count(player.recorded.n_frames, 'frame')}, "
+        f"{count(len(player.tracks), 'track')}: {', '.join(graded)}; from {shown.origin}",
+        "warnings": [*shown.warnings, *player.left_out],
         "width": width,
         "height": height,
-        "n_frames": scene.recorded.n_frames,
-        "has_bodies": scene.pictures.has_bodies,
+        "n_frames": player.recorded.n_frames,
+        "has_bodies": player.pictures.has_bodies,
         "shows_bodies": page.shows_bodies,
         "rows": [
             _describe_row(track, strip, shown.body)
-            for track, strip in zip(scene.tracks, scene.recorded.portraits, strict=True)
+            for track, strip in zip(player.tracks, player.recorded.portraits, strict=True)
         ],
         "style": style,
         "script": script,
@@ -222,7 +224,7 @@ def _describe_row(track: PlayedTrack, strip: Image, body: Path | None) -> _Row:
     )
 
 
-class _Strip(NamedTuple):
+class _PortraitStrip(NamedTuple):
     """Portraits as the page has them."""
 
     uri: str
@@ -230,6 +232,6 @@ class _Strip(NamedTuple):
     height: int
 
 
-def _strip_uri(strip: Image) -> _Strip:
+def _strip_uri(strip: Image) -> _PortraitStrip:
     jpeg = base64.b64encode(encode_jpeg(strip, PORTRAIT_QUALITY)).decode()
-    return _Strip(f"data:image/jpeg;base64,{jpeg}", strip.shape[1], strip.shape[0])
+    return _PortraitStrip(f"data:image/jpeg;base64,{jpeg}", strip.shape[1], strip.shape[0])

@@ -14,9 +14,9 @@ from pipeline.files.raw.corrections import quoted
 from pipeline.people.boxes import tight_boxes
 from pipeline.people.hands import HANDS, hand_bones
 from pipeline.people.skeletons import Array, Doubles, Ints, bones
-from pipeline.show.clip import Person
+from pipeline.show.clip import DrawnTrack
 from pipeline.show.drawing import NAMES, SIDE_COLOURS, SIDES, side_of_bone
-from pipeline.show.player_tracks import DRAWN, Part, PlayedTrack, joints_of, seen_joints
+from pipeline.show.player_tracks import DRAWN, PlayedTrack, ShownFrames, joints_of, seen_joints
 from pipeline.show.player_video import TICKS, ticks_of
 
 QUARTER: Final = 4  # coordinates are whole quarters of a px
@@ -24,7 +24,9 @@ FURTHEST: Final = 8000  # px from the picture's corner
 UNSEEN: Final = -32768  # as a coordinate
 
 
-def player_data(part: Part, tracks: Sequence[PlayedTrack], split: str, *, has_bodies: bool) -> str:
+def player_data(
+    part: ShownFrames, tracks: Sequence[PlayedTrack], split: str, *, has_bodies: bool
+) -> str:
     """JSON of all that is drawn, without "<". Arrays are little-endian, in base64:
 
     ticks (n,) int32, times of the frames; of each track with N rows and J seen joints: frames (N,)
@@ -63,7 +65,7 @@ def player_data(part: Part, tracks: Sequence[PlayedTrack], split: str, *, has_bo
 
 
 def _track_data(
-    track: PlayedTrack, joints: Sequence[int], part: Part, split: str
+    track: PlayedTrack, joints: Sequence[int], part: ShownFrames, split: str
 ) -> dict[str, Any]:
     person = track.person
     columns = person.track.rows
@@ -94,7 +96,7 @@ def _track_data(
     }
 
 
-def _stretches(person: Person, split: str) -> list[dict[str, Any]]:
+def _stretches(person: DrawnTrack, split: str) -> list[dict[str, Any]]:
     """Whose the track's rows were before corrections, as their lines need it: of each stretch the
     name, the first frame, and the place there.
     """
@@ -138,7 +140,7 @@ def pack(values: Array, dtype: str) -> str:
     return base64.b64encode(data.tobytes()).decode()
 
 
-def hex_colour(person: Person) -> str:
+def hex_colour(person: DrawnTrack) -> str:
     """A person's colour as #rrggbb."""
     levels = [round(255 * share) for share in person.colour]
     return f"#{bytes(levels).hex()}"

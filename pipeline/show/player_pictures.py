@@ -11,7 +11,7 @@ from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Frame, FrameSource, Image
 from pipeline.people.boxes import crop_person
 from pipeline.show.clip import frames_of
-from pipeline.show.player_tracks import Part, PlayedTrack
+from pipeline.show.player_tracks import PlayedTrack, ShownFrames
 from pipeline.show.player_video import PlayerVideo, resize, ticks_of
 
 Paint = Callable[[Frame, Image], Image]  # a frame and its image -> the image with bodies
@@ -20,7 +20,7 @@ PORTRAIT_PX: Final = 96
 PORTRAIT_SCALE: Final = 1.1  # side of a portrait / side of the box
 
 
-class Recorded(NamedTuple):
+class PageImages(NamedTuple):
     """The pictures of a page."""
 
     video: bytes
@@ -35,7 +35,7 @@ class PictureRecorder:
     def __init__(
         self,
         source: FrameSource,
-        part: Part,
+        part: ShownFrames,
         tracks: Sequence[PlayedTrack],
         paint: Paint | None,
     ) -> None:
@@ -54,7 +54,7 @@ class PictureRecorder:
     def has_bodies(self) -> bool:
         return self._paint is not None
 
-    def record(self, progress: Callable[[int], None]) -> Recorded:
+    def record(self, progress: Callable[[int], None]) -> PageImages:
         """Encode all frames, with bodies below them if they are painted."""
         part = self._part
         width, height = part.picture
@@ -79,7 +79,7 @@ class PictureRecorder:
         if not n_frames:
             raise PipelineError(f"{self._source.place}: no frame can be decoded")
         portraits = [np.hstack([*crops]) for crops in self._crops]
-        return Recorded(video.finish(), portraits, n_frames, undecoded)
+        return PageImages(video.finish(), portraits, n_frames, undecoded)
 
     def _crop(self, number: int, image: Image) -> None:
         for track, place in self._wanted.get(number, ()):

@@ -23,7 +23,7 @@ from pipeline.grades.joints import seen_points
 from pipeline.grades.words import WORDS
 from pipeline.people.hands import HANDS
 from pipeline.people.skeletons import Bools, Doubles, Ints
-from pipeline.show.clip import Person
+from pipeline.show.clip import DrawnTrack
 from pipeline.show.drawing import NAMES
 from pipeline.show.player_video import picture_size
 from pipeline.show.tracks import ShownTrack
@@ -38,9 +38,9 @@ DRAWN: Final = (*NAMES, *HANDS)  # the joints that a page may have
 COLUMNS: Final = {"kp_2d": slice(len(NAMES)), "kp_2d_hands": slice(len(NAMES), len(DRAWN))}
 
 
-def choose_people(tracks: Sequence[ShownTrack]) -> tuple[list[Person], list[str]]:
+def choose_people(tracks: Sequence[ShownTrack]) -> tuple[list[DrawnTrack], list[str]]:
     """The tracks, the worst first, with at most MOST_PEOPLE in a frame, and what is left out."""
-    people = [Person(track, number) for number, track in enumerate(tracks)]
+    people = [DrawnTrack(track, number) for number, track in enumerate(tracks)]
     n_in = Counter[int]()
     chosen = []
     for person in sorted(people, key=lambda person: badness(person.track)):
@@ -60,7 +60,7 @@ def badness(track: ShownTrack) -> tuple[int, int]:
     return rank, -len(track.grade.reasons)
 
 
-class Part(NamedTuple):
+class ShownFrames(NamedTuple):
     """The n frames of a clip that a page has."""
 
     first: int  # frame number of the first one
@@ -91,10 +91,10 @@ class Part(NamedTuple):
 class WholeClip:
     """All frames of a clip that a player may show."""
 
-    whole: Part
+    whole: ShownFrames
 
     @classmethod
-    def find(cls, people: Sequence[Person], source: FrameSource) -> WholeClip:
+    def find(cls, people: Sequence[DrawnTrack], source: FrameSource) -> WholeClip:
         """The frames of a source. If rows are several frames apart, so are they."""
         frame_index = np.unique(np.concatenate([[*person.rows] for person in people]))
         step = int(np.gcd.reduce(np.diff(frame_index))) or 1
@@ -108,12 +108,12 @@ class WholeClip:
             stop = record.n_frames
             rate = record.played_fps
             if np.isfinite(record.times).any():
-                return cls(Part(first, step, record.all_times[first::step], source.size()))
+                return cls(ShownFrames(first, step, record.all_times[first::step], source.size()))
         if not math.isfinite(rate):
             rate = DEFAULT_FPS
-        return cls(Part(first, step, np.arange(first, stop, step) / rate, source.size()))
+        return cls(ShownFrames(first, step, np.arange(first, stop, step) / rate, source.size()))
 
-    def choose_part(self, people: Sequence[Person], start_s: float) -> Part:
+    def choose_part(self, people: Sequence[DrawnTrack], start_s: float) -> ShownFrames:
         """The part from `start_s` on that one page can have. Raises PipelineError if the clip is
         shorter.
         """
@@ -127,9 +127,9 @@ class WholeClip:
             n_rows[(np.array([*person.rows]) - first) // step] += 1
         n_bytes = np.cumsum(n_rows[start:stop]) * _bytes_of_row(people)
         stop = start + max(1, int(np.searchsorted(n_bytes, LABEL_BYTES)))
-        return Part(first + step * int(start), step, times[start:stop], size)
+        return ShownFrames(first + step * int(start), step, times[start:stop], size)
 
-    def describe_part(self, part: Part, video: str) -> list[str]:
+    def describe_part(self, part: ShownFrames, video: str) -> list[str]:
         """A sentence if it is not the whole clip."""
         if len(part.times) == len(self.whole.times):
             return []
@@ -142,7 +142,7 @@ class WholeClip:
         ]
 
 
-def _bytes_of_row(people: Sequence[Person]) -> int:
+def _bytes_of_row(people: Sequence[DrawnTrack]) -> int:
     """Bytes in a page of a row: its frame, box, and joints."""
     return 4 + 8 + 5 * len(seen_joints(people))
 
@@ -156,7 +156,7 @@ def joints_of(track: ShownTrack, rows: Ints) -> Doubles:
     return joints
 
 
-def seen_joints(people: Sequence[Person]) -> list[int]:
+def seen_joints(people: Sequence[DrawnTrack]) -> list[int]:
     """Numbers of the joints of DRAWN that any track has."""
     seen = np.zeros(len(DRAWN), np.bool_)
     for person in people:
@@ -170,7 +170,7 @@ def seen_joints(people: Sequence[Person]) -> list[int]:
 class PlayedTrack(NamedTuple):
     """The n rows of a track within the part of a page. Frames are numbered from its first one."""
 
-    person: Person
+    person: DrawnTrack
     rows: Ints  # (n,) numbers of the track's rows
     frames: Ints  # (n,)
     is_jump: Bools  # (n,) whether a joint jumps
@@ -178,7 +178,7 @@ class PlayedTrack(NamedTuple):
     portraits: tuple[int, ...]  # of the n rows, those with a portrait
 
     @classmethod
-    def of(cls, person: Person, part: Part) -> PlayedTrack:
+    def of(cls, person: DrawnTrack, part: ShownFrames) -> PlayedTrack:
         track = person.track
         frame_index = track.rows["frame_index"].astype(np.int64)
         rows = np.flatnonzero((frame_index >= part.first) & (frame_index < part.stop))

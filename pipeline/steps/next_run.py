@@ -21,7 +21,7 @@ from pipeline.errors import PipelineError
 from pipeline.files.raw import texts_of
 from pipeline.files.raw.changes import what_differs
 from pipeline.files.raw.files import digest_or_problem
-from pipeline.steps.conversion.comparison import Reason
+from pipeline.steps.conversion.comparison import ReadReason
 from pipeline.steps.conversion.keep import as_json
 from pipeline.steps.conversion.plan import ConversionWork, plan_conversion
 from pipeline.steps.conversion_record import committed_split
@@ -128,9 +128,9 @@ def named_videos(work: ConversionWork) -> dict[str, Any]:
     if work.committed is None or work.differs:
         return {"new": new, "changed": changed, "removed": ()}
     for item in work.items:
-        if item.reason == Reason.NEW:
+        if item.reason == ReadReason.NEW:
             new.append(item.video.name)
-        elif item.reason != Reason.RENAMED:
+        elif item.reason != ReadReason.RENAMED:
             changed[item.video.name] = what_differs(item.recorded, item.stamp)
     return {"new": new, "changed": changed, "removed": work.removed}
 

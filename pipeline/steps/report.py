@@ -16,7 +16,7 @@ LAYOUT: Final = "\n\t"  # control characters that are printed: messages may have
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class StepReport:
     """What a step did, and what it could not do."""
 
     details: Sequence[str] = ()  # each ends a line of its own

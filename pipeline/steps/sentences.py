@@ -30,7 +30,7 @@ from pipeline.steps.conversion.keep import Loss, missing, unusable
 from pipeline.steps.conversion_record import ConversionRecord
 from pipeline.steps.extraction.plan import Why
 from pipeline.steps.next_run import NextRun, named_videos
-from pipeline.steps.report import Report
+from pipeline.steps.report import StepReport
 
 if TYPE_CHECKING:
     from pipeline.steps.conversion.plan import ConversionWork
@@ -100,7 +100,7 @@ def problems_of(work: ConversionWork) -> list[str]:
 
 def conversion_report(
     work: ConversionWork, document: Mapping[str, Any], problems: Sequence[str]
-) -> Report:
+) -> StepReport:
     """The report of a commit. document, problems: of the report."""
     recipe = work.recipe
     every = command("status", "--all", "--cache", str(recipe.root))
@@ -113,7 +113,7 @@ def conversion_report(
     labels = filter(None, [recipe.dataset.label_note(recipe.raw, recipe.split)])
     remarks = (*labels, *document["notes"])
     csv = command("status", "--csv", "--cache", str(recipe.root))
-    return Report(
+    return StepReport(
         details=[summary, *few(renamed, FEW, csv)],
         mark=DONE if totals["frames"]["kept"] and not problems else DOUBT,
         warnings=few([f"rejected {text}" for text in document["rejected"].values()], FEW, every),
@@ -253,7 +253,7 @@ def mixed_rates_notes(split: cache.Split) -> Iterator[str]:
 # what a detection and an extraction did
 
 
-def detection_report(work: DetectionWork, tally: DetectionTally) -> Report:
+def detection_report(work: DetectionWork, tally: DetectionTally) -> StepReport:
     """The report of a detection."""
     counts = []
     has_results = bool(tally.detected or tally.renamed)
@@ -269,7 +269,7 @@ def detection_report(work: DetectionWork, tally: DetectionTally) -> Report:
     failures = few([*tally.problems.values()], FEW, work.retry_command)
     damaged = [f"{clip}: {remark}" for clip, remark in tally.damaged.items()]
     texts = (describe_others(work.raw), stand_in)
-    return Report(
+    return StepReport(
         details=details,
         mark=DONE if has_results else IDLE,
         warnings=[*filter(None, texts)],

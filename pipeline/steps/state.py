@@ -146,7 +146,7 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True)
-class SplitState:
+class SplitStatus:
     """What is committed of a split, and what is to do."""
 
     name: str

@@ -4,9 +4,9 @@
                          does; `_predict_clips` predicts each, with overlays unless --no-overlay
     a split              is predicted from the cache; overlays only with --overlay
 
-The arguments make a `_Request`, which makes a job for each split. `_write` carries it out: it
-writes predictions.json and the bodies, draws overlays, and prints lines about them. The work is in
-`vibe_model.prediction`.
+The arguments make a `_PredictionRequest`, which makes a job for each split. `_write` carries it
+out: it writes predictions.json and the bodies, draws overlays, and prints lines about them. The
+work is in `vibe_model.prediction`.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _run(args: argparse.Namespace) -> int:
     video failed.
     """
     with console.text_to_stderr(args.json):
-        request = _Request.parse(args)
+        request = _PredictionRequest.parse(args)
         predicted = _predict(request)
     if args.json:
         document: dict[str, Any] = {"out": str(request.out)}
@@ -92,7 +92,7 @@ class _ClipOptions(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Request:
+class _PredictionRequest:
     """What to predict, by which model, and which files to write."""
 
     named: str  # a clip, a folder of clips, or a split of the cache
@@ -168,7 +168,7 @@ class _PreparedClips(NamedTuple):
     is_incomplete: bool  # whether a video was not prepared
 
 
-def _predict(request: _Request) -> _PredictedSplits:
+def _predict(request: _PredictionRequest) -> _PredictedSplits:
     """Predict a split of the cache, or clips."""
     from vibe_model.trained import Trained  # imports torch
 
@@ -184,7 +184,7 @@ def _predict(request: _Request) -> _PredictedSplits:
     return _write(request.job(request.named, model, stream, request.out))
 
 
-def _prepare_clips(request: _Request, model: Trained, raw: Path) -> _PreparedClips:
+def _prepare_clips(request: _PredictionRequest, model: Trained, raw: Path) -> _PreparedClips:
     """Prepare the clips in a raw folder. Raises PipelineError if no clip has a track."""
     from vibe_model.prediction.job import streams_to_prepare
 
@@ -216,7 +216,9 @@ def _prepare_clips(request: _Request, model: Trained, raw: Path) -> _PreparedCli
     return _PreparedClips(raw, streams, splits, is_incomplete)
 
 
-def _predict_clips(request: _Request, model: Trained, clips: _PreparedClips) -> _PredictedSplits:
+def _predict_clips(
+    request: _PredictionRequest, model: Trained, clips: _PreparedClips
+) -> _PredictedSplits:
     """Predict the splits of clips: into the folder of the request, or for several splits, into a
     folder for each in it.
 
@@ -283,7 +285,7 @@ def _print_places(job: PredictionJob, overlays: Sequence[str]) -> None:
         fact("overlay", f"{shown}/{videos.OVERLAYS}")
 
 
-def _no_tracks(request: _Request) -> PipelineError:
+def _no_tracks(request: _PredictionRequest) -> PipelineError:
     fewest = request.settings.dataset(OwnVideos.name).parameters()["min_frames"]
     do = f"Tracks of fewer than {fewest} frames are dropped; --set videos.min_frames=5 keeps more."
     return PipelineError(f"{request.named}: no clip has a track to predict (see above). {do}")

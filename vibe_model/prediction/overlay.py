@@ -92,7 +92,7 @@ class PredictedBodies:
         drawing = _BodyDrawing(generator)
 
         @functools.lru_cache(1)
-        def pose(block: int) -> _Posed:
+        def pose(block: int) -> _PosedBodies:
             first = block * FRAMES_AT_ONCE
             records = self.read_frames(first, first + FRAMES_AT_ONCE)
             moved = {}
@@ -100,7 +100,7 @@ class PredictedBodies:
                 label = _time_label(step * self.step, fps)
                 moved[label] = drawing.vertices(records, i)
             verts = drawing.vertices(records)
-            return _Posed(records, verts, moved)
+            return _PosedBodies(records, verts, moved)
 
         def paint(frame: Frame, image: Image) -> Image:
             posed = pose(frame.index // FRAMES_AT_ONCE)
@@ -119,7 +119,7 @@ class PredictedBodies:
         return records, frames[order], order
 
 
-class _Posed(NamedTuple):
+class _PosedBodies(NamedTuple):
     """N bodies with their vertices, (N, V, 3) m in camera axes, without translation."""
 
     records: Array  # (N,)
@@ -164,7 +164,7 @@ class _BodyDrawing:
         bodies = [_project_body(records[i], verts[i]) for i in farthest_first]
         return self.painter.paint(image, bodies, OPACITY)
 
-    def views(self, image: Image, bodies: _Posed) -> Image:
+    def views(self, image: Image, bodies: _PosedBodies) -> Image:
         """Draw the bodies over the image, and along its upper edge views of past and future."""
         painted = self.paint(image, bodies.records, bodies.verts)
         ground = np.full_like(image, GROUND)

@@ -7,8 +7,8 @@
 
 `predict_videos` is called by `tasks predict`, with a job of `prediction.job`. It handles one video
 at a time, so memory does not grow with the number of videos: `_predict_people` is a generator, and
-predicts the next track when the files of the one before are written. A `_Writer` writes the files
-and keeps a record of each; `_PredictedVideos` counts and lists them.
+predicts the next track when the files of the one before are written. A `_PredictionWriter` writes
+the files and keeps a record of each; `_PredictedVideos` counts and lists them.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def predict_videos(job: PredictionJob, progress: Progress) -> _PredictedVideos:
     job.rule.begin_folder(job.out, NAMES)
     (job.out / SUMMARY).unlink(missing_ok=True)  # invalid until it is written again
 
-    writer = _Writer(
+    writer = _PredictionWriter(
         job,
         about,
         raw,
@@ -197,7 +197,7 @@ def _video_number(split: cache.Split, bodies: TrackBodies) -> int:
 
 
 @dataclass
-class _Writer:
+class _PredictionWriter:
     """Writes the files of a job, one video at a time, and records them."""
 
     job: PredictionJob

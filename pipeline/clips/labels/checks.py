@@ -24,7 +24,7 @@ from pipeline.clips.labels.label_content import CENTRE_BOX, TWO_CORNERS
 from pipeline.clips.labels.people_table import blocks
 from pipeline.errors import RawDataError, refuse
 from pipeline.people.boxes import largest_shares
-from pipeline.people.checked_people import FAULTS, HIPS, SHOULDERS, People
+from pipeline.people.checked_people import FAULTS, HIPS, SHOULDERS, CheckedPeople
 from pipeline.people.skeletons import Bools, Doubles, Floats, Ints
 
 # keys of messages: what is wrong
@@ -50,7 +50,7 @@ class Check:
     """What is odd about people if a number of each is beyond a limit."""
 
     text: str  # who they are
-    value: Callable[[People], Doubles]  # (N,); NaN: it says nothing about a person
+    value: Callable[[CheckedPeople], Doubles]  # (N,); NaN: it says nothing about a person
     limit: float = 0.5
     share: float = 0.5  # of the people with a number, who may be beyond the limit
     least: int = 8  # people with a number; fewer prove nothing
@@ -72,19 +72,19 @@ class Check:
 # numbers of people (N,)
 
 
-def _high_scores(people: People) -> Doubles:
+def _high_scores(people: CheckedPeople) -> Doubles:
     """Share of the scores of all that are too high."""
     scores = people.points[..., 2]
     n_scores = (np.isfinite(scores) & (scores > 0)).sum()
     return np.full(len(scores), (scores > HIGHEST_SCORE).sum() / n_scores)
 
 
-def _rise_of_hips(people: People) -> Doubles:
+def _rise_of_hips(people: CheckedPeople) -> Doubles:
     """How far hips are above shoulders, px."""
     return (people.joint(*SHOULDERS) - people.joint(*HIPS)).imag
 
 
-def _outside(people: People, low: Floats, high: Floats) -> Doubles:
+def _outside(people: CheckedPeople, low: Floats, high: Floats) -> Doubles:
     """Share of the joints outside boxes with these corners (N, 1, 2)."""
     size = high - low
     is_outside = (np.abs(people.xy - low - size / 2) > (0.5 + AROUND) * size).any(axis=-1)
@@ -93,11 +93,11 @@ def _outside(people: People, low: Floats, high: Floats) -> Doubles:
     return np.where(is_known & (not people.are_boxes), share, np.nan)
 
 
-def _outside_box(people: People) -> Doubles:
+def _outside_box(people: CheckedPeople) -> Doubles:
     return _outside(people, people.boxes[:, :1], people.boxes[:, 1:])
 
 
-def _find_stuck(people: People) -> tuple[complex, Bools]:
+def _find_stuck(people: CheckedPeople) -> tuple[complex, Bools]:
     """The place x + iy px where most joints are, and which joints are there, (N, J)."""
     shown = people.places[np.isfinite(people.places)]
     places, n_joints = np.unique(np.append(shown, np.inf), return_counts=True)
@@ -105,14 +105,14 @@ def _find_stuck(people: People) -> tuple[complex, Bools]:
     return place, people.places == place
 
 
-def _share_stuck(people: People) -> Doubles:
+def _share_stuck(people: CheckedPeople) -> Doubles:
     """Share of the joints that are at one place, far from the others."""
     _, is_there = _find_stuck(people)
     others = people.move(np.where(is_there[..., None], np.nan, people.xy)).extent
     return _outside(people, others[:, :1], others[:, 1:])
 
 
-def _at_corner(people: People) -> Doubles:
+def _at_corner(people: CheckedPeople) -> Doubles:
     """1 for people without a box who begin at the image's corner, where a crop of a person does; 2
     if several are in a frame. NaN if nearly all fill the image.
     """
@@ -126,31 +126,31 @@ def _at_corner(people: People) -> Doubles:
     return np.where(is_known, is_at_corner * n_in_frame, np.nan)
 
 
-def _short_side(people: People) -> Doubles:
+def _short_side(people: CheckedPeople) -> Doubles:
     """Of the box, px; NaN of 0 0 0 0, which some tools write for no box."""
     sides = people.boxes[:, 1] - people.boxes[:, 0]
     return np.where(sides.max(axis=1) != 0, sides.min(axis=1), np.nan)
 
 
-def _width_by_height(people: People) -> Doubles:
+def _width_by_height(people: CheckedPeople) -> Doubles:
     """Of the box alone."""
     width, height = people.sides.T
     return np.where(people.are_boxes, width / height, np.nan)
 
 
-def _score_of_box(people: People) -> Doubles:
+def _score_of_box(people: CheckedPeople) -> Doubles:
     """Of the box alone."""
     return np.where(people.are_boxes, people.points[:, 0, 2], np.nan)
 
 
-def _reach(people: People) -> Doubles:
+def _reach(people: CheckedPeople) -> Doubles:
     """How far the box reaches out of the image, as a share of its size; NaN of two corners."""
     low, high = people.boxes.swapaxes(0, 1)
     reach = (np.maximum(-low, high - people.size) / people.size).max(axis=1)
     return np.where(people.box_form == TWO_CORNERS, np.nan, reach)
 
 
-def _are_corners(people: People) -> Doubles:
+def _are_corners(people: CheckedPeople) -> Doubles:
     """1 for boxes whose second numbers may be those of a corner, 2 if they surely are; 0 of other
     boxes, NaN if nothing says so.
 
@@ -191,9 +191,9 @@ CHECKS: Final = (
         least=1,
         key=SCORES,
     ),
-    _ORDER("people's shoulders and hips are crossed", People.crossing_of_sides),
+    _ORDER("people's shoulders and hips are crossed", CheckedPeople.crossing_of_sides),
     *(
-        _ORDER(f"people's {text}", partial(People.fault, index=i), share=0.3)
+        _ORDER(f"people's {text}", partial(CheckedPeople.fault, index=i), share=0.3)
         for i, text in enumerate(FAULTS)
     ),
     _ORDER(
@@ -286,7 +286,7 @@ CHECKS: Final = (
 # what is odd, and why
 
 
-def check_people(place: Path, people: People, order: str) -> list[str]:
+def check_people(place: Path, people: CheckedPeople, order: str) -> list[str]:
     """Check the people of a file, and return what is odd about them.
 
     Raises RawDataError for people who surely are not as the file says: with the cause, if one is
@@ -311,7 +311,7 @@ def check_people(place: Path, people: People, order: str) -> list[str]:
     return [seen for check, seen in odd if not check.key]
 
 
-def find_odd(people: People) -> Iterator[tuple[Check, str]]:
+def find_odd(people: CheckedPeople) -> Iterator[tuple[Check, str]]:
     """Yield each check beyond whose limit people are, and what is odd about them."""
     values = []
     if not len(people.frame):
@@ -327,7 +327,7 @@ def find_odd(people: People) -> Iterator[tuple[Check, str]]:
             yield check, seen
 
 
-def find_cause(people: People, key: str = POINTS) -> tuple[str, str]:
+def find_cause(people: CheckedPeople, key: str = POINTS) -> tuple[str, str]:
     """The only cause that makes right people of refused ones, as the end of a sentence, and what to
     do about it; "" and LOOK without one, or if there are several. key: as of `Check`.
     """
@@ -366,7 +366,7 @@ def find_cause(people: People, key: str = POINTS) -> tuple[str, str]:
     return f": {text}", do
 
 
-def _are_right(people: People, stated: People) -> bool:
+def _are_right(people: CheckedPeople, stated: CheckedPeople) -> bool:
     """Whether nothing is odd about people, most stand upright, and they show at least MOST of the
     joints that they show as the file states them.
     """

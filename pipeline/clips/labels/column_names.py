@@ -39,7 +39,7 @@ EXPECTED: Final = (
 )
 
 
-class Column(NamedTuple):
+class LabelColumn(NamedTuple):
     """A column of a table."""
 
     name: str
@@ -49,10 +49,11 @@ class Column(NamedTuple):
 class StatedColumns(NamedTuple):
     """What the user states about the columns of tables."""
 
-    theirs: Mapping[str, Sequence[Column]] = {}  # of OURS; the first column that is there is read
+    # columns for each of OURS; the first column that is there is read
+    theirs: Mapping[str, Sequence[LabelColumn]] = {}
     setting: str = "[videos] table_columns"
 
-    def find(self, file: Path, names: Sequence[str]) -> dict[str, Column]:
+    def find(self, file: Path, names: Sequence[str]) -> dict[str, LabelColumn]:
         """OURS -> the column of a table with these names. What is not stated has our name; beside
         a statement, the track may be missing. Raises RawDataError for a column that is missing or
         there twice.
@@ -63,7 +64,7 @@ class StatedColumns(NamedTuple):
             needed.remove("track")
         columns = {}
         for ours in filter(needed.__contains__, OURS):
-            for column in self.theirs.get(ours, [Column(ours)]):
+            for column in self.theirs.get(ours, [LabelColumn(ours)]):
                 columns[ours] = column
                 if column.name in names:
                     break
@@ -81,16 +82,16 @@ class StatedColumns(NamedTuple):
         return columns
 
 
-def parse_columns(text: str) -> dict[str, list[Column]]:
+def parse_columns(text: str) -> dict[str, list[LabelColumn]]:
     """The value of the setting for some clips, as `StatedColumns.theirs`; {} if it is not valid."""
-    theirs: dict[str, list[Column]] = {}
+    theirs: dict[str, list[LabelColumn]] = {}
     for ours, quoted, mark, plain in _ENTRY.findall(text):
         usual = _MARKS.get(ours, "")
         if ours in theirs or mark not in ("", usual):
             return {}
-        theirs[ours] = [Column(quoted or plain, mark)]
+        theirs[ours] = [LabelColumn(quoted or plain, mark)]
         if plain.removesuffix(usual) not in ("", plain):
-            theirs[ours].append(Column(plain.removesuffix(usual), usual))
+            theirs[ours].append(LabelColumn(plain.removesuffix(usual), usual))
     if _ENTRY.sub("", text) or any({*pair} <= theirs.keys() for pair in CORNERS.items()):
         return {}
     return theirs

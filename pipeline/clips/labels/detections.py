@@ -55,7 +55,7 @@ from pipeline.files.formats.arrays import reading
 from pipeline.files.formats.large_json import read_json
 from pipeline.files.formats.other_formats import OtherProgram
 from pipeline.files.raw.files import list_names, open_regular
-from pipeline.people.checked_people import CORNERS, People
+from pipeline.people.checked_people import CORNERS, CheckedPeople
 from pipeline.people.hands import HANDS, confident_hands, hands_of, is_of_hand
 from pipeline.people.skeletons import Bools, Doubles, Ints, Skeleton
 
@@ -184,7 +184,7 @@ def _result_names(video: str) -> list[str]:
 def read_results(file: Path, sizes: Sizes | None = None, stated: Stated = NOT_STATED) -> Detections:
     """Read a clip's people from one file, which is JSON, TRC or other text. Raises RawDataError.
 
-    `sizes`: returns the sizes that the clip's images may have. People in a file that states another
+    `sizes`: returns the sizes that the clip's images may have. CheckedPeople in a file that states another
     image size are scaled to the first of them, with a note. stated: as of `read_detections`.
     """
     if file.suffix.lower() in UNREAD:
@@ -321,7 +321,7 @@ def _assemble(
     elif hands is not None:
         content.unread[HANDS_NOT_READ] = Counter()
         hands = None
-    checked = People(
+    checked = CheckedPeople(
         ordered.skeleton,
         ordered.points,
         people.frame,

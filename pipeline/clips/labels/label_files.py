@@ -76,7 +76,7 @@ _NAMES_OF_ALL: Final = (
 )
 
 
-class _Labels(NamedTuple):
+class _LabelPaths(NamedTuple):
     """A clip's labels: a file or a folder."""
 
     path: str  # below the raw folder: keypoints/train/a.mp4.json
@@ -160,7 +160,7 @@ class ClipLabels:
         return clips
 
     @staticmethod
-    def labelled(name: str, clips: Sequence[str], labels: _Labels | None) -> VideoTexts:
+    def labelled(name: str, clips: Sequence[str], labels: _LabelPaths | None) -> VideoTexts:
         """The video of this name, with its clips and the labels that were found for it."""
         if labels is None:
             return VideoTexts(name, tuple(clips))
@@ -168,7 +168,7 @@ class ClipLabels:
             return VideoTexts(name, tuple(clips), (), (labels.path,))
         return VideoTexts(name, (*clips, labels.path, *labels.more))
 
-    def find(self, clip: str, folder: str) -> _Labels | None:
+    def find(self, clip: str, folder: str) -> _LabelPaths | None:
         """Find the labels of the clip with this file name in `keypoints/<folder>`.
 
         The module docstring has the order of the names. If there is only a file of an unsupported
@@ -184,10 +184,10 @@ class ClipLabels:
                 if file is not None:
                     return self._file(folder, file)
                 if name in folders:
-                    return _Labels(f"{below}/{name}", is_folder=True)
+                    return _LabelPaths(f"{below}/{name}", is_folder=True)
         return None
 
-    def _file(self, folder: str, name: str, *others: str) -> _Labels:
+    def _file(self, folder: str, name: str, *others: str) -> _LabelPaths:
         """The file `name` in `keypoints/<folder>`, and others with the clip's name before an
         upload.
         """
@@ -195,7 +195,7 @@ class ClipLabels:
         more = [*others]
         if CLASSES in self.list_names(folder).files and name.endswith((".txt", ".csv")):
             more.append(CLASSES)
-        return _Labels(
+        return _LabelPaths(
             f"{below}/{name}", is_folder=False, more=[f"{below}/{file}" for file in more]
         )
 
@@ -210,7 +210,7 @@ class ClipLabels:
                     names.files.add(entry.name)
         return self._names[folder]
 
-    def find_similar(self, clip: str, folder: str) -> _Labels | None:
+    def find_similar(self, clip: str, folder: str) -> _LabelPaths | None:
         """Find labels with the clip's name before an upload; or else labels that seem to be the
         clip's, but have another name or lie in another folder: `own_labels` refuses these.
         """
@@ -231,7 +231,7 @@ class ClipLabels:
             path = self._raw / labels
             if read_detection(path) is not None:
                 continue  # `detect` renames its own files
-            return _Labels(labels, path.is_dir())
+            return _LabelPaths(labels, path.is_dir())
         return None
 
     def _list_unmatched(self, folder: str) -> _Unmatched:

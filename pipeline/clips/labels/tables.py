@@ -83,7 +83,7 @@ def csv_content(file: Path, first: str, sizes: Sizes, stated: Stated) -> LabelCo
                 actual = f"{signs} between columns"
                 do = "Separate columns by commas."
                 raise label_error(file, "line 1", "commas between columns", actual, do)
-        return _Table(file, "line", names, rows).content(sizes, stated)
+        return _TableFile(file, "line", names, rows).content(sizes, stated)
 
 
 def records_content(
@@ -102,10 +102,10 @@ def records_content(
             values = map(record.get, names)
             yield number, ["" if value is None else str(value) for value in values]
 
-    return _Table(file, "record", names, rows()).content(sizes, stated)
+    return _TableFile(file, "record", names, rows()).content(sizes, stated)
 
 
-class _Table(NamedTuple):
+class _TableFile(NamedTuple):
     """A table of people in frames."""
 
     file: Path

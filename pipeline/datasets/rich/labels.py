@@ -42,14 +42,14 @@ N_SHARED: Final = 22  # the first joints of SMPL and of SMPL-X, which have the s
 UNPACK: Final = "Unpack the bodies of this sequence again."
 
 
-class Camera(NamedTuple):
+class StaticCamera(NamedTuple):
     """A static camera."""
 
     intrinsics: Doubles  # (3, 3) px
     extrinsics: Doubles  # (4, 4) world to camera, m
 
 
-def read_camera(file: Path) -> Camera:
+def read_camera(file: Path) -> StaticCamera:
     """Read a camera's XML file. Raises RawDataError: `no_camera` if there is none."""
     if not file.is_file():
         expected = "the calibration of this camera"
@@ -61,7 +61,7 @@ def read_camera(file: Path) -> Camera:
         extrinsics = rigid(matrix[:, :3], matrix[:, 3])
         if not is_rigid(extrinsics[None])[0]:
             refuse("a CameraMatrix that is no rotation and translation")
-        return Camera(_read_matrix(text, "Intrinsics", 3), extrinsics)
+        return StaticCamera(_read_matrix(text, "Intrinsics", 3), extrinsics)
 
 
 def _read_matrix(text: str, name: str, n_columns: int) -> Doubles:
@@ -86,7 +86,9 @@ class SeenBodies(NamedTuple):
     is_behind: Bools  # (N,) whether a vertex is not in front of the camera
 
 
-def see_body(file: Path, body: SmplxBody, camera: Camera, size: tuple[int, int]) -> SeenBodies:
+def see_body(
+    file: Path, body: SmplxBody, camera: StaticCamera, size: tuple[int, int]
+) -> SeenBodies:
     """Read a body's file, pose the body and project it: N = 1. Raises RawDataError.
 
     size: width and height px of the images.

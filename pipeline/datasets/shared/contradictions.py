@@ -29,7 +29,7 @@ APART: Final = 0.15  # of the person's size in the image: joints at this distanc
 AROUND: Final = 0.1  # of a box's size: joints that are outside by more are elsewhere
 
 
-class Check(NamedTuple):
+class Contradiction(NamedTuple):
     """A number of each row, and the limit beyond which its labels contradict each other."""
 
     text: str  # what is said of the rows beyond the limit
@@ -37,27 +37,27 @@ class Check(NamedTuple):
     least: int = 8  # rows with a number; fewer prove nothing
 
 
-SHAPE: Final = Check(
+SHAPE: Final = Contradiction(
     "a number of betas is over 5",
     limit=5,
 )
-OUTSIDE: Final = Check(
+OUTSIDE: Final = Contradiction(
     "over 50% of the 2D joints are outside the bounding box",
     limit=0.5,
 )
-LARGE: Final = Check(
+LARGE: Final = Contradiction(
     "the bounding box is over 5 times as large as the person",
     limit=5,
 )
-FAR: Final = Check(
+FAR: Final = Contradiction(
     "the person is over 50 m from the camera",
     limit=50,
 )
-ELSEWHERE: Final = Check(
+ELSEWHERE: Final = Contradiction(
     "over 50% of the 2D joints are off the projected 3D joints",
     limit=0.5,
 )
-MISPLACED: Final = Check(
+MISPLACED: Final = Contradiction(
     "the place in metres is over 30% off the one that the 2D joints show",
     limit=0.3,
 )
@@ -80,7 +80,7 @@ def note_contradictions(
 @np.errstate(all="ignore")  # of numbers that say nothing
 def measure(
     track: Track, root: Floats | None = None, boxes: Floats | None = None
-) -> dict[Check, Array]:
+) -> dict[Contradiction, Array]:
     """Measure what a track states twice: the numbers (T,) of each check, of which NaN says nothing.
 
     Args:

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from pipeline.errors import RawDataError, refuse
-from pipeline.people.checked_people import People
+from pipeline.people.checked_people import CheckedPeople
 from pipeline.people.skeletons import Bools, Floats, Skeleton
 
 MIN_JOINTS: Final = 50  # of a video; fewer prove nothing
@@ -34,7 +34,7 @@ def require_pixels(
     *,
     do: str = "",
     skeleton: Skeleton = (),
-    find_cause: Callable[[People], tuple[str, str]] | None = None,
+    find_cause: Callable[[CheckedPeople], tuple[str, str]] | None = None,
 ) -> None:
     """Refuse keypoints that are not in pixels of this image.
 
@@ -54,7 +54,7 @@ def require_pixels(
     """
     each = np.arange(len(keypoints))
     boxes = np.full((len(keypoints), 2, 2), np.nan)
-    people = People(skeleton, keypoints, each, boxes, "", np.array(size))
+    people = CheckedPeople(skeleton, keypoints, each, boxes, "", np.array(size))
     people = people.move(keypoints[..., :2])
     points = people.xy[np.isfinite(people.xy[..., 0])]
     if not len(points):

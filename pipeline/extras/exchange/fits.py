@@ -69,7 +69,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 @dataclass(slots=True)
-class _Collected:
+class _FitTally:
     """What was read into a store."""
 
     n_fits: int = 0
@@ -81,7 +81,7 @@ class _Collected:
 
 def collect(
     files: Sequence[Path], store: Path, key: str = "", progress: Progress = silent
-) -> _Collected:
+) -> _FitTally:
     """Read tars and .npz files into `store`. key: `--key`.
 
     Each file is committed separately, so an interrupted run can be continued. Raises UnsafePickle,
@@ -93,7 +93,7 @@ def collect(
             pattern = re.compile(key)
     except re.error as error:
         raise PipelineError(f"--key {key!r}: expected a regular expression: {error}") from error
-    collected = _Collected()
+    collected = _FitTally()
     try:
         with contextlib.closing(sqlite3.connect(store)) as database:
             _begin(database, store, key)
@@ -231,7 +231,7 @@ def _read_into(
     database: sqlite3.Connection,
     file: Path,
     pattern: re.Pattern[str] | None,
-    collected: _Collected,
+    collected: _FitTally,
 ) -> None:
     """Read a tar or .npz into the store, in one transaction that replaces its earlier fits. A file
     whose name and size have been read before is not read.

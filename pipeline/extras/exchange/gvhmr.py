@@ -44,7 +44,7 @@ from pipeline.extras.exchange.rows import (
     origin_of,
     require_stream,
 )
-from pipeline.extras.exchange.wham.motions import Motion
+from pipeline.extras.exchange.wham.motions import ResampledMotion
 from pipeline.extras.streams.world import Hmr2
 from pipeline.people import cameras
 from pipeline.people.cameras import resample_rotations
@@ -163,7 +163,7 @@ class _AmassMotions:
 
     def __init__(self, split: cache.Split) -> None:
         segments = SplitRows(split).select_segments([NO_SMPLX, _GENDERED])
-        self._motions, self.segments = Motion.find(split, segments)
+        self._motions, self.segments = ResampledMotion.find(split, segments)
         self.names = [motion.name for motion in self._motions]
 
     def arrays(self, number: int) -> dict[str, Array]:

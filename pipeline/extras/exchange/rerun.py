@@ -12,7 +12,7 @@ Motion without images has its body at <video>/<person>/body, in the motion's axe
 docs/exports.md.
 
 `export` reads the tracks like a page of `show`, and records them video by video, frame by frame
-(`_record_frame`): each frame is a list of `_Entry`s, which `_VideoLog` shows.
+(`_record_frame`): each frame is a list of `_LoggedEntity`s, which `_VideoLog` shows.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _VIEW_AXES: Final = {  # axis of the world and its sign -> the viewer's axes
 }
 
 
-class _Entry(NamedTuple):
+class _LoggedEntity(NamedTuple):
     """Content of one frame at a path below the video's entity."""
 
     path: str
@@ -168,9 +168,9 @@ def _record_frame(
 ) -> None:
     """Log the tracks in a frame. resolution: width, height px of the images."""
     log.set_time(frame.index)
-    entries: list[_Entry] = []
+    entries: list[_LoggedEntity] = []
     if frame.image is not None:
-        entries.append(_Entry("camera/image", _jpeg(frame.image)))
+        entries.append(_LoggedEntity("camera/image", _jpeg(frame.image)))
     # any person's: the rows of a frame repeat its one camera
     entries += _camera_entries(*present[0], resolution)
     for track, row in present:
@@ -209,7 +209,7 @@ class _VideoLog:
         if math.isfinite(self._fps):
             self._recording.set_time("time", duration=index / self._fps)
 
-    def show(self, entries: Sequence[_Entry]) -> None:
+    def show(self, entries: Sequence[_LoggedEntity]) -> None:
         """Log a frame, and clear what only the frame before shows: the viewer keeps the latest
         content until then.
         """
@@ -255,32 +255,34 @@ def _log_static(log: _VideoLog, tracks: list[ShownTrack], bodies: LabelledBodies
 
 def _camera_entries(
     track: ShownTrack, row: int, resolution: tuple[int, int] | None
-) -> Iterator[_Entry]:
+) -> Iterator[_LoggedEntity]:
     """The camera's intrinsics, and its pose as the inverse of `extrinsics`."""
     extrinsics = track.rows.get("extrinsics")
     if extrinsics is not None and np.isfinite(extrinsics[row]).all():
         rotation = extrinsics[row][:3, :3].T
         shift = extrinsics[row][:3, 3]
-        yield _Entry("camera", rr.Transform3D(mat3x3=rotation, translation=-rotation @ shift))
+        yield _LoggedEntity(
+            "camera", rr.Transform3D(mat3x3=rotation, translation=-rotation @ shift)
+        )
     intrinsics = track.intrinsics_of(row)
     if intrinsics is not None and resolution is not None:
         pinhole = rr.Pinhole(image_from_camera=intrinsics, resolution=resolution)
-        yield _Entry("camera/image", pinhole)
+        yield _LoggedEntity("camera/image", pinhole)
 
 
-def _box_entries(track: ShownTrack, row: int, image: Image | None) -> Iterator[_Entry]:
+def _box_entries(track: ShownTrack, row: int, image: Image | None) -> Iterator[_LoggedEntity]:
     """A person's box, and the crop that it cuts."""
     person = _person(track)
     box = track.rows["bbox"][row]
     boxes = rr.Boxes2D(centers=[box[:2]], sizes=[box[2:]], labels=[person])
-    yield _Entry(f"camera/image/{person}/box", boxes)
+    yield _LoggedEntity(f"camera/image/{person}/box", boxes)
     if image is not None:
         with suppress(ValueError):  # a box without a valid crop
             crop = crop_person(image, box, track.record.crop_scale)
-            yield _Entry(f"crops/{person}", _jpeg(crop))
+            yield _LoggedEntity(f"crops/{person}", _jpeg(crop))
 
 
-def _joint_entries(track: ShownTrack, row: int) -> Iterator[_Entry]:
+def _joint_entries(track: ShownTrack, row: int) -> Iterator[_LoggedEntity]:
     """A person's 2D and 3D joints."""
     rows = track.rows
     person = _person(track)
@@ -289,20 +291,20 @@ def _joint_entries(track: ShownTrack, row: int) -> Iterator[_Entry]:
         joints = rows["kp_2d"][row, visible, :2]
         # 17 names would hide the person; the viewer shows the one that the mouse is at
         points_2d = rr.Points2D(joints, class_ids=PERSON, keypoint_ids=visible, show_labels=False)
-        yield _Entry(f"camera/image/{person}/joints", points_2d)
+        yield _LoggedEntity(f"camera/image/{person}/joints", points_2d)
     if "kp_3d" in rows and ("has_3d" not in rows or rows["has_3d"][row] == 1):
         labelled = np.flatnonzero(rows["kp_3d"][row, :, 3] > 0)
         joints = rows["kp_3d"][row, labelled, :3]
         points_3d = rr.Points3D(joints, class_ids=PERSON, keypoint_ids=labelled)
-        yield _Entry(f"pelvis/{person}/joints", points_3d)
+        yield _LoggedEntity(f"pelvis/{person}/joints", points_3d)
 
 
-def _body_entries(track: ShownTrack, row: int, bodies: LabelledBodies) -> Iterator[_Entry]:
+def _body_entries(track: ShownTrack, row: int, bodies: LabelledBodies) -> Iterator[_LoggedEntity]:
     """A person's body, if it has a place."""
     posed = bodies.pose(track, row)
     if posed is not None and "trans" in track.rows and np.isfinite(track.rows["trans"][row]).all():
         vertices = posed.verts + track.rows["trans"][row]
-        yield _Entry(_body_path(track), rr.Mesh3D.from_fields(vertex_positions=vertices))
+        yield _LoggedEntity(_body_path(track), rr.Mesh3D.from_fields(vertex_positions=vertices))
 
 
 def _person(track: ShownTrack) -> str:

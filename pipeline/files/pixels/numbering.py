@@ -110,7 +110,7 @@ class Numbering:
 
     def __init__(self, *, may_be_frameless: bool, shows_again: bool, step: float | None) -> None:
         self.n_packets = 0  # so the next packet's order
-        self.damage = _Damage()
+        self.damage = _DamagedPackets()
         self._may_be_frameless = may_be_frameless
         self._has_frameless = False  # a frameless packet has been found
         self._expected: dict[int, float | None] = {}  # orders, ascending, and times
@@ -276,7 +276,7 @@ class _KeyFrames:
         return all(key > order for key in self._packets)
 
 
-class _Damage:
+class _DamagedPackets:
     """Which packets are damaged."""
 
     def __init__(self) -> None:

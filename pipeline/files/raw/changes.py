@@ -65,7 +65,7 @@ NUMBERS: Final = {
 }
 
 
-class Seen(NamedTuple):
+class LastReading(NamedTuple):
     """A video as it was when it was last read: a row of stamps.json."""
 
     stamp: Stamp | None  # None: not known
@@ -74,7 +74,7 @@ class Seen(NamedTuple):
     loss: tuple[int, int, str] | None = None
 
 
-NEVER_SEEN: Final = Seen(None, "")
+NEVER_SEEN: Final = LastReading(None, "")
 
 
 def stamp(raw: Path, video: RawVideo) -> Stamp:
@@ -82,7 +82,9 @@ def stamp(raw: Path, video: RawVideo) -> Stamp:
     return stamps(raw, [video], {})[video.name]
 
 
-def stamps(raw: Path, videos: Sequence[RawVideo], seen: Mapping[str, Seen]) -> dict[str, Stamp]:
+def stamps(
+    raw: Path, videos: Sequence[RawVideo], seen: Mapping[str, LastReading]
+) -> dict[str, Stamp]:
     """The stamps of videos as their files are now, by name, in their order.
 
     seen: any of them as they were, with which the same stamps are made faster, and kept once.
@@ -173,7 +175,7 @@ def parse(text: Stamp) -> dict[str, _Input]:
     return inputs
 
 
-def write_stamps(root: cache.Root, name: str, seen: Mapping[str, Seen]) -> None:
+def write_stamps(root: cache.Root, name: str, seen: Mapping[str, LastReading]) -> None:
     """Write the stamps of all committed videos, beside the commit of the split `name`. Losing them
     is safe: then the files' content is compared.
     """
@@ -186,14 +188,14 @@ def write_stamps(root: cache.Root, name: str, seen: Mapping[str, Seen]) -> None:
     cache.store_at(root).put_small({f"{name}/{STAMPS}": json.dumps(columns).encode()}, name)
 
 
-def read_stamps(root: cache.Root, name: str) -> dict[str, Seen]:
+def read_stamps(root: cache.Root, name: str) -> dict[str, LastReading]:
     """Read the stamps that `write_stamps` has written, by the videos' names; {} if they are missing
     or damaged.
     """
     try:
         columns = json.loads(cache.store_at(root).read(f"{name}/{STAMPS}"))
         "".join(columns["stamps"])  # raises TypeError if one is no text
-        rows = map(Seen, columns["stamps"], columns["digests"])
+        rows = map(LastReading, columns["stamps"], columns["digests"])
         seen = dict(zip(columns["names"], rows, strict=True))
         for video, (before, now, why) in dict(columns.get("losses", {})).items():
             seen[video] = seen[video]._replace(loss=(before, now, why))

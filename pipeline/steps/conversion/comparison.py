@@ -24,7 +24,7 @@ from pipeline.steps.conversion_record import CORRECTIONS, ConversionRecord
 from pipeline.steps.recipe import Recipe
 
 
-class Reason(StrEnum):
+class ReadReason(StrEnum):
     """Why a video is read."""
 
     NEW = "new"
@@ -42,7 +42,7 @@ class Comparison(NamedTuple):
     digests: Mapping[str, str]  # of the committed videos
     recorded: Mapping[str, changes.Stamp]  # recorded stamps of those with their committed content
     losses: Mapping[str, Loss]  # of committed videos that keep their rows and are not read
-    reasons: Mapping[str, Reason]  # why each video is read, by its name
+    reasons: Mapping[str, ReadReason]  # why each video is read, by its name
     n_not_compared: int  # others with other sizes or times: contents are not read
     touched: Sequence[str]
     renamed: Mapping[str, str]  # new name -> old name
@@ -54,7 +54,7 @@ def compare(
     committed: cache.Split,
     listed: Sequence[RawVideo],
     stamps: Mapping[str, changes.Stamp],
-    seen: Mapping[str, changes.Seen],
+    seen: Mapping[str, changes.LastReading],
     *,
     differs: bool,
     reads_contents: bool,
@@ -87,16 +87,16 @@ def compare(
     for name in same & losses.keys():
         del losses[name]
     unreadable = record.names_to_retry(retry=recipe.retry) | record.earlier_reader
-    reasons = dict.fromkeys(digests.keys() - same, Reason.CHANGED)
-    reasons |= dict.fromkeys(_with_other_corrections(committed, listed), Reason.CORRECTED)
-    reasons |= dict.fromkeys(unreadable, Reason.UNREADABLE)
-    reasons |= dict.fromkeys(stamps.keys() - before.keys(), Reason.NEW)
+    reasons = dict.fromkeys(digests.keys() - same, ReadReason.CHANGED)
+    reasons |= dict.fromkeys(_with_other_corrections(committed, listed), ReadReason.CORRECTED)
+    reasons |= dict.fromkeys(unreadable, ReadReason.UNREADABLE)
+    reasons |= dict.fromkeys(stamps.keys() - before.keys(), ReadReason.NEW)
     reasons = {name: reasons[name] for name in reasons.keys() & stamps.keys() - losses.keys()}
     gone = {name: digest for name, digest in before.items() if name not in stamps}
     renamed = {}
     if reads_contents and gone:
         renamed = renamed_videos(committed, raw, gone, named(listed, reasons), digests)
-    reasons |= dict.fromkeys(renamed, Reason.RENAMED)
+    reasons |= dict.fromkeys(renamed, ReadReason.RENAMED)
     for name in renamed.values():
         losses.pop(name, None)
     return Comparison(
@@ -123,7 +123,7 @@ def _find_losses(
     recipe: Recipe,
     committed: cache.Split,
     stamps: Mapping[str, changes.Stamp],
-    seen: Mapping[str, changes.Seen],
+    seen: Mapping[str, changes.LastReading],
     *,
     differs: bool,
 ) -> dict[str, Loss]:

@@ -66,12 +66,12 @@ from pipeline.steps.conversion_record import (
     committed_split,
 )
 from pipeline.steps.grading import announce_grades, store_grades
-from pipeline.steps.report import Report
+from pipeline.steps.report import StepReport
 
 
 def run_conversion(
     work: ConversionWork, settings: Settings, progress: Progress, part: Part | None = None
-) -> Report:
+) -> StepReport:
     """Convert one split, and tell the user if that makes a new cache. If it is up to date, only
     record new folders and file times. A `part` stages its share, and commits nothing.
 
@@ -87,7 +87,7 @@ def run_conversion(
             refuse_committed_failures(work)
         totals = work.committed.manifest["accounting"]
         up_to_date = f"up to date, {count(totals['videos']['found'], 'video')}"
-        return Report(
+        return StepReport(
             details=[up_to_date, *record_moves(work)],
             mark=IDLE,
             notes=[*sentences.notes_on_videos(work, totals)],
@@ -107,7 +107,9 @@ def run_conversion(
     return report
 
 
-def _report_part(work: ConversionWork, part: Part, unreadable: Sequence[VideoAccount]) -> Report:
+def _report_part(
+    work: ConversionWork, part: Part, unreadable: Sequence[VideoAccount]
+) -> StepReport:
     """What a part has read. Its problems are the videos that cannot be read."""
     share = part.share(work.items)
     staged = f"{count(len(share) - len(unreadable), 'video')} finished, not yet in the cache"
@@ -115,7 +117,7 @@ def _report_part(work: ConversionWork, part: Part, unreadable: Sequence[VideoAcc
         staged = "nothing to do: this share has no video to read"
     current = committed_split(work.recipe.root, work.name)
     digests = [split and split.manifest["digest"] for split in (work.committed, current)]
-    return Report(
+    return StepReport(
         details=[f"{staged} (why: {work.why or 'up to date'})"],
         warnings=[MEANWHILE] if digests[0] != digests[1] else [],
         problems=[account.rejection for account in unreadable],
@@ -129,7 +131,7 @@ def convert(
     strict: bool = False,
     dask: Dask = NO_CLUSTER,
     progress: Progress = silent,
-) -> Report:
+) -> StepReport:
     """Read the videos and commit their rows.
 
     Called again after a kill, it continues, reads videos whose files have changed since then again,
@@ -348,7 +350,7 @@ class _Run:
         for item in self.work.items:
             name = item.video.name
             loss = self.losses.get(name)
-            seen[name] = changes.Seen(item.stamp, self.digests[name], loss and loss[:3])
+            seen[name] = changes.LastReading(item.stamp, self.digests[name], loss and loss[:3])
         for account in (*accounts, *self.kept):
             if account.set_aside in UNSETTLED:
                 seen.pop(account.name, None)
@@ -376,7 +378,7 @@ def _report(
     accounts: Sequence[VideoAccount],
     run: _Run,
     doubts: Doubts,
-) -> Report:
+) -> StepReport:
     """The report of a commit. accounts: of all videos of the commit."""
     names = {item.video.name for item in work.items}
     appended = [account for account in accounts if account.name in names]

@@ -21,7 +21,7 @@ from pipeline.files.raw import RawVideo, changes
 from pipeline.files.raw.corrections import describe
 from pipeline.grades.stored import are_outdated
 from pipeline.processes.software import staging_plan
-from pipeline.steps.conversion.comparison import Comparison, Reason, compare, named
+from pipeline.steps.conversion.comparison import Comparison, ReadReason, compare, named
 from pipeline.steps.conversion.identity import Difference, find_differences, reader_parts
 from pipeline.steps.conversion.keep import Loss, missing
 from pipeline.steps.conversion.listing import list_videos
@@ -37,7 +37,7 @@ class Item(NamedTuple):
 
     video: RawVideo
     stamp: changes.Stamp
-    reason: Reason
+    reason: ReadReason
     recorded: changes.Stamp | None = None  # as its committed content was read; None: not known
     name_before: str = ""  # of a renamed video
     by_other_reader: bool = False  # whether another reader made its committed rows
@@ -65,7 +65,7 @@ class ConversionWork:
     # what committed videos would lose, by what is known without reading them: they keep their rows
     losses: Mapping[str, Loss] = field(default_factory=dict)
     # what is recorded of the files of videos that are not read
-    unread: Mapping[str, changes.Seen] = field(default_factory=dict)
+    unread: Mapping[str, changes.LastReading] = field(default_factory=dict)
     touched: tuple[str, ...] = ()  # videos with other sizes or times, but the same content
     has_moved: bool = False  # whether the raw folder has moved
 
@@ -123,7 +123,7 @@ def plan_conversion(recipe: Recipe, *, reads_contents: bool = True) -> Conversio
     stamps = changes.stamps(raw, videos, seen)
     if committed is None:
         refuse_mixed_cache(recipe.root, raw, stand_in=reader["stand_in"])
-        items = tuple(Item(video, stamps[video.name], Reason.NEW) for video in videos)
+        items = tuple(Item(video, stamps[video.name], ReadReason.NEW) for video in videos)
         return replace(work, items=items, why="not converted before")
     columns = dataset.columns(split, body=reader["body"] is not None)
     refuse_loss(committed, raw, reader, columns)
@@ -153,7 +153,7 @@ def _update(
     work: ConversionWork,
     committed: cache.Split,
     stamps: Mapping[str, changes.Stamp],
-    seen: Mapping[str, changes.Seen],
+    seen: Mapping[str, changes.LastReading],
     *,
     reads_contents: bool,
 ) -> ConversionWork:
@@ -181,10 +181,10 @@ def _update(
     if has_moved and not recipe.drop_removed:
         n_changed = len(digests.keys() & reasons.keys()) + len(found.removed)
         n_same = len(digests) - n_changed - len(gone)
-        n_new = Counter(reasons.values())[Reason.NEW]
+        n_new = Counter(reasons.values())[ReadReason.NEW]
         refuse_other_folder(committed, recipe.raw, n_same=n_same, missing=gone, n_new=n_new)
     if differs:
-        reasons = dict.fromkeys(stamps.keys() - losses.keys(), Reason.OTHER_READER)
+        reasons = dict.fromkeys(stamps.keys() - losses.keys(), ReadReason.OTHER_READER)
     by_others = reasons.keys() if differs else record.earlier_reader
     items = [
         Item(
@@ -220,9 +220,9 @@ def _update(
 def _find_unread(
     found: Comparison,
     stamps: Mapping[str, changes.Stamp],
-    seen: Mapping[str, changes.Seen],
-    to_read: Mapping[str, Reason],
-) -> dict[str, changes.Seen]:
+    seen: Mapping[str, changes.LastReading],
+    to_read: Mapping[str, ReadReason],
+) -> dict[str, changes.LastReading]:
     """What is recorded of the files that are not read; equal records are kept once.
 
     Of videos that would lose rows, it stays as it was: a new stamp would hide that a file is
@@ -231,7 +231,7 @@ def _find_unread(
     unread = {name: seen[name] for name in found.losses if name in seen}
     for name, stamp in stamps.items():
         if name not in to_read and name not in found.losses:
-            now = changes.Seen(stamp, found.digests[name])
+            now = changes.LastReading(stamp, found.digests[name])
             before = seen.get(name)
             unread[name] = before if before == now else now
     return unread
@@ -241,16 +241,16 @@ def _describe(items: Iterable[Item], found: Comparison) -> str:
     """Why an update is needed, `1 new video, 2 changed videos`; "" if it is not."""
     numbers = Counter(item.reason for item in items)
     counts = {
-        "new video": numbers[Reason.NEW],
-        "changed video": numbers[Reason.CHANGED],
-        "renamed video": numbers[Reason.RENAMED],
+        "new video": numbers[ReadReason.NEW],
+        "changed video": numbers[ReadReason.CHANGED],
+        "renamed video": numbers[ReadReason.RENAMED],
         "removed video": len(found.removed),
-        "unreadable video": numbers[Reason.UNREADABLE],
+        "unreadable video": numbers[ReadReason.UNREADABLE],
     }
     parts = [count(n, noun) for noun, n in counts.items() if n]
-    if numbers[Reason.CORRECTED]:
-        n_videos = count(numbers[Reason.CORRECTED], "video")
-        corrected = [item.video for item in items if item.reason == Reason.CORRECTED]
+    if numbers[ReadReason.CORRECTED]:
+        n_videos = count(numbers[ReadReason.CORRECTED], "video")
+        corrected = [item.video for item in items if item.reason == ReadReason.CORRECTED]
         lines = describe(_texts_of(corrected))
         parts.append(f"{n_videos} with other corrections ({lines})")
     if found.n_not_compared:

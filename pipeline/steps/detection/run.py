@@ -45,7 +45,7 @@ from pipeline.settings.sections import Settings
 from pipeline.steps import sentences
 from pipeline.steps.detection.plan import DetectionWork
 from pipeline.steps.detection.results import DetectionTally, rename_clip, write_clip
-from pipeline.steps.report import Report
+from pipeline.steps.report import StepReport
 
 MOST_CLIPS: Final = 16  # in a part of a worker: progress is reported after each part
 
@@ -91,7 +91,7 @@ def run_detection(
     part: Part | None = None,
     *,
     retries: bool = False,
-) -> Report:
+) -> StepReport:
     """Find people in clips. If all are up to date, clips that failed before are only named, unless
     `retries`. Raises as `detect_planned` does.
 

@@ -41,7 +41,7 @@ from pipeline.steps.extraction.stream_extraction import CommittedStream, StreamS
 from pipeline.steps.extraction.stream_extraction import Extraction as Extraction
 from pipeline.steps.grading import store_grades
 from pipeline.steps.raw_images import pixels, raw_folder, require_videos
-from pipeline.steps.report import Report
+from pipeline.steps.report import StepReport
 
 HERE: Final = Resources()  # the whole machine
 MOST_SHARDS: Final = 16  # in a part of a worker: progress is reported after each part
@@ -96,7 +96,7 @@ def run_extraction(
     settings: Settings,
     progress: Progress,
     part: Part | None = None,
-) -> Report:
+) -> StepReport:
     """Extract streams of one split; a `part` stages its share. Raises as `extract_together` does.
 
     Flaws name rows without features.
@@ -109,7 +109,7 @@ def run_extraction(
             details.append(f"{work.spec.name} is up to date (verify checks its shards)")
     upcoming = [work for work in works if not work.up_to_date]
     if not upcoming:
-        return Report(details=details, mark=IDLE)
+        return StepReport(details=details, mark=IDLE)
     extractions = extract_together(
         upcoming, settings.features, dask=settings.dask, part=part, progress=progress
     )
@@ -127,7 +127,7 @@ def run_extraction(
             if _is_committed_meanwhile(extraction.work):
                 warnings.append(MEANWHILE)
     problems = [extraction.problem for extraction in extractions if extraction.problem]
-    return Report(details=details, warnings=warnings, problems=problems, flaws=flaws)
+    return StepReport(details=details, warnings=warnings, problems=problems, flaws=flaws)
 
 
 def _is_committed_meanwhile(work: ExtractionWork) -> bool:

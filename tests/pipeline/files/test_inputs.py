@@ -77,8 +77,8 @@ def test_with_earlier_stamps_the_same_ones_are_made(name, tmp_path):
             os.utime(folder, ns=(time, time))
         now = changes.stamp(tmp_path, videos[0])
         assert changes.stamps(tmp_path, videos, seen) == {"a": now}, edit
-        assert changes.Seen(now, "") not in seen.values(), edit
-        seen = {"a": changes.Seen(now, "")}
+        assert changes.LastReading(now, "") not in seen.values(), edit
+        seen = {"a": changes.LastReading(now, "")}
         assert changes.stamps(tmp_path, videos, seen) == {"a": now}, edit
 
 
@@ -91,7 +91,7 @@ def test_an_only_file_under_another_name_is_another_stamp(tmp_path):
     was = changes.stamp(tmp_path, video)
     (folder / "a.json").rename(folder / "b.json")
     os.utime(folder, ns=(status.st_atime_ns, status.st_mtime_ns))
-    now = changes.stamps(tmp_path, [video], {"a": changes.Seen(was, "")})["a"]
+    now = changes.stamps(tmp_path, [video], {"a": changes.LastReading(was, "")})["a"]
     assert changes.what_differs(was, now) == ["labels has changed"]
     assert changes.same_inputs(was, now) == set()
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
-from pipeline.clips.labels.column_names import EXPECTED, Column, StatedColumns, parse_columns
+from pipeline.clips.labels.column_names import EXPECTED, LabelColumn, StatedColumns, parse_columns
 from pipeline.clips.labels.joint_orders import ORDER_NAMES, StatedOrder
 from pipeline.datasets.base import Dataset
 from pipeline.errors import ConfigError, did_you_mean
@@ -96,7 +96,7 @@ def stated_columns(split: str, columns: str | None, clip: str) -> StatedColumns:
     dataset = split.partition("/")[0]
     patterns = [entry.pattern for entry in _entries(columns)]
 
-    def parse(text: str) -> dict[str, list[Column]]:
+    def parse(text: str) -> dict[str, list[LabelColumn]]:
         theirs = parse_columns(text)
         if not theirs or "*" in patterns[:-1]:  # a comma in place of a blank
             problem = f"{dataset}: table_columns is {columns!r}; expected {EXPECTED}"

@@ -2,8 +2,8 @@
 checked.  tracks <-> [database files]
 
 In comes a joblib or HDF5 file with named arrays, each with a row for each frame of a person; out
-goes a `Database` with those arrays that the dataset's `Layout` names, and with what our export
-recorded beside the file. Rows with the same `vid_name` are a segment:
+goes a `Database` with those arrays that the dataset's `DatabaseLayout` names, and with what our
+export recorded beside the file. Rows with the same `vid_name` are a segment:
 
     row   vid_name   frame_id   joints2D (rows, J, 3)   features (rows, 2048) ...
     0     a          7
@@ -55,35 +55,35 @@ _NUMBER: Final = ((), (1,))  # shapes of one number per row: (n,) or (n, 1)
 
 
 @dataclass(frozen=True)
-class Field(ExportField):
+class DatabaseField(ExportField):
     """One array of a database file."""
 
     shapes: tuple[Shape, ...]  # allowed shapes of a row
     dtype: str = "<f4"  # as written; "U": texts
 
 
-_TEXT: Final = Field(((),), dtype="U")  # one per row
+_TEXT: Final = DatabaseField(((),), dtype="U")  # one per row
 
 
-FIELDS: Final[Mapping[str, Field]] = {
+FIELDS: Final[Mapping[str, DatabaseField]] = {
     "vid_name": _TEXT,
     "img_name": _TEXT,
-    "frame_id": Field(((),), dtype="<i8"),
-    "joints2D": Field(((None, 3),), columns=("kp_2d",)),
-    # of `kp_3d`; `Layout.fields_to_write` has the check of the other column
-    "joints3D": Field(((49, 3), (14, 3)), checks=(NO_JOINTS_3D,)),
-    "bbox": Field(((4,),), columns=("bbox",)),
-    "pose": Field(((72,),), checks=(NO_SMPL,)),
-    "shape": Field(((10,),), checks=(NO_SMPL,)),
-    "theta": Field(((82,),), checks=(NO_SMPL,)),
-    "valid": Field(_NUMBER, dtype="|u1"),
-    "valid_i": Field(_NUMBER),
-    "features": Field(((None,),), checks=(NO_FEATURES,)),
+    "frame_id": DatabaseField(((),), dtype="<i8"),
+    "joints2D": DatabaseField(((None, 3),), columns=("kp_2d",)),
+    # of `kp_3d`; `DatabaseLayout.fields_to_write` has the check of the other column
+    "joints3D": DatabaseField(((49, 3), (14, 3)), checks=(NO_JOINTS_3D,)),
+    "bbox": DatabaseField(((4,),), columns=("bbox",)),
+    "pose": DatabaseField(((72,),), checks=(NO_SMPL,)),
+    "shape": DatabaseField(((10,),), checks=(NO_SMPL,)),
+    "theta": DatabaseField(((82,),), checks=(NO_SMPL,)),
+    "valid": DatabaseField(_NUMBER, dtype="|u1"),
+    "valid_i": DatabaseField(_NUMBER),
+    "features": DatabaseField(((None,),), checks=(NO_FEATURES,)),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class DatabaseLayout:
     """One kind of database file. Fields are arrays with one row per frame."""
 
     file: str  # start of the usual name, such as "3dpw" of 3dpw_train_db.pt
@@ -96,7 +96,7 @@ class Layout:
     first_picture: int = 0  # the image number of frame 0, if only images are numbered
 
     @classmethod
-    def find(cls, dataset: str, split: str, columns: Collection[str]) -> Layout:
+    def find(cls, dataset: str, split: str, columns: Collection[str]) -> DatabaseLayout:
         """The layout of a split's file; for datasets that VIBE's code does not know, a general one
         with 49 joints.
 
@@ -126,7 +126,7 @@ class Layout:
     def usual_name(self, dataset: str, split: str) -> str:
         """The file name that VIBE's code expects.
 
-        >>> Layout.find("mpi_inf_3dhp", "test", ()).usual_name("mpi_inf_3dhp", "test")
+        >>> DatabaseLayout.find("mpi_inf_3dhp", "test", ()).usual_name("mpi_inf_3dhp", "test")
         'mpii3d_val_db.pt'
         """
         if dataset == "amass":
@@ -135,7 +135,7 @@ class Layout:
         suffix = "h5" if self.is_hdf5 else "pt"
         return f"{self.file}_{part}_db.{suffix}"
 
-    def fields_to_write(self) -> dict[str, Field]:
+    def fields_to_write(self) -> dict[str, DatabaseField]:
         """The file's fields, with the cache's column for joints3D."""
         fields = {name: FIELDS[name] for name in self.fields}
         if "joints3D" in fields and self.column_3d == "kp_3d_eval":
@@ -156,20 +156,20 @@ _SMPL: Final = (*_3D[:5], "shape", "pose", "bbox", "features", "valid")
 _MOTION: Final = ("theta", "vid_name")
 
 
-_LAYOUTS: Final[Mapping[str, Layout]] = {
-    "penn_action": Layout("pennaction", _2D, joints_2d="penn_action", first_picture=1),
-    "posetrack": Layout("posetrack", _2D),
-    "mpi_inf_3dhp": Layout("mpii3d", _3D, known_3d="mpi_inf_3dhp"),
-    "3dpw": Layout("3dpw", _SMPL, joints_2d="common14", crop_scale=1.2),
-    "h36m": Layout("h36m", _SMPL, known_3d="h36m"),
-    "insta_variety": Layout(
+_LAYOUTS: Final[Mapping[str, DatabaseLayout]] = {
+    "penn_action": DatabaseLayout("pennaction", _2D, joints_2d="penn_action", first_picture=1),
+    "posetrack": DatabaseLayout("posetrack", _2D),
+    "mpi_inf_3dhp": DatabaseLayout("mpii3d", _3D, known_3d="mpi_inf_3dhp"),
+    "3dpw": DatabaseLayout("3dpw", _SMPL, joints_2d="common14", crop_scale=1.2),
+    "h36m": DatabaseLayout("h36m", _SMPL, known_3d="h36m"),
+    "insta_variety": DatabaseLayout(
         "insta",
         ("vid_name", "frame_id", "joints2D", "features"),
         joints_2d="insta_variety",
         is_hdf5=True,
         crop_scale=1.0,
     ),
-    "amass": Layout("amass", _MOTION),
+    "amass": DatabaseLayout("amass", _MOTION),
 }
 
 
@@ -180,13 +180,13 @@ _VALIDATION: Final = {("3dpw", "validation"): "val", ("mpi_inf_3dhp", "test"): "
 REQUIRED: Final = ("vid_name", "joints2D", "bbox", "theta")
 
 
-def _general(dataset: str, columns: Collection[str]) -> Layout:
+def _general(dataset: str, columns: Collection[str]) -> DatabaseLayout:
     """The layout for a dataset that VIBE's code does not know: 3DPW's, without absent fields."""
     if "kp_2d" not in columns:
-        return Layout(dataset, _MOTION)
+        return DatabaseLayout(dataset, _MOTION)
     needs = {"joints3D": "kp_3d", "shape": "betas", "pose": "pose", "valid": "valid"}
     absent = [name for name, column in needs.items() if column not in columns]
-    return Layout(dataset, tuple(name for name in _SMPL if name not in absent))
+    return DatabaseLayout(dataset, tuple(name for name in _SMPL if name not in absent))
 
 
 class Segment(NamedTuple):
@@ -223,7 +223,7 @@ class Database:
     provenance: _Provenance
 
     @classmethod
-    def open(cls, stamped: StampedFile, layout: Layout, name: str) -> Self:
+    def open(cls, stamped: StampedFile, layout: DatabaseLayout, name: str) -> Self:
         """Open a joblib or HDF5 file with the fields of `layout`, to be read as the split `name`.
 
         Raises RawDataError if the file is unreadable, a required field is missing, or a type, shape

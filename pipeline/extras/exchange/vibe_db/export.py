@@ -50,8 +50,8 @@ from pipeline.extras.exchange.rows import (
 from pipeline.extras.exchange.vibe_db.database import (
     PICTURE,
     REQUIRED,
-    Field,
-    Layout,
+    DatabaseField,
+    DatabaseLayout,
 )
 from pipeline.people.skeletons import Array, convert, joint_names
 
@@ -79,7 +79,7 @@ def export(
     """
     split = cache.open(root)[name]
     dataset, _, split_name = name.partition("/")
-    layout = Layout.find(dataset, split_name, split.columns)
+    layout = DatabaseLayout.find(dataset, split_name, split.columns)
     file = out
     if out.is_dir():
         file = out / layout.usual_name(dataset, split_name)
@@ -105,7 +105,7 @@ def export(
     return Exported(file, n_rows, summary, absent, segments.left_out, provenance["stand_in"])
 
 
-def _require_file_kind(file: Path, layout: Layout) -> None:
+def _require_file_kind(file: Path, layout: DatabaseLayout) -> None:
     """Raise PipelineError if the file's name does not end like the layout's kind of file."""
     if layout.is_hdf5 == (file.suffix in (".h5", ".hdf5")):
         return
@@ -113,7 +113,7 @@ def _require_file_kind(file: Path, layout: Layout) -> None:
     raise PipelineError(f"--out {file}: VIBE's code reads this dataset from {kind}")
 
 
-def _absent_fields(rows: SplitRows, layout: Layout) -> dict[str, str]:
+def _absent_fields(rows: SplitRows, layout: DatabaseLayout) -> dict[str, str]:
     """Field that cannot be written -> why.
 
     Rows without features never make `features` absent: they are left out. Raises PipelineError if
@@ -144,14 +144,14 @@ class _Fields(SplitRows):
     a field for rows of the split, at most BATCH rows that are all exported.
     """
 
-    def __init__(self, rows: SplitRows, layout: Layout, segments: Segments) -> None:
+    def __init__(self, rows: SplitRows, layout: DatabaseLayout, segments: Segments) -> None:
         super().__init__(rows.split, rows.stream)
         self.layout = layout
         self.segments = segments
         # `vid_name` of each segment
         self.names = segments.names(self.split, self.split.tracks.names)
 
-    def arrays(self, fields: Mapping[str, Field], progress: Progress) -> dict[str, Blocks]:
+    def arrays(self, fields: Mapping[str, DatabaseField], progress: Progress) -> dict[str, Blocks]:
         """Each field's array, whose `blocks()` are computed one by one when they are read."""
         n_rows = self.segments.n_rows
         computed: dict[str, Callable[[range], Any]] = {
@@ -247,7 +247,7 @@ def _write_hdf5(file: Path, arrays: Mapping[str, Blocks]) -> None:
 
 def _provenance(
     split: cache.Split,
-    layout: Layout,
+    layout: DatabaseLayout,
     segments: Segments,
     arrays: Mapping[str, Blocks],
     stream: str,

@@ -30,7 +30,7 @@ from pipeline.cli.progress import Progress, silent
 from pipeline.errors import PipelineError
 from pipeline.extras.exchange.array_files import StampedFile
 from pipeline.extras.exchange.matching import Match
-from pipeline.extras.exchange.vibe_db.database import Database, Layout
+from pipeline.extras.exchange.vibe_db.database import Database, DatabaseLayout
 from pipeline.extras.exchange.vibe_db.labels import LabelReader
 from pipeline.extras.exchange.vibe_db.tracks import FileReader
 from pipeline.features.committed import MissingRows, is_current
@@ -114,7 +114,7 @@ def _open_file(
     reader.check_split(part)
     stamped = StampedFile.stamp(file)
     would_fill = reader.columns(part, body=True)
-    usual = Layout.find(dataset, part, would_fill)
+    usual = DatabaseLayout.find(dataset, part, would_fill)
     database = Database.open(stamped, usual, name)
     layout = _resolve_layout(usual, database, joints_2d, crop_scale)
     labels = LabelReader(database, layout, needs_evaluation="kp_3d_eval" in would_fill)
@@ -269,11 +269,11 @@ def _stream_entries(tracks: FileReader) -> dict[str, Any]:
 
 
 def _resolve_layout(
-    layout: Layout,
+    layout: DatabaseLayout,
     database: Database,
     joints_2d: str | None,
     crop_scale: float | None,
-) -> Layout:
+) -> DatabaseLayout:
     """Set the layout's joint orders and crop scale to those of this file.
 
     joints_2d, crop_scale: the user's options. Raises PipelineError for a crop scale out of range,
@@ -291,7 +291,7 @@ def _resolve_layout(
     return layout
 
 
-def _joints_2d(layout: Layout, database: Database, chosen: str | None) -> Skeleton:
+def _joints_2d(layout: DatabaseLayout, database: Database, chosen: str | None) -> Skeleton:
     """Joint order of joints2D. chosen: the user's option."""
     n_joints = database.fields["joints2D"].shape[1]
     is_usual = n_joints == len(joint_names(layout.joints_2d))
@@ -317,7 +317,7 @@ def _joints_2d(layout: Layout, database: Database, chosen: str | None) -> Skelet
     return order
 
 
-def _joints_3d(layout: Layout, database: Database) -> str:
+def _joints_3d(layout: DatabaseLayout, database: Database) -> str:
     """Joint order of joints3D."""
     n_joints = database.fields["joints3D"].shape[1]
     if n_joints == len(JOINTS["spin49"]):

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from cache.read.labels import COMMON_JOINTS
-from pipeline.extras.exchange.vibe_db.database import PICTURE, Database, Layout
+from pipeline.extras.exchange.vibe_db.database import PICTURE, Database, DatabaseLayout
 from pipeline.people.skeletons import (
     HIP,
     Array,
@@ -40,7 +40,7 @@ class LabelReader:
     """Reads rows of a database file as the columns that it can fill."""
 
     database: Database
-    layout: Layout
+    layout: DatabaseLayout
     needs_evaluation: bool  # whether the split has kp_3d_eval, besides kp_3d
 
     @property

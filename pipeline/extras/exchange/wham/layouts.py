@@ -46,7 +46,7 @@ from pipeline.extras.exchange.wham.fields import (
     Bodies,
     RowFields,
 )
-from pipeline.extras.exchange.wham.motions import Motion, WhamMotion
+from pipeline.extras.exchange.wham.motions import ResampledMotion, WhamMotion
 from pipeline.extras.streams.world import Hmr2, Stationary
 from pipeline.features.streams.network import ResNet50
 from pipeline.files.raw import refuse_mixture
@@ -305,7 +305,7 @@ class _MotionArrays(_Layout[Sequence[WhamMotion]]):
         self, rows: SplitRows, segments: Segments, sources: _Sources
     ) -> _Arrangement[Sequence[WhamMotion]]:
         assert sources.bodies is not None  # `open_bodies` requires them
-        found, segments = Motion.find(rows.split, segments)
+        found, segments = ResampledMotion.find(rows.split, segments)
         names = np.array([motion.name for motion in found], np.str_)
         motions = [WhamMotion(motion, sources.bodies, names.dtype) for motion in found]
         pieces = [range(number, number + 1) for number in range(len(motions))]

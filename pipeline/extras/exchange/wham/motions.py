@@ -1,9 +1,9 @@
 """Motions of AMASS at 30 frames per second, for files of WHAM and GVHMR.  tracks -> [files of other
 programs]
 
-A `Motion` is a segment of a split's rows, at AMASS's own rate. `_frame_positions` tells where among
-its rows the frames at 30 per second are; values are interpolated there. `Motion.find` finds the
-motions, and `WhamMotion` computes WHAM's arrays of one.
+A `ResampledMotion` is a segment of a split's rows, at AMASS's own rate. `_frame_positions` tells
+where among its rows the frames at 30 per second are; values are interpolated there.
+`ResampledMotion.find` finds the motions, and `WhamMotion` computes WHAM's arrays of one.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _frame_positions(n_rows: int, rate: float) -> Doubles:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Motion:
+class ResampledMotion:
     """A motion of a split. m: its number of frames at 30 fps."""
 
     split: cache.Split
@@ -74,7 +74,7 @@ class Motion:
         return resample_linear(self.read_column("trans"), self.positions)
 
     @classmethod
-    def find(cls, split: cache.Split, segments: Segments) -> tuple[list[Motion], Segments]:
+    def find(cls, split: cache.Split, segments: Segments) -> tuple[list[ResampledMotion], Segments]:
         """The motions in these segments, and the segments of these motions. Leaves out segments of
         fewer than 25 frames at 30 fps. Raises PipelineError for duplicate names.
         """
@@ -97,7 +97,7 @@ class Motion:
 class WhamMotion:
     """A motion in WHAM's format: 30 fps, y down, the first frame's lowest vertex on the ground."""
 
-    motion: Motion
+    motion: ResampledMotion
     bodies: Bodies
     name_type: np.dtype[np.str_]  # of the array with the names of all motions
 

@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import cache
 from pipeline.errors import PipelineError
 from pipeline.extras.exchange.rows import Segments, names_of
-from pipeline.extras.exchange.vibe_db.database import Layout
+from pipeline.extras.exchange.vibe_db.database import DatabaseLayout
 from pipeline.extras.exchange.vibe_db.export import export
 from pipeline.extras.exchange.vibe_db.importing import import_database
 from pipeline.extras.exchange.vibe_db.tracks import _source_of
@@ -66,7 +66,7 @@ def rows_of(root, name):
 @pytest.mark.parametrize("name", sorted(SPLITS.keys() - {"kinetics/val"}))
 def test_a_dataset_s_file_has_the_name_and_the_fields_that_existing_code_knows(name):
     dataset, _, split = name.partition("/")
-    layout = Layout.find(dataset, split, ())
+    layout = DatabaseLayout.find(dataset, split, ())
     file, n_2d, n_3d, fields = SPLITS[name]
     assert (layout.usual_name(dataset, split), set(layout.fields)) == (file, fields)
     assert "joints2D" not in fields or len(joint_names(layout.joints_2d)) == n_2d

@@ -15,7 +15,7 @@ from pipeline.datasets.penn_action import PennAction
 from pipeline.settings.options import DROP
 from pipeline.settings.sections import load
 from pipeline.steps.conversion import convert
-from pipeline.steps.conversion.comparison import Reason
+from pipeline.steps.conversion.comparison import ReadReason
 from pipeline.steps.sentences import problems_of
 
 CONVERT = "convert penn_action/train --raw RAW/penn_action --cache CACHE"
@@ -348,9 +348,9 @@ def test_copies_are_paired_in_order_of_names_and_a_name_that_was_taken_is_no_obs
     plan = penn.plan()
     assert plan.renamed == {"0001": "0003", "0010": "0007"}, "0001 is another video now"
     assert {item.video.name: item.reason for item in plan.items} == {
-        "0001": Reason.RENAMED,
-        "0010": Reason.RENAMED,
-        "0020": Reason.NEW,
+        "0001": ReadReason.RENAMED,
+        "0010": ReadReason.RENAMED,
+        "0020": ReadReason.NEW,
     }
     assert (plan.removed, plan.losses) == ((), {})
     assert penn.convert().problems == []
