@@ -161,9 +161,9 @@ def _crowd(n_people: int, linked: bool) -> None:
         joints = np.ones((n_people, 17, 3))
         joints[..., :2] = place[:, None] + BODY + rng.normal(0, 0.3, (n_people, 17, 2))
         keypoints.append(joints)
-    identity = None if linked else ByFrame.of([np.arange(n_people)] * FRAMES)
+    identity = None if linked else ByFrame.join([np.arange(n_people)] * FRAMES)
     detections = Detections(
-        "coco", np.arange(FRAMES), ByFrame.of(keypoints), identity, np.arange(FRAMES)
+        "coco", np.arange(FRAMES), ByFrame.join(keypoints), identity, np.arange(FRAMES)
     )
     account = VideoAccount("crowd")
     account.found = detections.n_persons

@@ -84,8 +84,8 @@ def _detections(clip: Clip, number: Callable[[Detected], Ints]) -> Detections:
     at = np.array([t for t, frame in enumerate(clip.frames) if len(frame.person)])
     seen = [clip.frames[t] for t in at]
     keypoints = [np.where(frame.keypoints[..., 2:] < SEEN, 0, frame.keypoints) for frame in seen]
-    identity = ByFrame.of([number(frame) for frame in seen])
-    return Detections("coco", at, ByFrame.of(keypoints), identity, at)
+    identity = ByFrame.join([number(frame) for frame in seen])
+    return Detections("coco", at, ByFrame.join(keypoints), identity, at)
 
 
 def _judge(clip: Clip, fps: float, number: Callable[[Detected], Ints]) -> _Judged:

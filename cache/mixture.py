@@ -235,7 +235,7 @@ class _PartWindows:
         n_copies = len(self.part.copy_streams)
         copies = np.zeros(count, np.int64)
         if n_copies > 1:  # with a key of its own, so that the copy does not depend on the window
-            generator = _generator_for(self._seed, self.part.name, "copy", step)
+            generator = _make_generator(self._seed, self.part.name, "copy", step)
             copies = generator.integers(n_copies, size=count)
         copies = copies[self._share]
 
@@ -413,19 +413,19 @@ class Draws:
             while element < end:
                 # the split's sequence is one order of its windows after the other
                 repetition, first = divmod(element, size)
-                order = _generator_for(*self._key, "split", name, repetition).permutation(size)
+                order = _make_generator(*self._key, "split", name, repetition).permutation(size)
                 order += n_before
                 part = order[first : first + end - element]
                 drawn.append(part)
                 element += len(part)
             n_before += size
         order = np.concatenate(drawn)
-        _generator_for(*self._key, "round", round_number).shuffle(order)
+        _make_generator(*self._key, "round", round_number).shuffle(order)
         self._last = (round_number, order)
         return order
 
 
-def _generator_for(*key: str | int) -> np.random.Generator:
+def _make_generator(*key: str | int) -> np.random.Generator:
     """NumPy's generator for a key of texts and integers. Each key gives other random numbers."""
     digest = hashlib.sha256(repr(key).encode()).digest()
     return np.random.default_rng(int.from_bytes(digest, "little"))

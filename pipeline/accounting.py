@@ -267,7 +267,7 @@ class Accounting:
         }
 
 
-def _stored(tracks: Sequence[TrackRows], name: str) -> Array:
+def _stored_rows(tracks: Sequence[TrackRows], name: str) -> Array:
     """The rows of a column of all tracks that have it, as they are stored."""
     rows = [track.columns[name] for track in tracks if name in track.columns]
     column = COLUMNS[name]
@@ -277,18 +277,18 @@ def _stored(tracks: Sequence[TrackRows], name: str) -> Array:
 # Numbers of a video's tracks, stored with it in the cache; their totals are in the manifest and in
 # `status --json`. To add one, add a line here, and a row in docs/terminal.md.
 SUMS: Final[dict[str, Callable[[Sequence[TrackRows]], float]]] = {
-    "rows": lambda tracks: len(_stored(tracks, "frame_index")),
+    "rows": lambda tracks: len(_stored_rows(tracks, "frame_index")),
     "tracks": len,
     "seconds": lambda tracks: sum(
         len(t.columns["frame_index"]) * (t.step / t.fps if t.fps else math.nan) for t in tracks
     ),
     # so many are in one frame
     "persons": lambda tracks: max(
-        Counter(_stored(tracks, "frame_index").tolist()).values(), default=0
+        Counter(_stored_rows(tracks, "frame_index").tolist()).values(), default=0
     ),
-    "confidence_2d": lambda tracks: _stored(tracks, "kp_2d")[..., 2].sum(dtype=np.float64),
+    "confidence_2d": lambda tracks: _stored_rows(tracks, "kp_2d")[..., 2].sum(dtype=np.float64),
     "rows_3d": lambda tracks: sum(int(used_in_3d(track.columns).sum()) for track in tracks),
-    "rows_smpl": lambda tracks: _stored(tracks, "has_smpl").sum(),
+    "rows_smpl": lambda tracks: _stored_rows(tracks, "has_smpl").sum(),
 }
 
 

@@ -12,7 +12,7 @@ from pipeline.clips.files import KEYPOINTS
 from pipeline.clips.labels.label_files import ClipLabels, own_labels
 from pipeline.clips.listing import ENDINGS, visible_entries
 from pipeline.errors import ConfigError
-from pipeline.files.raw import MARKER, is_stand_in
+from pipeline.files.raw import MARKER, is_demo_data
 from pipeline.files.raw.files import VIDEOS
 
 # ending of the folder of links to single clips: CACHE-clips; for a cache in a bucket: OUT/clips
@@ -104,6 +104,6 @@ def _copy_demo_marker(clip: Path, raw: Path) -> None:
     """Mark `raw` as demo data if the clip is in a folder of demo data; else remove the mark."""
     (raw / MARKER).unlink(missing_ok=True)
     for folder in clip.parents:
-        if is_stand_in(folder):
+        if is_demo_data(folder):
             shutil.copyfile(folder / MARKER, raw / MARKER)
             break

@@ -49,7 +49,7 @@ from pipeline.cli.progress import begin_run, end_run
 from pipeline.cli.system_errors import error_text
 from pipeline.cli.text import from_here, python
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.files.raw import is_stand_in
+from pipeline.files.raw import is_demo_data
 from pipeline.processes.software import package_version
 from pipeline.settings.file import LUIGI, parse_overrides, settings_file
 from pipeline.settings.sections import Settings
@@ -116,7 +116,7 @@ def prepare() -> None:
     """
     by_luigi = _is_luigi()
     if by_luigi:
-        begin_run(_typed(), package_version)
+        begin_run(_typed_command(), package_version)
     options = _options(sys.argv[1:] if by_luigi else [])
     if by_luigi:
         os.environ[SET] = "\n".join([*filter(None, [os.environ.get(SET)]), *options.set])
@@ -303,7 +303,7 @@ def _whose_data(s: Settings) -> str:
     raw = from_here(s.paths.raw)
     demo = s.embedded_datasets
     other_names = ", ".join(
-        f"{name} ([yellow]demo data[/yellow])" if is_stand_in(s.raw(name)) else name
+        f"{name} ([yellow]demo data[/yellow])" if is_demo_data(s.raw(name)) else name
         for name in s.data.datasets
         if name not in demo
     )
@@ -343,13 +343,13 @@ def _handle_interrupt(
         sys.exit(exit_code(error))
     code = exit_code(error)
     console.err.print()
-    print_interruption(code, WORK_KEPT, _typed())
+    print_interruption(code, WORK_KEPT, _typed_command())
     end_run(code)
     if isinstance(error, Terminated):
         sys.exit(code)  # after Ctrl-C, Python itself ends by the signal
 
 
-def _typed() -> str:
+def _typed_command() -> str:
     """The command that the user typed."""
     program = [from_here(Path(sys.argv[0]))]
     if Path(sys.argv[0]).name == "__main__.py":

@@ -86,7 +86,7 @@ def planned(dataset, split, raw, root, **changed):
 
 def planned_again(split, **changed):
     """What a conversion that retries videos of a committed split is to do."""
-    return plan_conversion(replace(Recipe.recorded(split, **changed), retry=True))
+    return plan_conversion(replace(Recipe.from_committed(split, **changed), retry=True))
 
 
 def convert_into(root, raw, name="penn_action", split="train", *, body=None, **options):

@@ -82,7 +82,7 @@ def keypoints_3d(pred: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     pred, target: (B, T, 49, 3) m; weight: (B, T) of frames, or (B, T, 14) of their joints.
     """
     if weight.ndim == 2:
-        weight = _of_every_joint(weight)
+        weight = _expand_to_joints(weight)
     common = constant(COMMON14, pred)
     centred = _centre_on_hips(pred[..., common, :])
     expected = _centre_on_hips(target[..., common, :])
@@ -99,7 +99,7 @@ def joint_weights(labels: Mapping[str, Tensor]) -> Tensor:
     with both hips, 0 in others; without that field, `w_3d`.
     """
     if JOINT_WEIGHTS not in labels:
-        return _of_every_joint(labels["w_3d"])
+        return _expand_to_joints(labels["w_3d"])
     of_49 = labels[JOINT_WEIGHTS]
     weight = of_49[..., constant(COMMON14, of_49)]
     hips = weight[..., constant(HIPS, weight)]
@@ -107,7 +107,7 @@ def joint_weights(labels: Mapping[str, Tensor]) -> Tensor:
     return weight * has_hips
 
 
-def _of_every_joint(weight: Tensor) -> Tensor:
+def _expand_to_joints(weight: Tensor) -> Tensor:
     """Weights of frames (B, T) as those of their joints (B, T, 14)."""
     return weight[..., None].expand(*weight.shape, len(COMMON14))
 

@@ -258,17 +258,17 @@ class Commit:
         if place.store.etag(place.manifest) is None:
             why = "is no longer there: it was moved, deleted or replaced, or its disk is unmounted"
         elif unreadable is None:
-            why = f"has been replaced since it was opened: commits since {self._replaced_at()} name"
+            why = f"has been replaced since it was opened: commits since {self._next_time()} name"
             why += " other rows or features by the same names"
         else:
             home = unreadable
-            why = f"commits since {self._replaced_at()} do not name this file, and `gc` removes it"
+            why = f"commits since {self._next_time()} do not name this file, and `gc` removes it"
         title = place.split
         if place.stream is not None:
             title += f", stream {place.stream!r}"
         return CacheChanged(f"{home}: {why}. To read {title} on, open it again; a tag has lost it")
 
-    def _replaced_at(self) -> str:
+    def _next_time(self) -> str:
         """When the first commit after this one was made, by the notes of the last commits."""
         times = {digest: str(note.get("finished", "")) for digest, note in self.notes().items()}
         own = times.pop(self.digest, "")

@@ -367,12 +367,12 @@ class _RangedRows(Rows):
         shard = int(chunks[0]) // self._geometry.chunks
         key = shard_key(self._array_key, shard, self.trailing)
         try:
-            return self._fetch_from(shard, key, chunks)
+            return self._fetch_shard(shard, key, chunks)
         except CacheError:  # a shard that is missing after a later commit is no damage
             self._check_current(unreadable=self._store.location(key))
             raise
 
-    def _fetch_from(self, shard: int, key: str, chunks: Ints) -> dict[int, Array]:
+    def _fetch_shard(self, shard: int, key: str, chunks: Ints) -> dict[int, Array]:
         """Fetch chunks of this shard, as `_fetch` does."""
         geometry = self._geometry
         location = self._store.location(key)

@@ -190,7 +190,7 @@ class _Sweep:
         noted = self._read_notes(place)
         staying: dict[str, float] = {}  # what is left -> since when it is unused
         n_recent = 0
-        pinned = list(self._pinned(commit))
+        pinned = list(self._find_pinned(commit))
         for key in find_unreferenced(commit, uncommitted=not keep_unfinished, pinned=pinned):
             files = own_files(self.store, key)
             if files is None:
@@ -215,7 +215,7 @@ class _Sweep:
             if commit.digest:
                 follow_manifest(commit)
 
-    def _pinned(self, commit: Commit) -> Iterator[Commit]:
+    def _find_pinned(self, commit: Commit) -> Iterator[Commit]:
         """The pinned commits of a split or stream that name shards which its own does not name.
         Raises CacheError for a damaged one: then nothing tells which files it needs.
         """

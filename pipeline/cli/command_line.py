@@ -278,7 +278,7 @@ def _run(
             mark, message = _message_of(error, args)
             console.err.print(f"{mark} {console.plain(message)}")
             if has_started():
-                console.err.print(f"  {console.plain(_kept(args))}")
+                console.err.print(f"  {console.plain(_describe_progress(args))}")
             code = 2
     if code and console.is_only_busy():
         return TRY_LATER
@@ -320,10 +320,10 @@ def _print_interruption(error: KeyboardInterrupt, args: argparse.Namespace, agai
     rank = os.environ.get("RANK")
     if rank not in (None, "0") or isinstance(error, BrokenPipe):
         return
-    print_interruption(exit_code(error), _kept(args), again if rank is None else "")
+    print_interruption(exit_code(error), _describe_progress(args), again if rank is None else "")
 
 
-def _kept(args: argparse.Namespace) -> str:
+def _describe_progress(args: argparse.Namespace) -> str:
     """What a command that has not come to its end keeps."""
     kept = getattr(args, "kept", NOTHING_HALF)
     return kept if isinstance(kept, str) else str(kept(args))

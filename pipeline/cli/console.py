@@ -146,7 +146,7 @@ err: Final = _TerminalConsole(stderr=True, highlight=False, emoji=False, soft_wr
 documents: Final = _TerminalConsole(highlight=False, emoji=False, soft_wrap=True, width=UNFOLDED)
 
 
-def is_first_problem_near() -> bool:
+def is_first_problem_visible() -> bool:
     """Whether at most NEAR_LINES lines were printed after the first problem."""
     return _TerminalConsole.n_after_problem <= NEAR_LINES
 

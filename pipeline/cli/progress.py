@@ -88,7 +88,7 @@ def end_run(code: int, n_failed: int = 0) -> None:
         mark = console.BUSY if console.is_only_busy() else console.ERROR
         n_problems = count(max(n_failed, len(console.explanations)), "error line")
         text = f"{mark} {_moment()}: exit code {code} after {spent}, {n_problems} above"
-        if seconds > LONG_RUN or not console.is_first_problem_near():
+        if seconds > LONG_RUN or not console.is_first_problem_visible():
             # that another process writes is seldom what is wrong
             problems = sorted(console.explanations, key=lambda said: said[0] == console.BUSY)
             text += ": " + "".join(problem for _, problem in problems[:1])

@@ -52,7 +52,7 @@ def _recipe(args: argparse.Namespace) -> Recipe:
         split = committed_split(args.cache, name)
         if split is None:
             raise PipelineError(f"{name}: name the dataset's raw folder: --raw DIR")
-        recipe = Recipe.recorded(split, args.raw, args.body)
+        recipe = Recipe.from_committed(split, args.raw, args.body)
         recipe = replace(recipe, drop_removed=args.drop_removed, retry=args.retry)
         if args.cfg.source.names(LIST):
             corrections = args.cfg.convert.corrections
@@ -75,7 +75,7 @@ def _reads(args: argparse.Namespace) -> Sequence[str]:
     return (args.dataset, "convert", *BODY, SETTING)
 
 
-def kept(args: argparse.Namespace) -> str:
+def describe_progress(args: argparse.Namespace) -> str:
     """What an interrupted run of a split has left."""
     return describe_kept(args.cache, f"{args.dataset}/{args.split}")
 
@@ -89,4 +89,4 @@ def record(args: argparse.Namespace, code: int, seconds: float) -> None:
         record_run(settings, args.cache, command, name, [name], code=code, seconds=seconds)
 
 
-COMMAND: Final = Command(_run, _reads, kept, record)
+COMMAND: Final = Command(_run, _reads, describe_progress, record)

@@ -17,7 +17,7 @@ from pipeline.cli.command_line import Command
 from pipeline.cli.console import err, out
 from pipeline.cli.progress import bar
 from pipeline.cli.text import count
-from pipeline.commands.convert import kept, record
+from pipeline.commands.convert import describe_progress, record
 from pipeline.errors import PipelineError
 from pipeline.features import streams
 from pipeline.features.committed import advise_continuing
@@ -151,4 +151,4 @@ def _parse_streams(args: argparse.Namespace) -> RequestedStreams:
     )
 
 
-COMMAND: Final = Command(_run, _reads, kept, record)
+COMMAND: Final = Command(_run, _reads, describe_progress, record)

@@ -30,7 +30,7 @@ def _run(args: argparse.Namespace) -> int:
     """Print what would run, split by split. Returns 2 if a split has an error."""
     settings = load(settings_file())
     recipes = Recipe.by_settings(settings, args.names, args.cache)
-    states = [SplitStatus.of_run(run) for run in plan_runs(recipes)]
+    states = [SplitStatus.from_run(run) for run in plan_runs(recipes)]
     missing = missing_files(recipes)
     broken = {} if args.names else warn_of_broken(settings.data.datasets)
 

@@ -30,9 +30,9 @@ from pipeline.commands.preparation import DetectorChoice, Preparation
 from pipeline.errors import PipelineError
 from pipeline.features.committed import stream_label
 from pipeline.features.spec import StreamSpec
-from pipeline.files.outputs import OutputRule, mark_in, mark_of
+from pipeline.files.outputs import OutputRule, mark_of, read_mark
 from pipeline.files.places import require_writable
-from pipeline.files.raw import is_stand_in
+from pipeline.files.raw import is_demo_data
 from pipeline.settings.folders import BODY
 from pipeline.settings.sections import Settings
 from pipeline.steps.conversion.convert import run_conversion
@@ -99,7 +99,7 @@ def _streams_by_split(
         specs = requested.specs(committed)
         existing = () if committed is None else committed.streams
         without_weights = requested.list_without_weights(specs, existing)
-        if is_stand_in(recipe.raw) or not without_weights:
+        if is_demo_data(recipe.raw) or not without_weights:
             streams[split] = specs
         elif are_named:
             requested.refuse_random_weights(without_weights, name)
@@ -235,7 +235,7 @@ def _show(run: NextRun, _: Settings) -> StepReport:
         rule = OutputRule("prepare", overwrite=True)  # `_check_page` has looked
         SplitPage(shown, split, progress).write(folder, rule)
     earlier = Path(f"{folder}.html")
-    if mark_in(earlier) == mark_of("prepare"):
+    if read_mark(earlier) == mark_of("prepare"):
         address = quote(f"{folder.name}/{INDEX}")
         earlier.write_text(f'<!DOCTYPE html><title>Moved</title><a href="{address}">Moved</a>\n')
     detail = f"{count(len(split.tracks), 'track')} in {from_here(page)}"
@@ -300,9 +300,9 @@ def _print_split(split: cache.Split, folder: Path, status: str) -> int:
     return len(rejected)
 
 
-def _kept(args: argparse.Namespace) -> str:
+def _describe_progress(args: argparse.Namespace) -> str:
     splits = datasets.get(args.dataset).splits
     return describe_kept(args.cache, *(f"{args.dataset}/{split}" for split in splits))
 
 
-COMMAND: Final = Command(_run, _reads, _kept)
+COMMAND: Final = Command(_run, _reads, _describe_progress)

@@ -73,7 +73,7 @@ def _run(args: argparse.Namespace) -> int:
             digests = list(list_digests(opened, chosen, problems, progress))
         return print_document((f"{line}\n" for line in digests), problems)
 
-    states = [SplitStatus.of_cache(opened, name) for name in chosen]
+    states = [SplitStatus.from_cache(opened, name) for name in chosen]
     found = {state.name: state.committed for state in states if state.committed is not None}
     for state in states:
         problems += state.problems
@@ -183,7 +183,7 @@ def _counts(unit: str, committed: Committed) -> str:
     return text
 
 
-def _dropped(committed: Committed) -> str:
+def _dropped_frames(committed: Committed) -> str:
     parts = [describe_dropped(committed.record.totals.get("frames", {}).get("dropped", {}))]
     if committed.n_uncounted:
         parts.append(f"{count(committed.n_uncounted, 'unreadable video')} not counted")
@@ -208,7 +208,7 @@ COLUMNS: Final[Mapping[str, StatusColumn]] = {
     ),
     "tracks": StatusColumn("kept / found", partial(_counts, "tracks")),
     "frames kept / found": StatusColumn("frames of persons, likewise", partial(_counts, "frames")),
-    "dropped": StatusColumn("frames of persons that were dropped, by reason", _dropped),
+    "dropped": StatusColumn("frames of persons that were dropped, by reason", _dropped_frames),
     "streams": StatusColumn("features in the cache", _streams),
 }
 

@@ -342,7 +342,7 @@ def _plan_rereading(split: cache.Split, names: Set[str]) -> ConversionWork:
             f"{', '.join(files)}. Nothing was changed. Delete the split with its features, and "
             "import it again."
         )
-    work = plan_conversion(Recipe.recorded(split))
+    work = plan_conversion(Recipe.from_committed(split))
     if work.differs:
         raise PipelineError(
             f"{split.name}: all videos must be converted again ({work.why}). Do that first."

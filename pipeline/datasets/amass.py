@@ -45,7 +45,7 @@ from pipeline.datasets.shared.smpl import (
     smplx_labels,
 )
 from pipeline.errors import ConfigError, RawDataError
-from pipeline.files.formats.names import shown
+from pipeline.files.formats.names import quote_name
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.files import list_files
 from pipeline.people.cameras import compose, frame_positions, resample_linear, resample_rotations
@@ -246,7 +246,7 @@ class Amass(Dataset):
 
         gender = gender_of(motion.gender)
         if not gender:
-            account.note(f"gender is {shown(motion.gender)}: taken for neutral")
+            account.note(f"gender is {quote_name(motion.gender)}: taken for neutral")
         account.notes += motion.notes
 
         fps, positions = _sample_positions(n_before, motion.rate, self.resampling)

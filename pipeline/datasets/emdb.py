@@ -32,7 +32,7 @@ from pipeline.datasets.shared.labelled_track import labelled_track
 from pipeline.datasets.shared.smpl import BODIES, EXTRINSICS, UP, smpl_labels
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import StoredArrays
-from pipeline.files.formats.names import shown
+from pipeline.files.formats.names import quote_name
 from pipeline.files.formats.pickles import load_labels
 from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.raw import RawVideo
@@ -204,7 +204,7 @@ def _convert_labels(stored: StoredArrays) -> _SequenceLabels:
     gender = gender_of(stated)
     if gender not in GENDERS:
         expected = " or ".join(GENDERS)
-        raise RawDataError(stored.file, "gender", expected, shown(str(stated)), OTHER_GENDER)
+        raise RawDataError(stored.file, "gender", expected, quote_name(str(stated)), OTHER_GENDER)
     corners = stored.take("bboxes/bboxes", n, 4).reshape(n, 2, 2)
     low = corners[:, 0]
     high = corners[:, 1]

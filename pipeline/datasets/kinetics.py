@@ -165,7 +165,7 @@ def _video(labels: ClipLabels, split: str, name: str, clips: list[str]) -> Video
     found = labels.find(clip, folder) or labels.find(clip, split)
     if found is None and files:
         found = labels.find_similar(clip, folder)
-    return labels.labelled(name, files, found)
+    return labels.make_video(name, files, found)
 
 
 def _find_clip(raw: Path, video: RawVideo, account: VideoAccount) -> Video:

@@ -49,7 +49,7 @@ from pipeline.datasets.shared.images import RESIZED, no_pictures, require_size, 
 from pipeline.datasets.shared.numbering import require_numbers, require_rate
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import reading
-from pipeline.files.formats.names import shown
+from pipeline.files.formats.names import quote_name
 from pipeline.files.pixels.frames import below
 from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.pixels.sources import match_numbered
@@ -294,7 +294,7 @@ def _match_names(raw: Path, labels: StoredLabels, account: VideoAccount) -> _Lab
     pattern = numbered[0].pattern
     for name, stored in zip(numbered, file_names, strict=True):
         if name.pattern != pattern:
-            expected = f"names as {shown(file_names[0])}, with another number"
+            expected = f"names as {quote_name(file_names[0])}, with another number"
             raise _invalid_name(labels.file, expected, stored)
     pictures = Pictures(raw, pattern)
     frame_index = np.array([name.number for name in numbered], np.int64)
@@ -306,7 +306,7 @@ def _match_names(raw: Path, labels: StoredLabels, account: VideoAccount) -> _Lab
         expected = f"{len(frame_index)} labelled images such as {example}"
         raise no_pictures(pictures.place, expected, UNPACK_ADVICE)
     if is_absent.any():
-        first = shown(file_names[int(is_absent.argmax())])
+        first = quote_name(file_names[int(is_absent.argmax())])
         account.note(
             f"{int(is_absent.sum())} of {len(file_names)} labelled pictures are not there: the "
             f"first is {first}"
@@ -331,7 +331,7 @@ def _parse_name(raw: Path, file: Path, name: str) -> _NumberedName:
         expected = f"a path below {raw}, without '..' or '\\'"
         do = f"Trust nothing in this file: download the annotations again. {DOWNLOAD_ADVICE}"
         raise RawDataError(
-            file, "file_name", expected, shown(name), do, reason="path_outside"
+            file, "file_name", expected, quote_name(name), do, reason="path_outside"
         ) from error
     match = match_numbered(str(PurePosixPath(name)))
     if match is None or len(name) > MAX_NAME:
@@ -342,4 +342,4 @@ def _parse_name(raw: Path, file: Path, name: str) -> _NumberedName:
 
 
 def _invalid_name(file: Path, expected: str, name: str) -> RawDataError:
-    return RawDataError(file, "file_name", expected, shown(name), UNPACK_ADVICE)
+    return RawDataError(file, "file_name", expected, quote_name(name), UNPACK_ADVICE)

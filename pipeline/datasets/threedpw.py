@@ -45,7 +45,7 @@ from pipeline.datasets.shared.labelled_track import labelled_track
 from pipeline.datasets.shared.smpl import BODIES, EXTRINSICS, smpl_labels
 from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.formats.arrays import StoredArrays, numbers
-from pipeline.files.formats.names import shown
+from pipeline.files.formats.names import quote_name
 from pipeline.files.formats.pickles import load_labels
 from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.raw import RawVideo
@@ -354,7 +354,7 @@ def _load_actor(
     stated = sequence.value("genders")[number]
     gender = gender_of(stated)
     if gender not in ("male", "female"):
-        raise sequence.error(f"genders[{number}]", "m or f", shown(str(stated)))
+        raise sequence.error(f"genders[{number}]", "m or f", quote_name(str(stated)))
     betas = array("betas", None)[:N_BETAS]
     if len(betas) < N_BETAS or not are_usable_numbers(betas).all():
         expected = f"at least {N_BETAS} finite numbers"

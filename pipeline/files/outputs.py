@@ -65,7 +65,7 @@ class OutputRule:
     def require_file(self, out: Path) -> None:
         """Raise PipelineError if the command may not write the page or clip `out`."""
         self.require_place(out)
-        mark = mark_in(out)
+        mark = read_mark(out)
         is_own = mark == mark_of(self.command)
         self._require_own(out, is_own=is_own or (not mark and self.is_earlier(out)))
 
@@ -101,7 +101,7 @@ class OutputRule:
         """Raise PipelineError if the command may not write these files and folders directly in
         `out`. Returns what it wrote there before.
         """
-        listed = self._listed(out)
+        listed = self._list_written(out)
         for name in (*names, ABOUT):
             self.require_place(out / name)
             self._require_own(out / name, is_own=name in listed)
@@ -111,7 +111,7 @@ class OutputRule:
         """Remove, one by one, files that the command wrote into `out` earlier and not in this run.
         List those of this run, paths below `out`.
         """
-        listed = self._listed(out)
+        listed = self._list_written(out)
         for name in listed - {*files, ABOUT}:
             if not self._is_input(out / name):
                 with contextlib.suppress(OSError):  # missing, or a folder
@@ -121,7 +121,7 @@ class OutputRule:
     def _is_input(self, path: Path) -> bool:
         return is_there(path) and any(map(path.samefile, filter(is_there, self.inputs)))
 
-    def _listed(self, out: Path) -> set[str]:
+    def _list_written(self, out: Path) -> set[str]:
         """What the command wrote into a folder, except behind links."""
         mark, names = read_about(out)
         if mark != mark_of(self.command):
@@ -155,7 +155,7 @@ def inputs_of(root: cache.Root | None, *given: Path | None) -> list[Path]:
     return inputs
 
 
-def mark_in(file: Path) -> str:
+def read_mark(file: Path) -> str:
     """The mark of a page or a clip; "" without one."""
     import av
 

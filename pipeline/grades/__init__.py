@@ -157,7 +157,7 @@ def grades_of(
     names = [track.name for track in tracks]
     partners = find_same_people(people, fps, account.get("cuts", ()))
     return [
-        replace(grade, same_person=number).with_names(names)
+        replace(grade, same_person=number).name_other(names)
         for grade, number in zip(grades, partners, strict=True)
     ]
 
@@ -255,7 +255,7 @@ def _columns_of(
     return columns
 
 
-def _reduced(column: Any, reduce: Callable[[Array], Array]) -> Array:
+def _reduce_blocks(column: Any, reduce: Callable[[Array], Array]) -> Array:
     """What `reduce` makes of the rows, (T, ...), block by block."""
     return np.concatenate([reduce(column[rows]) for rows in blocks(len(column))])
 
@@ -278,7 +278,7 @@ def _numbers_2d(
     crop_scale: float,
 ) -> dict[str, float]:
     """Numbers of `Grade` from 2D joints. size: width and height of the image, px; None: unknown."""
-    points = _reduced(columns["kp_2d"], seen_points)
+    points = _reduce_blocks(columns["kp_2d"], seen_points)
     bbox = columns["bbox"][:]
     side = np.maximum(bbox[:, 2].astype(np.float64), 1)
     inside = ~np.isnan(points[..., 0])
@@ -415,11 +415,13 @@ def _points_3d(columns: Columns) -> Floats:
     They are the labels' joints or else BlazePose's, each from an origin in the body.
     """
     if "kp_3d" in columns:
-        kp = _reduced(columns["kp_3d"], lambda block: keypoints_13(block)[:, 1:])
+        kp = _reduce_blocks(columns["kp_3d"], lambda block: keypoints_13(block)[:, 1:])
         has_3d = columns["has_3d"][:][:, None] == 1
         is_known = has_3d & (kp[..., 3] > 0)
     else:
-        kp = _reduced(columns[BLAZE_JOINTS], lambda block: block.reshape(-1, 33, 4)[:, BLAZE_12])
+        kp = _reduce_blocks(
+            columns[BLAZE_JOINTS], lambda block: block.reshape(-1, 33, 4)[:, BLAZE_12]
+        )
         is_known = kp[..., 3] >= VISIBLE
     kp[~is_known] = np.nan
     return kp[..., :3]
@@ -432,5 +434,5 @@ def _shift_to_camera(columns: Columns) -> Doubles:
     """
     if not {"kp_3d", "trans"} <= columns.keys():
         return np.full((len(columns["frame_index"]), 3), np.nan)
-    pelvis = _reduced(columns["kp_3d"], lambda block: block[:, PELVIS, :3].astype(np.float64))
+    pelvis = _reduce_blocks(columns["kp_3d"], lambda block: block[:, PELVIS, :3].astype(np.float64))
     return np.asarray(columns["trans"][:] - pelvis)

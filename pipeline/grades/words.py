@@ -125,7 +125,7 @@ class Grade:
         """All of them, in the order of MEASURES; nan if unknown."""
         return [getattr(self, name) for name in MEASURES]
 
-    def with_names(self, names: Sequence[str]) -> Grade:
+    def name_other(self, names: Sequence[str]) -> Grade:
         """The grade with the name of the other track. names: of all tracks of the video."""
         if math.isnan(self.same_person):
             return self

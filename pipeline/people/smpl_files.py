@@ -32,7 +32,7 @@ from pipeline.errors import MissingAssets, RawDataError
 from pipeline.files.formats.arrays import StoredArrays, load_npz, numbers
 from pipeline.files.formats.pickles import load_pickle
 from pipeline.files.numbers import Floats
-from pipeline.files.raw import is_stand_in
+from pipeline.files.raw import is_demo_data
 from pipeline.files.raw.files import remembered_digest
 from pipeline.people.skeletons import JOINTS, SIDED_JOINTS
 
@@ -216,7 +216,7 @@ def body_files(folder: Path | str, gender: str = "neutral", model: Model = "smpl
     for name in names:
         content = remembered_digest(folder.resolve() / name)
         total.update(f"{name} {content}\n".encode())
-    return _BodyIdentity(total.hexdigest(), is_stand_in(folder))
+    return _BodyIdentity(total.hexdigest(), is_demo_data(folder))
 
 
 def missing(folder: Path | str, gender: str = "neutral") -> list[str]:

@@ -13,7 +13,7 @@ from pipeline.cli.console import err
 from pipeline.cli.text import from_here
 from pipeline.datasets.base import Dataset, globs
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.files.raw import files, is_stand_in
+from pipeline.files.raw import files, is_demo_data
 from pipeline.people import smpl_files
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def body_of(
     if not needed:
         return None
     will_be_demo = settings.embedded.enabled and not body.is_dir()
-    if is_stand_in(body) == demo and not will_be_demo:
+    if is_demo_data(body) == demo and not will_be_demo:
         return body
 
     why = "folder not found"
@@ -114,6 +114,6 @@ def _body_for_fits(body: Path, *, demo: bool) -> Path | None:
 
     Its files must be complete, and be a demo body for demo data or a real one for real data.
     """
-    if is_stand_in(body) != demo or smpl_files.missing(body):
+    if is_demo_data(body) != demo or smpl_files.missing(body):
         return None
     return body

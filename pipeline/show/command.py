@@ -21,7 +21,7 @@ from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
 from pipeline.files.outputs import PAGES, OutputRule, inputs_of
 from pipeline.files.places import require_parent
-from pipeline.files.raw import is_stand_in
+from pipeline.files.raw import is_demo_data
 from pipeline.settings.folders import BODY, body_of, check_own_folder
 from pipeline.show import CLIP
 from pipeline.show.page import is_page
@@ -108,7 +108,7 @@ def _read_tracks(args: argparse.Namespace, n_tracks: int | None = None) -> PageC
     if args.raw is not None:
         dataset = args.cfg.dataset(args.dataset)
         check_own_folder(args.raw, dataset)
-        body = _body(args, dataset, demo=is_stand_in(args.raw), needed=dataset.labels.needs_body)
+        body = _body(args, dataset, demo=is_demo_data(args.raw), needed=dataset.labels.needs_body)
         return from_raw(dataset, args.split, args.raw, args.video, body=body)
     raise PipelineError(
         "Nothing to show: add --cache DIR for converted tracks, or --raw DIR for raw files."

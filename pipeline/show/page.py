@@ -27,7 +27,7 @@ from pipeline.cli.text import as_called, count
 from pipeline.files.outputs import mark_of
 from pipeline.files.pixels.frames import Image
 from pipeline.files.places import is_whole_page, write_aside
-from pipeline.files.raw.corrections import quoted
+from pipeline.files.raw.corrections import quote
 from pipeline.files.raw.files import open_regular
 from pipeline.people.skeletons import Array
 from pipeline.show.drawing import SkeletonView, joints_3d, views
@@ -59,7 +59,7 @@ class Solid(NamedTuple):
     box: _ViewBox | None  # common to all views, symmetric in x about the pelvis
 
     @classmethod
-    def of(cls, rows: Mapping[str, Array], body: Path | None) -> Solid:
+    def from_rows(cls, rows: Mapping[str, Array], body: Path | None) -> Solid:
         """The 3D joints of a track's rows. body: folder of a body model, for poses."""
         joints, what = joints_3d(rows, body)
         if joints is None:
@@ -92,7 +92,7 @@ def _sample(track: ShownTrack, body: Path | None) -> Solid:
     """The joints of a motion in some frames, evenly spaced from the first to the last."""
     n_drawn = min(FRAMES, track.n_frames)
     chosen = np.linspace(0, track.n_frames - 1, n_drawn).round().astype(int)
-    return Solid.of({name: column[chosen] for name, column in track.rows.items()}, body)
+    return Solid.from_rows({name: column[chosen] for name, column in track.rows.items()}, body)
 
 
 def policy_of(style: str, script: str = "", images: str = "data:") -> str:
@@ -164,7 +164,7 @@ def templates(by: str, *folders: Path) -> Environment:
     environment.globals["generator"] = mark_of(by)
     environment.globals["grid"] = _grid
     environment.globals["isnan"] = math.isnan
-    environment.filters["quoted"] = quoted
+    environment.filters["quoted"] = quote
     return environment
 
 

@@ -27,7 +27,7 @@ from pipeline.grades.words import WORDS
 from pipeline.show.bodies import LabelledBodies
 from pipeline.show.clip import DrawnTrack, only_video, paint_bodies, people_by_frame
 from pipeline.show.page import TEMPLATES, Solid, policy_of, templates, write, write_motions
-from pipeline.show.player_data import hex_colour, place_in, player_data
+from pipeline.show.player_data import describe_place, hex_colour, player_data
 from pipeline.show.player_pictures import PageImages, PictureRecorder
 from pipeline.show.player_pictures import Paint as Paint
 from pipeline.show.player_tracks import PlayedTrack, ShownFrames, WholeClip, choose_people
@@ -81,7 +81,7 @@ def write_player(
     clip = WholeClip.find(people, source)
     part = clip.choose_part(people, start_s)
     left_out += clip.describe_part(part, video)
-    tracks = [PlayedTrack.of(person, part) for person in people]
+    tracks = [PlayedTrack.from_person(person, part) for person in people]
     played = [track for track in tracks if len(track.frames)]
     if paint is None:
         paint = _labelled_bodies(shown, people)
@@ -219,8 +219,8 @@ def _describe_row(track: PlayedTrack, strip: Image, body: Path | None) -> _Row:
         jumps="".join(f"M{frame + 0.5} 0V10" for frame in track.frames[track.is_jump]),
         portraits=_strip_uri(strip),
         portrait_frames=rows["frame_index"].tolist(),
-        solid=Solid.of(rows, body),
-        place=place_in(*(person.track.rows[name][0] for name in ("frame_index", "bbox"))),
+        solid=Solid.from_rows(rows, body),
+        place=describe_place(*(person.track.rows[name][0] for name in ("frame_index", "bbox"))),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from pipeline.files.raw.corrections import quoted
+from pipeline.files.raw.corrections import quote
 from pipeline.people.boxes import tight_boxes
 from pipeline.people.hands import HANDS, hand_bones
 from pipeline.people.skeletons import Array, Doubles, Ints, bones
@@ -109,14 +109,14 @@ def _stretches(person: DrawnTrack, split: str) -> list[dict[str, Any]]:
     whole = [[person.name, frames[0]]]
     stretches = []
     for name, first, *_ in person.track.account.get("people", {}).get(record.name, whole):
-        full_name = quoted(f"{split}/{record.video}/{name}")
+        full_name = quote(f"{split}/{record.video}/{name}")
         row = min(bisect_left(frames, first), len(frames) - 1)  # its first rows may be left out
-        place = place_in(frames[row], boxes[row])
+        place = describe_place(frames[row], boxes[row])
         stretches.append({"name": full_name, "first": first, "place": place})
     return stretches
 
 
-def place_in(frame: int, box: Array) -> str:
+def describe_place(frame: int, box: Array) -> str:
     """A place at the end of a line of corrections. box: (4,) cxcywh px."""
     x, y, side = np.rint(box[:3]).astype(int)
     return f"@{frame}:{x},{y},{side}"

@@ -178,7 +178,7 @@ class PlayedTrack(NamedTuple):
     portraits: tuple[int, ...]  # of the n rows, those with a portrait
 
     @classmethod
-    def of(cls, person: DrawnTrack, part: ShownFrames) -> PlayedTrack:
+    def from_person(cls, person: DrawnTrack, part: ShownFrames) -> PlayedTrack:
         track = person.track
         frame_index = track.rows["frame_index"].astype(np.int64)
         rows = np.flatnonzero((frame_index >= part.first) & (frame_index < part.stop))

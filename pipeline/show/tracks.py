@@ -63,7 +63,7 @@ class ShownTrack:
     account: Mapping[str, Any]  # of its video
 
     @classmethod
-    def of(
+    def from_columns(
         cls,
         track: Track | cache.TrackRecord,
         columns: Mapping[str, Array],
@@ -307,7 +307,7 @@ def _cached_tracks(split: Split, numbers: Sequence[int], raw: Path | None) -> It
         for number in numbers_of_video:
             record = split.tracks[number]
             columns = {name: split.rows(name, record.start, record.stop) for name in split.columns}
-            yield ShownTrack.of(
+            yield ShownTrack.from_columns(
                 record,
                 columns,
                 source=source,
@@ -367,7 +367,7 @@ class _RawTracks:
         for track, grade in zip(tracks, graded, strict=True):
             columns = {name: track.extra[name] for name in of_rows & track.extra.keys()}
             shown.append(
-                ShownTrack.of(
+                ShownTrack.from_columns(
                     track,
                     track.columns | columns,
                     source=track.frames,

@@ -120,7 +120,7 @@ def grades_by_video(split: cache.Split) -> Iterator[tuple[int, list[int], list[G
         if grades.is_known[tracks].all():
             names = [split.tracks.names[track] for track in tracks]
             numbers = grades.numbers[tracks].tolist()
-            yield video, tracks, [Grade(*of_track).with_names(names) for of_track in numbers]
+            yield video, tracks, [Grade(*of_track).name_other(names) for of_track in numbers]
         else:
             yield video, tracks, _compute(split, video, tracks)
 

@@ -155,11 +155,11 @@ def _plan_run(recipe: Recipe, detections: dict[Path, DetectionWork | None]) -> N
         conversion = plan_conversion(recipe)
         # the split whose tables are read already
         run = replace(run, conversion=conversion, committed=conversion.committed)
-        run = _with_detection(run, conversion, detections)
+        run = _add_detection(run, conversion, detections)
     except (PipelineError, cache.CacheError) as error:
         problems.append(str(error))
     if run.committed is not None:
-        run = _with_extractions(run, run.committed)
+        run = _add_extractions(run, run.committed)
         problems += run.problems
     if not problems and (run.adds_rows or any(work.why for work in run.extractions)):
         try:
@@ -169,7 +169,7 @@ def _plan_run(recipe: Recipe, detections: dict[Path, DetectionWork | None]) -> N
     return replace(run, problems=problems)
 
 
-def _with_detection(
+def _add_detection(
     run: NextRun, conversion: ConversionWork, detections: dict[Path, DetectionWork | None]
 ) -> NextRun:
     """Plan the detection for a split. detections: by raw folder, to which this one is added.
@@ -210,7 +210,7 @@ def _is_detected(raw: Path, clip: str, detector: Detector) -> bool:
     return (detection.detector, every) == (detector.name, detector.every)
 
 
-def _with_extractions(run: NextRun, committed: cache.Split) -> NextRun:
+def _add_extractions(run: NextRun, committed: cache.Split) -> NextRun:
     """Compare the recipe's streams with the committed ones, up to one that cannot be read."""
     works = []
     problems = []
@@ -232,11 +232,11 @@ def _with_extractions(run: NextRun, committed: cache.Split) -> NextRun:
         if message:
             refusals.append(message)
         if work.missing is not None:
-            works.append(_without_staged(work, committed) if run.staged else work)
+            works.append(_leave_out_staged(work, committed) if run.staged else work)
     return replace(run, extractions=tuple(works), problems=problems, refusals=refusals)
 
 
-def _without_staged(work: ExtractionWork, committed: cache.Split) -> ExtractionWork:
+def _leave_out_staged(work: ExtractionWork, committed: cache.Split) -> ExtractionWork:
     """The work without the shards that parts have staged as it does."""
     missing = work.missing
     if missing is None or work.differs:

@@ -28,7 +28,7 @@ from pipeline.clips.detectors import Detector
 from pipeline.datasets.base import Dataset
 from pipeline.errors import MissingAssets, PipelineError
 from pipeline.features.spec import StreamSpec
-from pipeline.files.raw import is_stand_in
+from pipeline.files.raw import is_demo_data
 from pipeline.people import smpl_files
 from pipeline.settings.file import SettingsFile
 from pipeline.settings.folders import body_of, check_own_folder, refuse_one_folder
@@ -82,7 +82,7 @@ class Recipe:
         is_named = self.source.names
         return {setting: value for setting, value in lasting.items() if not is_named(setting)}
 
-    def with_lasting(self, committed: cache.Split | None) -> Recipe:
+    def keep_lasting(self, committed: cache.Split | None) -> Recipe:
         """The recipe with `lasting_values`."""
         lasting = self.lasting_values(committed)
         values = {setting.partition(".")[2]: value for setting, value in lasting.items()}
@@ -94,13 +94,13 @@ class Recipe:
     def refuse_random_weights(self, specs: Iterable[StreamSpec]) -> None:
         """Raise ConfigError if luigi.cfg names random weights, and the raw folder has real data."""
         if self.refuses_random_weights and self.source is not None:
-            if self.raw.is_dir() and not is_stand_in(self.raw):
+            if self.raw.is_dir() and not is_demo_data(self.raw):
                 for spec in specs:
                     setting = self.source.where(spec.name, "weights")
                     spec.refuse_random_weights(str(self.raw), setting)
 
     @classmethod
-    def recorded(
+    def from_committed(
         cls, split: cache.Split, raw: Path | None = None, body: Path | None = None
     ) -> Recipe:
         """The recipe to convert a committed split again, as it was converted.
@@ -120,7 +120,7 @@ class Recipe:
             raw,
             split.root,
             record.body_folder(body),
-            RowSelection.recorded(record),
+            RowSelection.from_record(record),
         )
 
     @classmethod
@@ -148,7 +148,7 @@ class Recipe:
             split,
             raw,
             root,
-            body_of(settings, named_body, dataset, demo=is_stand_in(raw)),
+            body_of(settings, named_body, dataset, demo=is_demo_data(raw)),
             _selection(settings),
             drop_removed=settings.convert.removed == "drop",
             source=settings.source,
@@ -196,11 +196,11 @@ class Recipe:
         dataset = settings.dataset(name)
         raw = settings.raw(name)
         without_raw = name in datasets.WITH_DEMO_DATA and not raw.is_dir()
-        is_demo = settings.embedded.enabled and (without_raw or is_stand_in(raw))
+        is_demo = settings.embedded.enabled and (without_raw or is_demo_data(raw))
         without_body = dataset.labels.uses_body and not settings.paths.body.is_dir()
         body = settings.paths.body if dataset.labels.uses_body else None
         if dataset.labels.checks_fits:
-            body = body_of(settings, None, dataset, demo=is_stand_in(raw))
+            body = body_of(settings, None, dataset, demo=is_demo_data(raw))
         return cls(
             dataset,
             split,

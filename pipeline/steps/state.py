@@ -156,7 +156,7 @@ class SplitStatus:
     problems: Sequence[str] = ()
 
     @classmethod
-    def of_cache(cls, opened: cache.FeatureCache, name: str) -> Self:
+    def from_cache(cls, opened: cache.FeatureCache, name: str) -> Self:
         """The state of a committed split. What cannot be read is among its problems.
 
         The next run is that of `convert` with the recorded folders and options; no content is read
@@ -173,7 +173,7 @@ class SplitStatus:
             return cls(name, committed, problems=[*problems, *record.why_empty()])
         try:
             _refuse_missing_folder(record)
-            work = plan_conversion(Recipe.recorded(record.split), reads_contents=False)
+            work = plan_conversion(Recipe.from_committed(record.split), reads_contents=False)
         except (PipelineError, cache.CacheError, OSError) as error:
             unlisted = error_text(error)
             return cls(name, committed, None, unlisted, [*problems, f"{name}: {unlisted}"])
@@ -182,7 +182,7 @@ class SplitStatus:
         return cls(name, committed, run, problems=[*problems, *problems_of(work)])
 
     @classmethod
-    def of_run(cls, run: NextRun) -> Self:
+    def from_run(cls, run: NextRun) -> Self:
         """The state of a split by its planned run. What cannot be read is among its problems."""
         problems = [*lost_videos(run), *run.problems, *run.refusals]
         unlisted = ""

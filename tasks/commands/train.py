@@ -70,7 +70,7 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _kept(args: argparse.Namespace) -> str:
+def _describe_progress(args: argparse.Namespace) -> str:
     last = runs.run_folder(_config(args)) / runs.LAST
     if last.is_file():
         return f"the last checkpoint ({text.from_here(last)}) is kept; the same command continues"
@@ -87,4 +87,4 @@ def _record(args: argparse.Namespace, code: int, seconds: float) -> None:
         record_run(known, root, "train", folder.name, splits, code=code, seconds=seconds)
 
 
-COMMAND: Final = Command(_run, kept=_kept, record=_record)
+COMMAND: Final = Command(_run, kept=_describe_progress, record=_record)

@@ -108,7 +108,7 @@ def test_luigi_cfg_names_it_as_the_page_does(kind, block, expected, tmp_path, si
 def test_the_mark_of_demo_data_on_the_page_is_one(tmp_path):
     (mark,) = re.findall(r'^    (\{"stand_in".*\})$', page("dataset"), re.MULTILINE)
     (tmp_path / raw.MARKER).write_text(mark)
-    assert raw.is_stand_in(tmp_path)
+    assert raw.is_demo_data(tmp_path)
 
 
 def test_the_detector_of_the_page_finds_a_drawn_person_and_nobody_elsewhere(tmp_path, site):

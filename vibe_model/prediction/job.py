@@ -20,7 +20,7 @@ from pipeline.features import streams as kinds
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.network import ResNet50
 from pipeline.files.outputs import OutputRule
-from pipeline.files.raw import is_stand_in
+from pipeline.files.raw import is_demo_data
 from pipeline.settings.sections import Settings, stream_of
 from vibe_model.stand_in import require_one_kind
 from vibe_model.trained import Trained
@@ -94,7 +94,7 @@ def streams_to_prepare(
     """
     require_one_kind(
         {
-            f"the images of {raw}": is_stand_in(raw),
+            f"the images of {raw}": is_demo_data(raw),
             f"the body of {trained.checkpoint}": trained.generator.body.is_stand_in,
         }
     )
@@ -102,7 +102,7 @@ def streams_to_prepare(
     trained.check_features(f"stream {features.name!r}", features.stream.dim)
     specs = (*_extra_streams(trained, embedding), features)
     for spec in specs:
-        if not is_stand_in(raw):
+        if not is_demo_data(raw):
             spec.refuse_random_weights(str(raw), f"the weights of {spec.name}")
     return specs
 

@@ -150,7 +150,7 @@ def load(detector: Detector, device: str) -> DetectFrames:
             flaw = _find_flaw(one)
             if flaw is not None:
                 raise _no_people(detector, len(images), flaw)
-        return [_with_joints(one) for one in people]
+        return [_add_joints(one) for one in people]
 
     return detect
 
@@ -175,7 +175,7 @@ def _find_flaw(people: object) -> str | None:
     return None
 
 
-def _with_joints(people: People) -> People:
+def _add_joints(people: People) -> People:
     """People who are known by boxes alone get keypoints that are all zero, so confidence 0."""
     if people.keypoints.shape[1]:
         return people

@@ -191,7 +191,7 @@ class _LiteNetwork:
         Outputs are in the order of their names: Identity, Identity_1, ...
         """
         if not hasattr(self._thread, "network"):
-            with _without_info():
+            with _silence_info():
                 self._thread.network = self._load()
                 self._thread.network.allocate_tensors()
         network = self._thread.network
@@ -204,7 +204,7 @@ class _LiteNetwork:
 
 
 @contextmanager
-def _without_info() -> Iterator[None]:
+def _silence_info() -> Iterator[None]:
     """Leave out the lines that LiteRT, which has no setting for it, writes about its delegate."""
     with _standard_error, os.fdopen(os.memfd_create("litert"), "w+b") as file:
         kept = os.dup(2)

@@ -112,7 +112,7 @@ def _share_stuck(people: CheckedPeople) -> Doubles:
     return _outside(people, others[:, :1], others[:, 1:])
 
 
-def _at_corner(people: CheckedPeople) -> Doubles:
+def _are_at_corner(people: CheckedPeople) -> Doubles:
     """1 for people without a box who begin at the image's corner, where a crop of a person does; 2
     if several are in a frame. NaN if nearly all fill the image.
     """
@@ -183,7 +183,7 @@ CHECKS: Final = (
     Check("boxes have a side under {limit} px", _short_side, 1, is_worse=operator.lt, key=BOXES),
     Check("boxes look like two corners, x y x y", _are_corners, 1.5, 0.99, 1, key=BOXES),
     Check("people's joints lie elsewhere than their box", _outside_box, 0.5, 0.1, 5, key=POINTS),
-    Check("people in a frame are at its upper left corner", _at_corner, 1.5, 0.89, key=POINTS),
+    Check("people in a frame are at its upper left corner", _are_at_corner, 1.5, 0.89, key=POINTS),
     Check(
         "people have scores, over {limit:.0%} of them above 10",
         _high_scores,
@@ -223,7 +223,7 @@ CHECKS: Final = (
     ),
     # notes
     Check("people's joints lie outside their box", _outside_box, share=0, least=1),
-    Check("people are at the upper left corner of the image", _at_corner, share=0.89),
+    Check("people are at the upper left corner of the image", _are_at_corner, share=0.89),
     Check(
         "people's joints lie outside the image",
         lambda people: _outside(people, np.zeros((1, 1, 2)), people.size[None, None]),

@@ -184,7 +184,7 @@ def _result_names(video: str) -> list[str]:
 def read_results(file: Path, sizes: Sizes | None = None, stated: Stated = NOT_STATED) -> Detections:
     """Read a clip's people from one file, which is JSON, TRC or other text. Raises RawDataError.
 
-    `sizes`: returns the sizes that the clip's images may have. CheckedPeople in a file that states another
+    `sizes`: returns the sizes that the clip's images may have. People in a file that states another
     image size are scaled to the first of them, with a note. stated: as of `read_detections`.
     """
     if file.suffix.lower() in UNREAD:
@@ -300,7 +300,7 @@ def _assemble(
     if content.first_bad_box and n_bad >= MOST_BAD * (n_bad + len(people.frame)):
         raise content.first_bad_box
 
-    people = people.in_order(is_copy)
+    people = people.sort(is_copy)
     points = people.points
     # Two points of a person are the corners of a box, unless the file names two joints.
     are_boxes = points.shape[1] == len(CORNERS) and len(content.joints or ()) != len(CORNERS)

@@ -55,7 +55,7 @@ from pipeline.clips.labels.people_table import ALPHAPOSE_KEY, FoundPerson
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import load_json
 from pipeline.files.formats.large_json import StreamedList
-from pipeline.files.formats.names import kind, shorten, shown, shown_names
+from pipeline.files.formats.names import kind, quote_name, shorten, shown_names
 from pipeline.people.joint_spellings import bare_name, joint_called
 from pipeline.people.skeletons import Doubles, joint_names
 
@@ -225,7 +225,7 @@ def _split_name(file: Path, key: str, image: object, clip: str | None) -> tuple[
         expected = "an image name that ends in the frame number, such as '35.jpg'"
         if image is None:
             raise other_tool_error(file, key, expected, kind(image))
-        raise label_error(file, key, expected, shown(image), NUMBERED)
+        raise label_error(file, key, expected, quote_name(image), NUMBERED)
     name = match["name"]
     if clip is not None and name != clip:
         expected = "image names that differ only by the frame number at their end"
@@ -287,7 +287,7 @@ class _Annotations(NamedTuple):
         are_labelled = set[bool]()  # whether those with joints have a labelled one
         all_have_boxes = True
         keys = COCO_KEYS | FEET_KEYS if has_feet else COCO_KEYS
-        for key, entry, image in self._of_people(content, keys):
+        for key, entry, image in self._people_entries(content, keys):
             if FEET in entry and lacks_feet and not has_feet:
                 return self.people(has_feet=True)
             n_people += 1
@@ -317,7 +317,7 @@ class _Annotations(NamedTuple):
             )
         return content
 
-    def _of_people(
+    def _people_entries(
         self, content: LabelContent, keys: frozenset[str]
     ) -> Iterator[tuple[str, Mapping[str, Any], _CocoImage]]:
         """Yield key, entry and image of each annotation of a single person. Others are counted in

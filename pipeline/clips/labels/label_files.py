@@ -101,7 +101,7 @@ class _Unmatched(NamedTuple):
     uploaded: Mapping[str, Sequence[str]]  # "myclip" -> ["My_clip_mp4.rf.0a1b2c3d.json"]
 
 
-def _first_in(files: Collection[str], name: str, suffixes: Iterable[str]) -> str | None:
+def _find_first(files: Collection[str], name: str, suffixes: Iterable[str]) -> str | None:
     """The first of `name` with a suffix that is one of the files; None if none is."""
     if not files:  # a folder for each clip has no files: no look for half a million names
         return None
@@ -148,7 +148,7 @@ class ClipLabels:
         elif labels not in (own, None) and is_upload_of(labels.path.rpartition("/")[2], stem):
             same_letters = self._clips_by_letters[folder, _letters(stem)]
             clips += [sibling for sibling in same_letters if sibling != clip]
-        return self.labelled(clip, clips, labels)
+        return self.make_video(clip, clips, labels)
 
     @functools.cached_property
     def _clips_by_letters(self) -> Mapping[tuple[str, str], Sequence[str]]:
@@ -160,7 +160,7 @@ class ClipLabels:
         return clips
 
     @staticmethod
-    def labelled(name: str, clips: Sequence[str], labels: _LabelPaths | None) -> VideoTexts:
+    def make_video(name: str, clips: Sequence[str], labels: _LabelPaths | None) -> VideoTexts:
         """The video of this name, with its clips and the labels that were found for it."""
         if labels is None:
             return VideoTexts(name, tuple(clips))
@@ -180,7 +180,7 @@ class ClipLabels:
         below = f"{KEYPOINTS}/{folder}" if folder else KEYPOINTS
         for suffixes in (SUFFIXES, UNREAD):
             for name in (clip, _stem(clip)):
-                file = _first_in(files, name, suffixes)
+                file = _find_first(files, name, suffixes)
                 if file is not None:
                     return self._file(folder, file)
                 if name in folders:

@@ -15,7 +15,7 @@ from pipeline.clips.labels.people_table import Identity
 from pipeline.errors import RawDataError
 from pipeline.files.formats import arrays
 from pipeline.files.formats.large_json import StreamedList
-from pipeline.files.formats.names import kind, shown
+from pipeline.files.formats.names import kind, quote_name
 from pipeline.files.formats.other_formats import FORMATS, OtherProgram
 
 # what to do about an invalid file
@@ -46,7 +46,7 @@ def countable_names(n_by_name: Counter[str]) -> dict[str, int]:
     # in an order that does not change from run to run
     listed = sorted(n_by_name.items(), key=lambda item: (-item[1], item[0]))
     for name, n in listed[:MOST_NAMES]:
-        names[shown(name).strip("'")] += n
+        names[quote_name(name).strip("'")] += n
     n_others = n_by_name.total() - names.total()
     if n_others:
         names["others"] += n_others
@@ -104,7 +104,7 @@ def joint_names(file: Path, key: str, names: Any) -> list[str]:
         if name in different and following == f"{side}thumb1":
             name = f"{side}hand_root"
         if name in different:
-            raise label_error(file, key, expected, f"{shown(name)} twice")
+            raise label_error(file, key, expected, f"{quote_name(name)} twice")
         different[name] = None
     return list(different)
 

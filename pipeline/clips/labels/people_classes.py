@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from pipeline.clips.labels.label_values import joint_names, label_error, records
 from pipeline.errors import RawDataError
-from pipeline.files.formats.names import shown, shown_names
+from pipeline.files.formats.names import quote_name, shown_names
 
 PEOPLE: Final = ("person", "people", "pedestrian", "human")  # names of their class
 # COCO's, AP-10K's and others; and joints that people do not have
@@ -83,7 +83,8 @@ def read_categories(file: Path, stored: object, classes: StatedClasses) -> Categ
         names = joint_names(file, key, category["keypoints"])
         joints = joints or names
         if names != joints:
-            actual = f"others for {shown(people[0].get('name'))} and {shown(category.get('name'))}"
+            first, other = (quote_name(entry.get("name")) for entry in (people[0], category))
+            actual = f"others for {first} and {other}"
             do = "Export one skeleton for all categories of people."
             raise label_error(file, key, "the same joints for all people", actual, do)
     name_of = {str(category.get("id")): str(category.get("name")) for category in listed}

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from pipeline.cli.text import count
-from pipeline.files.formats.names import shown
+from pipeline.files.formats.names import quote_name
 from pipeline.people.skeletons import Array, Bools, Doubles, Ints
 
 Identity = int | str | None  # of a person, as a detector tracks it; None: it has none
@@ -46,7 +46,7 @@ class ByFrame(Sequence[Array]):
     start: Ints
 
     @classmethod
-    def of(cls, frames: Sequence[Array]) -> ByFrame:
+    def join(cls, frames: Sequence[Array]) -> ByFrame:
         """The rows of all frames as one array, without a copy if they are one already."""
         if isinstance(frames, ByFrame):
             return frames
@@ -128,7 +128,7 @@ class PeopleTable(NamedTuple):
         is_first[1:] = self.frame[1:] != self.frame[:-1]
         return np.append(np.flatnonzero(is_first), n_people)
 
-    def in_order(self, is_left_out: Bools) -> PeopleTable:
+    def sort(self, is_left_out: Bools) -> PeopleTable:
         """The people in the order of frames, without those for whom it is true."""
         if not is_left_out.any() and (self.frame[1:] >= self.frame[:-1]).all():
             return self
@@ -206,7 +206,9 @@ class FoundPeople:
         known = [key for key, column in by_key.items() if _has_any(key, column)]
         if not known:
             self.identify([None] * len(self))
-            return [f"nobody has the key {shown(key)}" for key in keys if len(keys) == 1 and by_key]
+            return [
+                f"nobody has the key {quote_name(key)}" for key in keys if len(keys) == 1 and by_key
+            ]
         first, *others = known
         chosen = by_key[first]
         n_by_code = np.bincount(self._code)

@@ -49,7 +49,7 @@ from pipeline.clips.labels.people_table import FoundPerson, PeopleTable
 from pipeline.clips.labels.text_files import TEXT, is_number, text_lines
 from pipeline.files.formats.arrays import reading
 from pipeline.files.formats.large_json import StreamedList
-from pipeline.files.formats.names import kind, shown
+from pipeline.files.formats.names import kind, quote_name
 
 NO_TRACK: Final = ("", "-1")  # of a person without an identity
 NOT_A_NUMBER: Final = ("nan", "NaN")  # of such a person, as pandas and MATLAB write it
@@ -187,7 +187,7 @@ class _TableFile(NamedTuple):
         repeated = repeated[is_known[people.code[repeated]]]
         if len(repeated):
             row = int(repeated.min())
-            track = shown(people.identities[people.code[row]])
+            track = quote_name(people.identities[people.code[row]])
             actual = f"track {track} a second time in frame {people.frame[row]}"
             key = f"{self.unit} {numbers[row]}"
             raise label_error(self.file, key, "one box a frame", actual, HEADER)

@@ -127,7 +127,7 @@ def mot_content(file: Path, classes: StatedClasses) -> LabelContent:
     RawDataError.
     """
     content = LabelContent()
-    class_list = _ClassList.beside(file, classes)
+    class_list = _ClassList.read_list(file, classes)
     eighth = Counter[float]()  # numbers in files that should have no class there
     for key, line in lines_of(file):
         values = floats(file, key, line.split(","))
@@ -183,7 +183,7 @@ class _ClassList(NamedTuple):
     stated: StatedClasses
 
     @classmethod
-    def beside(cls, file: Path, stated: StatedClasses) -> Self:
+    def read_list(cls, file: Path, stated: StatedClasses) -> Self:
         """Read the list of MOT's file, if there is one."""
         listed = find_class_list(file)
         if listed is None:

@@ -453,7 +453,7 @@ def _collect_detections(keypoints: Sequence[Floats]) -> _SeenDetections:
 
     So the order of a frame's detections in the file does not matter.
     """
-    by_frame = ByFrame.of(keypoints)
+    by_frame = ByFrame.join(keypoints)
     frame, number = spread(np.diff(by_frame.start))  # number: in the frame, from 0
     points, _ = zero_invalid_joints(by_frame.rows.astype(np.float64, copy=False))
     points[..., 2] = np.minimum(points[..., 2], 1)

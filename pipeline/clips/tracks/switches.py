@@ -101,7 +101,7 @@ def find_switches(
 
     suspects.sort(reverse=True)
     switches: list[list[int]] = [[] for _ in tracks]
-    for (cost, number, row), near in zip(suspects, _paths_near(paths, suspects), strict=True):
+    for (cost, number, row), near in zip(suspects, _nearby_paths(paths, suspects), strict=True):
         if not paths[number].cost[row]:
             continue
         exchange = _best_exchange(near, number, row, camera)
@@ -201,7 +201,7 @@ def _costs(way: Doubles, n: Ints, before: Doubles, after: Doubles) -> tuple[Doub
     return misfit, 3 * np.log(jump_variance / noise)
 
 
-def _paths_near(
+def _nearby_paths(
     paths: Mapping[int, _Path], suspects: Sequence[tuple[float, int, int]]
 ) -> Iterator[Mapping[int, _Path]]:
     """Yield for each suspect (cost, track, row) the tracks it is compared with, and its own: those

@@ -37,7 +37,7 @@ from pipeline.files.formats.arrays import (
     refuse,
     refuse_other,
 )
-from pipeline.files.formats.names import shown, shown_names
+from pipeline.files.formats.names import quote_name, shown_names
 from pipeline.files.formats.sequences import SequenceKeys, is_number, load_sequence
 from pipeline.files.raw.files import open_regular, read_regular
 from pipeline.people.cameras import rigid
@@ -87,7 +87,7 @@ def _load_metadata(file: Path, _state: FileState) -> _Metadata:
     cameras = _texts(_section(file, root, "dbcameras/index2id"))
     if tuple(cameras) != CAMERAS:
         expected = ", ".join(CAMERAS)
-        actual = ", ".join(map(shown, cameras[: len(CAMERAS)])) or "none"
+        actual = ", ".join(map(quote_name, cameras[: len(CAMERAS)])) or "none"
         raise RawDataError(file, "index2id", expected, actual, XML_AGAIN)
     values = _read_w0(file, root)
     actions = _read_actions(file, root)

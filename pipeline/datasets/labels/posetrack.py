@@ -29,7 +29,7 @@ from pipeline.accounting import VideoAccount
 from pipeline.datasets.shared.checks import finite_joints
 from pipeline.errors import RawDataError
 from pipeline.files.formats.arrays import load_json, number_rows, records, whole_number
-from pipeline.files.formats.names import kind, shown
+from pipeline.files.formats.names import kind, quote_name
 from pipeline.people.boxes import corner_boxes_with_margin
 from pipeline.people.skeletons import Doubles, Ints
 
@@ -169,7 +169,7 @@ class StoredLabels(ABC):
             joint = SPIN49_NAMES.get(name) if isinstance(name, str) else None
             if joint is None or joint in joints:
                 expected = f"none but {', '.join(SPIN49_NAMES)}, each once"
-                raise _invalid(self.file, key, expected, shown(name))
+                raise _invalid(self.file, key, expected, quote_name(name))
             joints.append(joint)
         return tuple(joints)
 

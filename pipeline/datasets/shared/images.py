@@ -38,7 +38,7 @@ from pipeline.errors import RawDataError, refuse
 from pipeline.files.pixels.frames import MOST_LOST, Video
 from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.pixels.sources import match_numbered, picture_pattern
-from pipeline.files.raw import is_stand_in
+from pipeline.files.raw import is_demo_data
 from pipeline.files.raw.files import is_litter, scan_names
 from pipeline.people.skeletons import Bools, Doubles, Floats, Ints
 
@@ -217,7 +217,7 @@ def require_released_size(
     """Refuse frames of another size than the release's, in whose pixels the `labels` are, as
     `require_size` does. Demo data have sizes of their own.
     """
-    if not is_stand_in(source.root):
+    if not is_demo_data(source.root):
         require_size(source, size, labels, SAME_SIZE, tolerance=tolerance)
 
 

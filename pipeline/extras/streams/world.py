@@ -36,7 +36,7 @@ from pipeline.features.streams.base import (
     Reads,
 )
 from pipeline.features.streams.network import NetworkStream
-from pipeline.files.raw import is_stand_in
+from pipeline.files.raw import is_demo_data
 from pipeline.people import cameras, smpl_files
 from pipeline.people.skeletons import JOINTS
 
@@ -170,7 +170,7 @@ class Stationary(LabelStream):
     @property
     def stand_in(self) -> bool:
         """Whether the body model is synthesized, for demo data only."""
-        return is_stand_in(self.body.parent)
+        return is_demo_data(self.body.parent)
 
     def load(self, machine: Machine, recorded: Provenance | None) -> _Contacts:  # noqa: ARG002 - on the CPU
         """Load the body model in float64. Raises what `Body.load` raises, and ConfigError if

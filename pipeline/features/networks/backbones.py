@@ -316,13 +316,13 @@ def from_torchvision(
         options["image_size"] = region[0]
     build = functools.partial(models.get_model, name, **options)
     if pretrained is None:
-        return _without_classifier(name, build())
+        return _remove_classifier(name, build())
 
     weights = _torchvision_weights(name, pretrained)
     network = _build_pretrained(pretrained, weights, build)
     preprocessing = vars(weights.transforms())
     return replace(
-        _without_classifier(name, network),
+        _remove_classifier(name, network),
         mean=preprocessing.get("mean", IMAGENET_MEAN),
         std=preprocessing.get("std", IMAGENET_STD),
         pretrained=weights.name,
@@ -346,7 +346,7 @@ def _torchvision_weights(name: str, pretrained: WeightsSpec) -> Any:
     return members[argument]
 
 
-def _without_classifier(name: str, network: nn.Module) -> HeadlessNetwork:
+def _remove_classifier(name: str, network: nn.Module) -> HeadlessNetwork:
     """Replace a network's last linear layer by the identity. Raises ConfigError without one."""
     linear = [layer for layer, module in network.named_modules() if isinstance(module, nn.Linear)]
     if not linear:

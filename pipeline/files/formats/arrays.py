@@ -23,7 +23,7 @@ from numpy.lib import format as npy_format
 
 from cache.arrays import Array, Doubles
 from pipeline.errors import PipelineError, RawDataError, library_of
-from pipeline.files.formats.names import LARGEST_WHOLE, kind, shown, shown_names
+from pipeline.files.formats.names import LARGEST_WHOLE, kind, quote_name, shown_names
 from pipeline.files.formats.other_formats import ZIP, other_format, other_than_text, owner_of
 from pipeline.files.numbers import LARGEST, are_usable_numbers
 from pipeline.files.raw.files import open_regular, read_regular
@@ -308,7 +308,7 @@ def _describe_error(error: Exception) -> str:
     if isinstance(error, _Refused):
         return problem
     if not isinstance(error, OSError):  # a library may quote the file's content
-        problem = _QUOTED.sub(lambda quoted: shown(quoted[2]), problem)
+        problem = _QUOTED.sub(lambda quoted: quote_name(quoted[2]), problem)
     if type(error) in (ValueError, JSONDecodeError):
         return problem
     return f"{type(error).__name__}: {problem}"

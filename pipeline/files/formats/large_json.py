@@ -103,7 +103,7 @@ def read_json(file: Path, *, do: str) -> Any:
         whole = _Shown(stream)
         try:
             if whole.n_bytes > LARGE and start == b"[":
-                return _streamed(file, "item", ijson.items(whole, "item", **_UNREAD), do)
+                return _stream_entries(file, "item", ijson.items(whole, "item", **_UNREAD), do)
             if whole.n_bytes > LARGE and start == b"{":
                 return _read_object(file, whole, do)
         except (ijson.JSONError, UnicodeError):
@@ -126,7 +126,7 @@ def _read_object(file: Path, whole: _Shown, do: str) -> dict[str, Any]:
             raise ijson.JSONError
         content[key] = value
         if isinstance(value, list):
-            content[key] = _streamed(file, f"{key}.item", value, do)
+            content[key] = _stream_entries(file, f"{key}.item", value, do)
     objects = [key for key, value in content.items() if isinstance(value, _Unread)]
     if len(objects) > MOST_OBJECTS:
         raise ijson.JSONError
@@ -135,7 +135,7 @@ def _read_object(file: Path, whole: _Shown, do: str) -> dict[str, Any]:
     return content
 
 
-def _streamed(
+def _stream_entries(
     file: Path, prefix: str, entries: Iterable[object], do: str
 ) -> list[Any] | StreamedList:
     other = None

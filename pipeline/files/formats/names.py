@@ -19,14 +19,14 @@ _SHORT_WORD: Final = re.compile(r"[\w.+-]{0,12}")  # letters, digits and signs o
 _NAME: Final = re.compile(r"[\w./-]*( [\w./-]*)?")  # one or two words, or a path
 
 
-def shown(name: object) -> str:
+def quote_name(name: object) -> str:
     """A name that stands in a file, such as of a joint or an image, quoted for messages: of a long
     one of an image its beginning and end. Of a longer text only its length; of another value what
     `kind` says.
 
-    >>> shown("left shoulder"), shown("machine host login me")
+    >>> quote_name("left shoulder"), quote_name("machine host login me")
     ("'left shoulder'", 'a text of 21 characters')
-    >>> shown("2021-05-04_subject_12_session_3_camera_left_000017.jpg")
+    >>> quote_name("2021-05-04_subject_12_session_3_camera_left_000017.jpg")
     "'2021-05-04_subject_12_se...000017.jpg'"
     """
     if not isinstance(name, str):

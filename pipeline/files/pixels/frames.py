@@ -31,7 +31,7 @@ from pipeline.files.pixels.video import OpenVideo, Undecodable, VideoHeader, ope
 from pipeline.files.pixels.view import Image as Image
 from pipeline.files.pixels.view import Painter, View
 from pipeline.files.raw.files import (
-    cached,
+    cache_result,
     digest_or_problem,
     open_regular,
     recall,
@@ -163,7 +163,7 @@ class Video(SourceFile):
         """How a player shows its frames. Raises RawDataError if none can be decoded."""
         return self.first_look().view
 
-    @cached
+    @cache_result
     def first_look(self) -> ClipRecord:
         """What the video is, as far as the header and the first frame that can be decoded tell.
         Raises RawDataError if no frame can be decoded.
@@ -173,13 +173,13 @@ class Video(SourceFile):
     def digest(self) -> str:
         return text_digest("video", digest_or_problem(self.place))
 
-    @cached
+    @cache_result
     def header(self) -> VideoHeader:
         """The container's header. Raises RawDataError if it cannot be opened."""
         with self._report_undecodable(), self._open() as video:
             return video.header()
 
-    @cached
+    @cache_result
     def record(self) -> ClipRecord:
         """What the video is, by decoding all of it, unless its record is known from before. Raises
         RawDataError if no frame can be decoded.

@@ -16,7 +16,7 @@ from pipeline.errors import PipelineError, RawDataError, is_temporary, note_faul
 from pipeline.files.pixels.decode import PictureError, decode, picture_size
 from pipeline.files.pixels.frames import Frame, below, increasing, text_digest
 from pipeline.files.raw.files import (
-    cached,
+    cache_result,
     digest_or_problem,
     folder_digest,
     list_names,
@@ -77,7 +77,7 @@ class Pictures:
         before, digits, after = _NUMBER.split(self.pattern.rpartition("/")[2])
         return before, int(digits), after
 
-    @cached
+    @cache_result
     def indices(self) -> Ints:
         """Frame indices of the images that exist, ascending, by the names of the files. Empty if
         there is no folder.
@@ -104,7 +104,7 @@ class Pictures:
         """Number of frames up to the last image, missing ones among them."""
         return int(self.indices().max(initial=-1)) + 1
 
-    @cached
+    @cache_result
     def size(self) -> tuple[int, int]:
         problem = "no such picture"
         for index in self.indices():

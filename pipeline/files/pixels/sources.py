@@ -39,7 +39,7 @@ from pipeline.files.pixels.frames import (
     text_digest,
 )
 from pipeline.files.pixels.pictures import Pictures, TurnedPictures
-from pipeline.files.raw.files import cached, is_litter, scan_folder, span_digest
+from pipeline.files.raw.files import cache_result, is_litter, scan_folder, span_digest
 
 PICTURES: Final = "image/encoded"
 MAX_PICTURES: Final = 1 << 16  # in one example; InstaVariety's longest has 500
@@ -117,7 +117,7 @@ class RecordPictures(SourceFile):
                     problem = f"{self.place}: picture {index} of the record {error}"
                     yield Frame(index, None, problem, error.kind)
 
-    @cached
+    @cache_result
     def features(self) -> Mapping[str, Any]:
         """The features of the example, by name. Inside `caching`, the record stays in memory.
 
@@ -128,7 +128,7 @@ class RecordPictures(SourceFile):
         with reading(self.place, "a tf.train.Example", key=key, do=AGAIN):
             return parse_example(read(self.place, self.start, stop))
 
-    @cached
+    @cache_result
     def pictures(self) -> list[bytes]:
         """The images' bytes, compressed. Raises RawDataError as `features` does, and for a feature
         that is no list of images.

@@ -97,7 +97,7 @@ def texts_of(videos: Sequence[RawVideo]) -> Sequence[VideoTexts]:
     ]
 
 
-def is_stand_in(folder: Path) -> bool:
+def is_demo_data(folder: Path) -> bool:
     """Whether a folder holds demo data: it has the marker file."""
     return (folder / MARKER).is_file()
 
@@ -113,7 +113,7 @@ def refuse_mixture(
         is_demo: Whether the data is for demos.
         option: The setting that names `body`, for the message.
     """
-    if is_demo == is_stand_in(body):
+    if is_demo == is_demo_data(body):
         return
     kinds = ("demo data", "real data") if is_demo else ("real data", "demo data")
     raise StandInMixed(

@@ -118,7 +118,7 @@ class Correction(NamedTuple):
             raise self.misfit(expected, f"{found or 'nobody'}")
 
 
-def quoted(name: str) -> str:
+def quote(name: str) -> str:
     """A name as it stands behind a verb."""
     return json.dumps(name, ensure_ascii=False) if re.search(r'[\s"#]', name) else name
 

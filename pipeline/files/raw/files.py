@@ -2,7 +2,7 @@
 -> features -> windows
 
 A video's digest, its reader and the digest of its pixels need the same files. Inside `caching`,
-functions marked with `cached` read a file only once, so that all three see the same state.
+functions marked with `cache_result` read a file only once, so that all three see the same state.
 """
 
 from __future__ import annotations
@@ -81,12 +81,12 @@ def is_litter(name: str) -> bool:
 
 @contextmanager
 def caching() -> Iterator[None]:
-    """Cache results of functions marked with `cached` until the end of the block."""
+    """Cache results of functions marked with `cache_result` until the end of the block."""
     with within(_CACHE, {}):
         yield
 
 
-def cached(function: Callable[P, R]) -> Callable[P, R]:
+def cache_result(function: Callable[P, R]) -> Callable[P, R]:
     """A decorator: inside `caching`, the function is called once for the same (hashable) arguments.
     Callers must not change its results.
     """
@@ -173,7 +173,7 @@ def _or_why_not(digest: Callable[P, str]) -> Callable[P, str]:
     return call
 
 
-@cached
+@cache_result
 def file_digest(file: Path) -> str:
     """SHA-256 of a file; of a video over 16 MiB, SHA-256 of its size and its first, middle and last
     MiB. Raises OSError.
@@ -216,7 +216,7 @@ def _remembered_digest(file: Path, _size: int, _mtime_ns: int) -> str:
     return whole_file_digest(file)
 
 
-@cached
+@cache_result
 @_or_why_not
 def span_digest(file: Path, start: int, stop: int) -> str:
     """SHA-256 of the bytes [start, stop) of a file, as far as it goes; or the problem as text."""
@@ -244,7 +244,7 @@ def list_names(folder: Path) -> list[str]:
         raise
 
 
-@cached
+@cache_result
 def _names_and_sizes(folder: Path) -> list[tuple[str, int]]:
     """Sorted names and sizes of a folder's files. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)  # faster than whole paths

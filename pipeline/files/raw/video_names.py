@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from pipeline.errors import ConfigError, did_you_mean
 
 
-def composed(name: str) -> str:
+def compose(name: str) -> str:
     """The name in Unicode's composed form."""
     return unicodedata.normalize("NFC", name)
 
@@ -24,9 +24,9 @@ def fits(pattern: str, split: str, path: str) -> tuple[bool, bool]:
 
     split: DATASET/SPLIT.
     """
-    pattern = composed(pattern)
+    pattern = compose(pattern)
     is_full = pattern.partition("/")[0] == split.partition("/")[0]
-    names = composed(path), composed(f"{split}/{path}")
+    names = compose(path), compose(f"{split}/{path}")
     # names may have [ or ]
     by_path, in_full = (name == pattern or fnmatch.fnmatchcase(name, pattern) for name in names)
     return by_path, is_full and in_full
@@ -42,15 +42,15 @@ class VideoNames:
         # path with "/" before it, or full name -> split, "" for a path, and path of the video
         self._by_name: dict[str, tuple[str, str]] = {}
         for split, path in self.videos:
-            self._by_name[f"/{composed(path)}"] = "", path
-            self._by_name[composed(f"{dataset}/{split}/{path}")] = split, path
+            self._by_name[f"/{compose(path)}"] = "", path
+            self._by_name[compose(f"{dataset}/{split}/{path}")] = split, path
 
     def find(self, name: str) -> tuple[str, str] | None:
         """The split, "" if the name has none, and path of the video with this name; None if there
         is none. Raises ConfigError for the path of one that is the full name of another one.
         """
-        by_path = self._by_name.get(f"/{composed(name)}")
-        in_full = self._by_name.get(composed(name))
+        by_path = self._by_name.get(f"/{compose(name)}")
+        in_full = self._by_name.get(compose(name))
         if by_path and in_full:
             raise ConfigError(self._both_ways(name))
         return by_path or in_full
@@ -73,7 +73,7 @@ class VideoNames:
 
     def suggest(self, name: str) -> str:
         """A suggestion for a name that fits no video, as `did_you_mean`."""
-        return did_you_mean(composed(name), [known.removeprefix("/") for known in self._by_name])
+        return did_you_mean(compose(name), [known.removeprefix("/") for known in self._by_name])
 
     def _both_ways(self, name: str) -> str:
         return (

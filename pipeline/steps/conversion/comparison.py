@@ -81,21 +81,21 @@ def compare(
     # Another reader reads all videos again anyway. Then contents only matter in a moved folder, to
     # tell whether it has the same videos.
     if reads_contents and (record.has_moved(raw) or not differs):
-        videos = named(listed, restamped)
+        videos = find_videos(listed, restamped)
         digests = {video.name: changes.video_digest(raw, video) for video in videos}
     same = {name for name, digest in digests.items() if digest == before[name]}
     for name in same & losses.keys():
         del losses[name]
     unreadable = record.names_to_retry(retry=recipe.retry) | record.earlier_reader
     reasons = dict.fromkeys(digests.keys() - same, ReadReason.CHANGED)
-    reasons |= dict.fromkeys(_with_other_corrections(committed, listed), ReadReason.CORRECTED)
+    reasons |= dict.fromkeys(_find_corrected(committed, listed), ReadReason.CORRECTED)
     reasons |= dict.fromkeys(unreadable, ReadReason.UNREADABLE)
     reasons |= dict.fromkeys(stamps.keys() - before.keys(), ReadReason.NEW)
     reasons = {name: reasons[name] for name in reasons.keys() & stamps.keys() - losses.keys()}
     gone = {name: digest for name, digest in before.items() if name not in stamps}
     renamed = {}
     if reads_contents and gone:
-        renamed = renamed_videos(committed, raw, gone, named(listed, reasons), digests)
+        renamed = renamed_videos(committed, raw, gone, find_videos(listed, reasons), digests)
     reasons |= dict.fromkeys(renamed, ReadReason.RENAMED)
     for name in renamed.values():
         losses.pop(name, None)
@@ -111,7 +111,7 @@ def compare(
     )
 
 
-def named(listed: Sequence[RawVideo], names: Collection[str]) -> list[RawVideo]:
+def find_videos(listed: Sequence[RawVideo], names: Collection[str]) -> list[RawVideo]:
     """The listed videos with these names. The others, which may be half a million, are not made."""
     if not names:
         return []
@@ -158,11 +158,11 @@ def _find_losses(
         elif current is None and n_moved:
             losses[name] = Loss(before.kept, n_moved, VideoState.OTHER_SPLIT)
         elif before.kept:
-            losses[name] = Loss.of_missing(before, lost_file)
+            losses[name] = Loss.from_missing(before, lost_file)
     return losses
 
 
-def _with_other_corrections(committed: cache.Split, videos: Iterable[RawVideo]) -> set[str]:
+def _find_corrected(committed: cache.Split, videos: Iterable[RawVideo]) -> set[str]:
     """Names of the committed videos that other lines have corrected than the file has now."""
     marked = {}
     if not isinstance(videos, RawVideos):

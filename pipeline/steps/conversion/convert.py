@@ -273,7 +273,7 @@ class _Run:
         account = video.account
         before = VideoAccount.from_dict(committed.account)
         n_lost_before = count_undecodable(split, account.name) if video.lost else math.inf
-        loss = Loss.of_read(before, account, video.lost, n_lost_before)
+        loss = Loss.from_reading(before, account, video.lost, n_lost_before)
         if loss is None or account.set_aside in PASSING:
             return loss
         if self.work.recipe.drop_removed:
@@ -338,7 +338,7 @@ class _Run:
             if before.kept and n_fewer > 0:
                 why = f": {account.set_aside}" if account.set_aside else ""
                 file = f"{count(n_fewer, 'row')} under its new name {account.name}{why}"
-                self._keep(old_name, Loss.of_missing(before, file)._replace(now=account.kept))
+                self._keep(old_name, Loss.from_missing(before, file)._replace(now=account.kept))
 
     def record_stamps(self, accounts: Iterable[VideoAccount]) -> None:
         """Record which files each video was read from, so that the next plan can tell whether they

@@ -22,7 +22,7 @@ import cache
 from cache.write.parts import find_other_work
 from pipeline.cli.text import count
 from pipeline.datasets.base import Dataset
-from pipeline.files.raw import is_stand_in, refuse_mixture
+from pipeline.files.raw import is_demo_data, refuse_mixture
 from pipeline.people import smpl_files
 from pipeline.plug_ins import drop_neutral, raised_versions
 from pipeline.steps.conversion.selection import ALL_ROWS, RowSelection
@@ -52,7 +52,7 @@ def reader_parts(
         "version": dataset.version,
         **raised_versions(dataset.versions()),
         "parameters": drop_neutral(dataset.parameters(), dataset.added),
-        "stand_in": is_stand_in(raw),
+        "stand_in": is_demo_data(raw),
         "body": None,
     }
     reads_body = dataset.labels.uses_body or dataset.labels.checks_fits

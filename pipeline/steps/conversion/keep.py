@@ -46,12 +46,12 @@ class Loss(NamedTuple):
     file: str | None = None  # the missing one, "" for all of them; None: none is missing
 
     @classmethod
-    def of_missing(cls, before: VideoAccount, file: str) -> Self:
+    def from_missing(cls, before: VideoAccount, file: str) -> Self:
         """The loss of a video without this file; "": all of them."""
         return cls(before.kept, 0, f"without {file}" if file else "missing", file)
 
     @classmethod
-    def of_read(
+    def from_reading(
         cls,
         before: VideoAccount,
         now: VideoAccount,

@@ -21,7 +21,7 @@ from pipeline.files.raw import RawVideo, changes
 from pipeline.files.raw.corrections import describe
 from pipeline.grades.stored import are_outdated
 from pipeline.processes.software import staging_plan
-from pipeline.steps.conversion.comparison import Comparison, ReadReason, compare, named
+from pipeline.steps.conversion.comparison import Comparison, ReadReason, compare, find_videos
 from pipeline.steps.conversion.identity import Difference, find_differences, reader_parts
 from pipeline.steps.conversion.keep import Loss, missing
 from pipeline.steps.conversion.listing import list_videos
@@ -105,7 +105,7 @@ def plan_conversion(recipe: Recipe, *, reads_contents: bool = True) -> Conversio
     real data, or the reverse; ConfigError for corrections that fit no video.
     """
     committed = committed_split(recipe.root, recipe.name)
-    recipe = recipe.with_lasting(committed)
+    recipe = recipe.keep_lasting(committed)
     split = recipe.split
     raw = recipe.raw
     recipe.dataset.check_split(split)
@@ -195,7 +195,7 @@ def _update(
             found.renamed.get(video.name, ""),
             video.name in by_others,
         )
-        for video in named(work.listed, reasons)
+        for video in find_videos(work.listed, reasons)
     ]
     if not differs:
         items.sort(key=lambda item: item.video.name)

@@ -49,7 +49,7 @@ class RowSelection:
     corrections: Path | None = None  # the user's file; None: tracks are as the reader gives them
 
     @classmethod
-    def recorded(cls, record: ConversionRecord) -> RowSelection:
+    def from_record(cls, record: ConversionRecord) -> RowSelection:
         """Which of the reader's tracks and rows a committed conversion took."""
         corrections = record.split.provenance.get(CORRECTIONS)
         return cls(record.reader.get("max_fps"), Path(str(corrections)) if corrections else None)

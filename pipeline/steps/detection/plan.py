@@ -33,7 +33,7 @@ from pipeline.clips.labels.label_files import ClipLabels
 from pipeline.clips.listing import KINDS, describe_others, list_clips
 from pipeline.errors import ConfigError, PipelineError, RawDataError
 from pipeline.files.pixels.frames import Video
-from pipeline.files.raw import is_stand_in
+from pipeline.files.raw import is_demo_data
 from pipeline.files.raw.changes import utf8
 from pipeline.files.raw.files import VIDEOS, digest_or_problem, list_files
 from pipeline.steps.recipe import Recipe
@@ -86,7 +86,7 @@ def usual_detector(raw: Path) -> str:
     """Name of the default detector for a clip or a folder: `demo` for demo data, else `rtmpose`."""
     if raw.is_file():
         raw = raw.parent
-    return "demo" if is_stand_in(raw) else "rtmpose"
+    return "demo" if is_demo_data(raw) else "rtmpose"
 
 
 def unlabelled_clips(raw: Path, *, by_any_detector: bool) -> list[str]:
@@ -156,7 +156,7 @@ def plan_detection(
             f"--out {out}: this is the folder of the clips. Name {out / KEYPOINTS}, where "
             "`convert` reads them."
         )
-    demo = is_stand_in(raw)
+    demo = is_demo_data(raw)
     if detector.stand_in and not demo:
         raise ConfigError(
             f"{detector.name} finds people only in demo data, but {raw} is real data. Use "

@@ -27,8 +27,8 @@ def test_every_detection_is_in_a_track_or_has_a_reason(data, boxes, identified, 
         persons.append(few)
         identity.append(rng.integers(0, 2, len(few)))
     skeleton = CORNERS if boxes else "coco"
-    identities = ByFrame.of(identity) if identified else None
-    found = Detections(skeleton, np.arange(n), ByFrame.of(persons), identities, range(n))
+    identities = ByFrame.join(identity) if identified else None
+    found = Detections(skeleton, np.arange(n), ByFrame.join(persons), identities, range(n))
     account = VideoAccount("a.mp4", found=found.n_persons)
     cleaning = Cleaning(min_frames=5, max_frames=20) if cleaned else None
     tracks = list(people(found, account, Rules(5, cleaning=cleaning)))

@@ -15,7 +15,7 @@ import pytest
 import cache
 from pipeline.clips.listing import list_clips
 from pipeline.errors import PipelineError
-from pipeline.files.outputs import OutputRule, mark_in
+from pipeline.files.outputs import OutputRule, read_mark
 from pipeline.files.raw.files import ABOUT
 from pipeline.table import COMMANDS
 from tests.pipeline.datasets.by_hand import standing, write_alphapose, write_video
@@ -162,7 +162,7 @@ def test_a_file_of_others_is_replaced_by_overwrite_alone_and_an_own_one_always(
     types(f"{SHOW} --out TMP/{name}")
     assert out.stat().st_ino != first
     mark = "vibe-pipeline show"
-    assert (mark_in(out) if name == "notes.mp4" else generator(out)) in (mark, [mark])
+    assert (read_mark(out) if name == "notes.mp4" else generator(out)) in (mark, [mark])
     out.write_bytes((clips / "crowd.mp4").read_bytes())  # now it is the user's again
     types(f"{SHOW} --out TMP/{name}", refused, code=2)
 

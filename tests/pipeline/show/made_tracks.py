@@ -53,7 +53,7 @@ def shown(track, *notes):
         name: np.asarray(value) for name in fields if (value := getattr(track, name)) is not None
     }
     graded = grade(columns, track.fps, track.frames)
-    return ShownTrack.of(track, columns, source=track.frames, notes=notes, grade=graded)
+    return ShownTrack.from_columns(track, columns, source=track.frames, notes=notes, grade=graded)
 
 
 def shown_split(raw, /, *tracks, **changed):

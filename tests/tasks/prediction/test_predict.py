@@ -15,7 +15,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import cache
 from pipeline.errors import CheckpointError, ConfigError, PipelineError, StandInMixed
 from pipeline.features.streams.network import ResNet50
-from pipeline.files.outputs import OutputRule, mark_in
+from pipeline.files.outputs import OutputRule, read_mark
 from pipeline.files.raw import MARKER
 from pipeline.settings.sections import load
 from tasks.__main__ import main
@@ -139,7 +139,7 @@ def test_a_file_of_others_in_the_place_of_one_of_its_own_is_replaced_by_overwrit
     predict_videos(replace(here, rule=OutputRule("predict", overwrite=True)), lambda *_: None)
     predict_videos(here, lambda *_: None)
     assert "vibe-pipeline predict" in (
-        mark_in(tmp_path / "overlay.html"),
+        read_mark(tmp_path / "overlay.html"),
         read_file(tmp_path / "about.json")["generator"],
     )
 

@@ -78,7 +78,7 @@ def _run(args: argparse.Namespace) -> int:
     root = str(folder / "cache")
     find_people = ["detect", str(raw), "--out", str(raw / KEYPOINTS), *DETECTION]
     convert = ["convert", SPLIT, "--raw", str(raw), "--cache", root]
-    commands = _Commands.of(str(raw), root, str(bodies))
+    commands = _Commands.compose(str(raw), root, str(bodies))
     code = 0
     with ThreadPoolExecutor(1) as thread:
         body = thread.submit(body_file)  # fetched meanwhile: tracks do not need it
@@ -216,7 +216,7 @@ class _Commands(NamedTuple):
     fit_bodies: list[str]
 
     @classmethod
-    def of(cls, clips: str, root: str, bodies: str) -> Self:
+    def compose(cls, clips: str, root: str, bodies: str) -> Self:
         """clips: the raw folder. root: the cache. bodies: the folder of fitted bodies."""
         networks = [*DETECTION, "--stream", "blaze_joints"]
         return cls(
@@ -228,7 +228,7 @@ class _Commands(NamedTuple):
 def _usage() -> list[str]:
     """The commands for the reader's own clips, as typed."""
     root = "data/mine"
-    commands = _Commands.of("CLIPS", root, BODIES)
+    commands = _Commands.compose("CLIPS", root, BODIES)
     play = ["show", SPLIT, "--cache", root, "--video", "CLIP.mp4", "--out", "CLIP.html"]
     return [command(*words) for words in (*commands, play)]
 

@@ -103,7 +103,7 @@ def import_bodies(
         cache.CacheError: the split is missing in `clips`, or another process writes it.
     """
     split = cache.open(clips)[name]
-    files = [*itertools.chain.from_iterable(map(_files_in, files))]
+    files = [*itertools.chain.from_iterable(map(_list_files, files))]
     if bodies.smpl.is_stand_in != split.manifest["stand_in"]:
         raise StandInMixed(f"{name}: the clips or the body are demo data. Use both or none.")
     if split.extra or not set(_TRUTH).isdisjoint(split.columns):
@@ -143,7 +143,7 @@ def import_bodies(
     return imported
 
 
-def _files_in(file: Path) -> list[Path]:
+def _list_files(file: Path) -> list[Path]:
     """The files in a folder, as SAM 3D Body's of single images; or the file itself."""
     return sorted(file.iterdir()) if file.is_dir() else [file]
 

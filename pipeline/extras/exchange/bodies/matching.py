@@ -20,9 +20,9 @@ from pipeline.clips.labels.sam_3d_body import is_of_tool
 from pipeline.errors import RawDataError
 from pipeline.extras.exchange.bodies.estimate import BodyEstimate, BodyModels
 from pipeline.extras.exchange.bodies.people_in_frames import (
+    add_cameras,
     read_estimate,
     split_by_track,
-    with_cameras,
 )
 from pipeline.extras.exchange.bodies.tools import read_estimates
 from pipeline.people.cameras import project
@@ -143,7 +143,7 @@ def _estimates(
         assert some.joints is not None
         return fit(some, some.joints, tracks, size).distances
 
-    people = with_cameras(files[0], read_estimate(files), size)
+    people = add_cameras(files[0], read_estimate(files), size)
     names = [track.name for track in tracks]
     for estimate in split_by_track(people, distances, names, most=REFUSED, notes=notes):
         yield files[0], estimate

@@ -55,7 +55,7 @@ def read_estimate(files: Sequence[Path]) -> BodyEstimate:
     )
 
 
-def with_cameras(file: Path, estimate: BodyEstimate, size: tuple[int, int]) -> BodyEstimate:
+def add_cameras(file: Path, estimate: BodyEstimate, size: tuple[int, int]) -> BodyEstimate:
     """The estimate with `intrinsics` (N, 3, 3) px, by which its 3D joints are at its 2D joints.
 
     With a stored focal length, the principal point is where it must be; without, it is the image's

@@ -31,7 +31,7 @@ from pipeline.steps.sharing import licences_of, private_lines
 def _run(args: argparse.Namespace) -> int:
     """Write the splits in the chosen format."""
     opened = cache.open(args.cache)
-    names = choose_splits(_joined(args.splits, opened.splits), opened.splits)
+    names = choose_splits(_join_names(args.splits, opened.splits), opened.splits)
     name = ", ".join(names)
     export_format = FORMATS.find(args.format)
     export = export_format.function()
@@ -69,7 +69,7 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _joined(words: Sequence[str], splits: Sequence[str]) -> Sequence[str]:
+def _join_names(words: Sequence[str], splits: Sequence[str]) -> Sequence[str]:
     """The names of splits or datasets; DATASET SPLIT is one name in two words."""
     datasets = {split.partition("/")[0] for split in splits}
     if len(words) == 2 and "/" not in "".join(words) and words[1] not in datasets:

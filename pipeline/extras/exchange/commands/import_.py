@@ -146,8 +146,8 @@ def _import_database(args: argparse.Namespace, file: Path) -> int:
     return 0
 
 
-def _kept(args: argparse.Namespace) -> str:
+def _describe_progress(args: argparse.Namespace) -> str:
     return describe_kept(args.cache, f"{args.dataset}/{args.split}")
 
 
-COMMAND: Final = Command(_run, kept=_kept)
+COMMAND: Final = Command(_run, kept=_describe_progress)

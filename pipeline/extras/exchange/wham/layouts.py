@@ -318,7 +318,7 @@ def _column(name: str) -> Callable[[RowFields, range], Array]:
     return lambda split, rows: split.column(name, rows)
 
 
-def _of_motion(
+def _compute_per_motion(
     compute: Callable[[WhamMotion], Array],
 ) -> Callable[[Sequence[WhamMotion], range], Array]:
     """The function that computes an array of the one motion of a range."""
@@ -383,11 +383,11 @@ _BEDLAM: Final[_RowFields] = {
     FEATURES: _FEATURES,
 }
 _AMASS: Final[Mapping[str, _Field[Sequence[WhamMotion]]]] = {
-    "vid": _Field(_of_motion(WhamMotion.names), dtype=None),
-    "pose": _Field(_of_motion(WhamMotion.poses), checks=(NO_SMPL,)),
-    "betas": _Field(_of_motion(WhamMotion.betas), checks=(NO_SMPL,)),
+    "vid": _Field(_compute_per_motion(WhamMotion.names), dtype=None),
+    "pose": _Field(_compute_per_motion(WhamMotion.poses), checks=(NO_SMPL,)),
+    "betas": _Field(_compute_per_motion(WhamMotion.betas), checks=(NO_SMPL,)),
     "transl": _Field(
-        _of_motion(WhamMotion.translations), checks=(NO_SMPL, NO_TRANS), needs=SMPL_FILES
+        _compute_per_motion(WhamMotion.translations), checks=(NO_SMPL, NO_TRANS), needs=SMPL_FILES
     ),
 }
 _SEQUENCES: Final[_RowFields] = {

@@ -107,7 +107,7 @@ class WhamMotion:
 
     def poses(self) -> Doubles:
         """Poses at 30 fps, (m, 72) rad, in a world with y down."""
-        return self._poses_at(self.motion.positions)
+        return self._interpolate_poses(self.motion.positions)
 
     def betas(self) -> Doubles:
         """Betas at 30 fps, (m, 10); they are the same in all rows of a motion."""
@@ -116,14 +116,14 @@ class WhamMotion:
     def translations(self) -> Doubles:
         """Translations at 30 fps, (m, 3) m, y down, with the first frame on the ground."""
         gender = self.motion.gender
-        first_pose = self._poses_at(np.zeros(1))
+        first_pose = self._interpolate_poses(np.zeros(1))
         first_betas = self.motion.read_column("betas")[:1]
         pelvis, _ = self.bodies.joints(gender, first_pose, first_betas)
         _, trans = cameras.to_camera(np.zeros(3), self.motion.translations(), Y_DOWN, pelvis)
         trans[:, 1] -= self.bodies.lowest(gender, first_pose[0], first_betas[0], trans[0])
         return trans
 
-    def _poses_at(self, positions: Doubles) -> Doubles:
+    def _interpolate_poses(self, positions: Doubles) -> Doubles:
         """Poses (n, 72) rad with y down, at positions (n,) among the rows."""
         joints = self.motion.read_column("pose").reshape(-1, 24, 3)
         pose = resample_rotations(joints, positions)

@@ -63,7 +63,7 @@ def found(frames, number, boxes=False):
         corners = [[[p.min(axis=0), p.max(axis=0)] for p in persons] for persons in seen]
         keypoints = [np.insert(np.array(pair), 2, 0.9, axis=-1) for pair in corners]
     identity = [np.array(number(frames[t]), np.int64) for t in at]
-    return Detections(skeleton, np.array(at), ByFrame.of(keypoints), ByFrame.of(identity), at)
+    return Detections(skeleton, np.array(at), ByFrame.join(keypoints), ByFrame.join(identity), at)
 
 
 def people(frame):
@@ -124,7 +124,7 @@ def standing_apart(n_frames, numbers, n_people=2):
     persons = [FIGURE + places + rng.normal(0, 0.5, (n_people, 17, 3)) * [1, 1, 0]] * n_frames
     identity = [np.array(numbers(t)) for t in range(n_frames)]
     at = np.arange(n_frames)
-    return Detections("coco", at, ByFrame.of(persons), ByFrame.of(identity), at)
+    return Detections("coco", at, ByFrame.join(persons), ByFrame.join(identity), at)
 
 
 def exchanged(steps):
@@ -180,7 +180,7 @@ def test_people_who_have_no_joint_in_common_with_the_frame_before_have_not_chang
     keypoints = detections.keypoints.rows.reshape(60, 2, 17, 3).copy()
     keypoints[::2, 0, :9, 2] = 0
     keypoints[1::2, 0, 9:, 2] = 0
-    seen = replace(detections, keypoints=ByFrame.of([*keypoints]))
+    seen = replace(detections, keypoints=ByFrame.join([*keypoints]))
     assert judged(seen, 25)[1].notes == []
 
 

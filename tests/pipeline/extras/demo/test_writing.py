@@ -9,7 +9,7 @@ from pipeline.cli.progress import silent
 from pipeline.errors import PipelineError
 from pipeline.extras.demo import writing as synthetic
 from pipeline.extras.demo.layouts import SIZES, Request
-from pipeline.files.raw import is_stand_in
+from pipeline.files.raw import is_demo_data
 from tests.trees import contents
 
 
@@ -25,7 +25,7 @@ def test_the_same_seed_gives_the_same_bytes_in_any_number_of_processes(tmp_path)
     ]
     assert [take.shot for take in takes[0]] == [take.shot for take in takes[1]]
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
-    assert is_stand_in(tmp_path / "a")
+    assert is_demo_data(tmp_path / "a")
     marker = json.loads((tmp_path / "a/STAND_IN.json").read_text())
     assert (marker["stand_in"], marker["seed"], marker["version"]) == (True, 1, synthetic.VERSION)
     assert marker["what"].endswith(".")
@@ -55,7 +55,7 @@ def test_what_is_up_to_date_stays_and_another_seed_replaces_it(tmp_path, monkeyp
     before = contents(place[0])
     assert written(seed=1) != []
     assert contents(place[0]) != before
-    assert is_stand_in(place[1])
+    assert is_demo_data(place[1])
 
 
 @pytest.mark.parametrize("content", [None, "{}", '{"stand_in": false}', "no json"])

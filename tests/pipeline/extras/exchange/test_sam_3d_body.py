@@ -19,7 +19,7 @@ from pipeline.clips.labels.sam_3d_body import NAMES, read_people
 from pipeline.datasets.shared.checks import MISSING_3D
 from pipeline.errors import RawDataError
 from pipeline.extras.exchange.bodies.estimate import pinhole
-from pipeline.extras.exchange.bodies.people_in_frames import read_estimate, with_cameras
+from pipeline.extras.exchange.bodies.people_in_frames import add_cameras, read_estimate
 from pipeline.files.formats import large_json
 from pipeline.people.cameras import project
 from pipeline.people.skeletons import HIP
@@ -275,7 +275,7 @@ def test_a_real_file_is_projected_within_a_ten_thousandth_of_a_pixel(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "real/0.npz").symlink_to(REAL)
     (one,) = read_people(REAL, dict(np.load(REAL)), 0)
-    estimate = with_cameras(REAL, read_estimate([REAL]), (1920, 890))
+    estimate = add_cameras(REAL, read_estimate([REAL]), (1920, 890))
     in_camera, points = np.split(estimate.projected, [3], axis=2)
     off = np.abs(project(in_camera, estimate.intrinsics[:, None]) - points).max()
     assert off < 1e-4  # px, of all 70

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.files.raw.corrections import quoted
+from pipeline.files.raw.corrections import quote
 from pipeline.show.split import page as split_page
 from tests.browser import NEEDED
 from tests.pipeline.show.split.made_page import EVIL, made_split, person, written
@@ -63,7 +63,7 @@ def test_a_card_plays_its_video_or_has_the_command_and_the_line_that_leaves_it_o
     assert line.startswith("leave_out videos/train/odd/0  # bad: ")
     played.locator("summary").click()
     line = played.locator("code").text_content().partition("\n\n")[2]
-    assert line.startswith(f"leave_out {quoted(f'videos/train/{EVIL}/0')}  # ")
+    assert line.startswith(f"leave_out {quote(f'videos/train/{EVIL}/0')}  # ")
     assert (
         played.locator("code").text_content().startswith(f"{command.removesuffix('odd')}'<script>")
     )

@@ -43,7 +43,7 @@ def rows_of(account):
 def test_a_video_loses_rows_that_are_no_more_or_have_no_image_more(before, now, data):
     n_lost = data.draw(st.integers(0, now.kept))
     n_before = data.draw(st.one_of(st.integers(0, 5), st.just(math.inf)))
-    loss = Loss.of_read(before, now, {"frame_damaged": n_lost}, n_before)
+    loss = Loss.from_reading(before, now, {"frame_damaged": n_lost}, n_before)
     n_gone = rows_of(before) - rows_of(now)
     if n_before != math.inf:
         n_gone = max(n_gone, n_gone + n_lost - n_before)
@@ -69,12 +69,14 @@ def test_a_video_loses_rows_that_are_no_more_or_have_no_image_more(before, now, 
 def test_damaged_images_are_compared_with_those_that_were_damaged_before(
     lost_before, rows_now, lost_now, is_loss
 ):
-    loss = Loss.of_read(account_of(34), account_of(rows_now), {"no_picture": lost_now}, lost_before)
+    loss = Loss.from_reading(
+        account_of(34), account_of(rows_now), {"no_picture": lost_now}, lost_before
+    )
     assert (loss is not None) == is_loss
 
 
 def test_the_reasons_of_a_loss_are_those_of_its_rows_and_images():
-    loss = Loss.of_read(account_of(34), account_of(30), Counter(frame_damaged=2), 0)
+    loss = Loss.from_reading(account_of(34), account_of(30), Counter(frame_damaged=2), 0)
     why = "40 frames labelled, 40 before, 10 no_box, 2 frame_damaged"
     assert loss == Loss(34, 28, why)
     assert str(loss) == f"28 of 34 rows left ({why})."
