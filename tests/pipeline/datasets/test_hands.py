@@ -15,7 +15,7 @@ from pipeline.clips.labels.detections import read_detections
 from pipeline.clips.labels.label_content import NOT_STATED
 from pipeline.people.skeletons import joint_names
 from tests.pipeline.clips.labels.made_detections import COCO_NAMES
-from tests.pipeline.clips.labels.test_joint_orders import (
+from tests.pipeline.clips.labels.made_people import (
     as_coco,
     as_demo,
     as_mmpose,

@@ -94,3 +94,45 @@ def results(people):
         {"image_id": f"{t}.jpg", "category_id": 1, "keypoints": person.ravel().tolist()}
         for t, person in enumerate(people)
     ]
+
+
+# --------------------------------------------------------------------------------------------------
+# frames of people (J, 3) without boxes or identities, whose joints have these names
+
+
+def as_openpose(frames, names):
+    return [
+        {"people": [{"pose_keypoints_2d": p.ravel().tolist()} for p in people]} for people in frames
+    ]
+
+
+def as_results(frames, names):
+    return [
+        {"image_id": f"{t}.jpg", "category_id": 1, "keypoints": p.ravel().tolist(), "score": 2.5}
+        for t, people in enumerate(frames)
+        for p in people
+    ]
+
+
+def as_mmpose(frames, names):
+    return [
+        {"frame_id": t, "instances": [
+            {"keypoints": p[:, :2].tolist(), "keypoint_scores": p[:, 2].tolist()} for p in people
+        ]}
+        for t, people in enumerate(frames)
+    ]  # fmt: skip
+
+
+def as_demo(frames, names):
+    frames = [frame | {"frame_id": t} for t, frame in enumerate(as_mmpose(frames, names), start=1)]
+    by_id = {str(j): name for j, name in enumerate(names)}
+    return {"meta_info": {"keypoint_id2name": by_id}, "instance_info": frames}
+
+
+def as_coco(frames, names):
+    people = as_results(frames, names)
+    return {
+        "images": [{"id": t, "file_name": f"{t}.jpg"} for t in range(len(frames))],
+        "annotations": [p | {"image_id": int(p["image_id"][:-4])} for p in people],
+        "categories": [{"id": 1, "name": "person", "keypoints": names}],
+    }
