@@ -20,10 +20,10 @@ import numpy as np
 import psutil
 import pytest
 
-from pipeline.errors import PipelineError
 from pipeline.processes import Failed, alive
 from pipeline.processes.ordered import ordered_map
 from pipeline.processes.pool import Pool
+from tests.raising import pipeline_refuses
 from tests.waiting import LIMIT, await_that, with_growing_limit
 
 pytestmark = pytest.mark.processes
@@ -175,7 +175,7 @@ def test_what_the_job_raises_is_raised_here_in_its_turn_and_says_where(workers):
             taken.append(one)  # noqa: PERF402
     assert taken == [0, 1]
     assert "in fail_at_two" in raised.value.__notes__[0]
-    with pytest.raises(PipelineError, match="in raise_what_cannot_be_sent"):
+    with pipeline_refuses("in raise_what_cannot_be_sent"):
         next(ordered_map(raise_what_cannot_be_sent, [1], workers))
     with pytest.raises(TypeError, match="pickle"):
         next(ordered_map(return_what_cannot_be_sent, [1], workers))
@@ -230,7 +230,7 @@ def test_libraries_have_one_thread_and_processes_are_where_this_one_is(tmp_path,
 def test_processes_that_cannot_start_are_an_error(monkeypatch):
     monkeypatch.setattr(who, "__module__", "nowhere_to_be_found")
     monkeypatch.setitem(sys.modules, "nowhere_to_be_found", sys.modules[__name__])
-    with pytest.raises(PipelineError, match="cannot start"):
+    with pipeline_refuses("cannot start"):
         next(ordered_map(who, [1], 1))
 
 
@@ -240,7 +240,7 @@ def test_a_server_that_hangs_is_an_error_whatever_it_is_sent(monkeypatch):
     monkeypatch.setattr("pipeline.processes.server.END_TIME", 0.1)
     hanging = functools.partial(time.sleep, 1000)
     large = functools.partial(getitem, [bytes(MIB)])
-    with pytest.raises(PipelineError, match="cannot start"):
+    with pipeline_refuses("cannot start"):
         next(ordered_map(large, [0, 0], 2, timeout=0.5, preload=hanging))
 
 

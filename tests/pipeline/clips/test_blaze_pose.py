@@ -25,13 +25,14 @@ from pipeline.clips.detectors.blaze_pose import (
     find_people,
     load_networks,
 )
-from pipeline.errors import ConfigError, MissingAssets
+from pipeline.errors import MissingAssets
 from pipeline.features.streams import blaze
 from pipeline.features.streams.blaze import BlazeJoints
 from pipeline.files.packages import PackageFile, fetch_files
 from pipeline.files.pixels.frames import Video
 from pipeline.people.skeletons import BLAZE, convert
 from pipeline.testing import StreamContract
+from tests.raising import config_refuses
 
 CLIP = PackageFile(
     "sports2d",
@@ -361,9 +362,9 @@ def test_joints_in_metres_have_the_sides_of_the_row_and_their_own_where_it_tells
 
 def test_wrong_options_name_the_right_ones():
     for wrong in ({"weights": "pretrained"}, {"min_score": 2}):
-        with pytest.raises(ConfigError, match="lite, full, heavy, and a number from 0 to 1"):
+        with config_refuses("lite, full, heavy, and a number from 0 to 1"):
             BlazePose(**wrong)
-    with pytest.raises(ConfigError, match="lite, full, heavy"):
+    with config_refuses("lite, full, heavy"):
         BlazeJoints(weights="pretrained")
 
 

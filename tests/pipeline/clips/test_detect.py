@@ -15,13 +15,11 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from cache import CacheError
 from pipeline import datasets
 from pipeline.accounting import Accounting, VideoAccount
 from pipeline.clips.files import MADE_BY, ClipFiles, read_info
 from pipeline.clips.labels.detections import read_results
 from pipeline.clips.listing import list_clips
-from pipeline.errors import ConfigError, RawDataError
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import MARKER
 from pipeline.files.raw import files as raw_files
@@ -32,6 +30,7 @@ from pipeline.steps.detection.run import detect_planned
 from tests.pipeline.clips.bright import Bright, Killed, detect_clips, write_clip
 from tests.pipeline.datasets.by_hand import write_coco
 from tests.pipeline.files.made_clips import zero
+from tests.raising import cache_refuses, config_refuses, raw_refuses
 from tests.trees import contents
 
 
@@ -246,7 +245,7 @@ def test_a_clip_is_cut_off_where_its_container_says_so(name, tmp_path):
     video.require_whole()
     whole = video.place.read_bytes()
     video.place.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(RawDataError, match="cut off") as error:
+    with raw_refuses("cut off") as error:
         video.require_decodable()
         video.require_whole()
     assert error.value.reason in ("frame_count_mismatch", "video_unreadable")
@@ -345,7 +344,7 @@ def test_a_second_run_into_the_same_folder_is_refused_by_the_firsts_number(raw, 
 
     class During(Bright):
         def people(self, image):
-            with pytest.raises(CacheError, match=rf"{out}(?s:.*)process {os.getpid()} "):
+            with cache_refuses(rf"{out}(?s:.*)process {os.getpid()} "):
                 detect_clips(raw, out, Bright())
             return super().people(image)
 
@@ -354,7 +353,7 @@ def test_a_second_run_into_the_same_folder_is_refused_by_the_firsts_number(raw, 
 
 def test_a_folder_without_clips_is_an_error(tmp_path):
     for folder in (tmp_path, tmp_path / "none"):
-        with pytest.raises(ConfigError, match=str(folder)):
+        with config_refuses(str(folder)):
             detect_clips(folder, tmp_path / "out", Bright())
 
 
@@ -404,7 +403,7 @@ def test_a_clip_that_cannot_be_hashed_now_is_read_later_and_is_not_called_anothe
 
     with monkeypatch.context() as patch:
         patch.setattr(raw_files, "open_unbuffered", failing)
-        with pytest.raises(RawDataError, match="Input/output error"):
+        with raw_refuses("Input/output error"):
             dataset.read(raw, "train", video, VideoAccount(video.name), None)
         read = reading.VideoReader(dataset, "train", raw, None).read(video)
     assert read.account.set_aside == "not_readable_now"

@@ -23,7 +23,6 @@ from pipeline.clips.detectors import graphs as onnx_graphs
 from pipeline.clips.detectors import rtmpose
 from pipeline.clips.detectors.rtmpose import RTMPose
 from pipeline.clips.labels.detections import read_results
-from pipeline.errors import ConfigError
 from pipeline.steps.detection.plan import plan_detection
 from tests.pipeline.clips.blobs import (
     CONFIDENCES,
@@ -38,6 +37,7 @@ from tests.pipeline.clips.blobs import (
 )
 from tests.pipeline.clips.bright import write_clip
 from tests.pipeline.datasets.by_hand import encode
+from tests.raising import config_refuses
 
 CPU = "CPUExecutionProvider"
 
@@ -185,7 +185,7 @@ def test_rtmdets_input_is_normalised_by_its_name_or_the_option(graphs, tmp_path)
     assert len(by_name.load("cpu")([image])[0].boxes) == 1
     identity = by_name.identity()
     unnamed = detector.rename(tmp_path / "end2end.onnx")
-    with pytest.raises(ConfigError, match="family=yolox"):
+    with config_refuses("family=yolox"):
         RTMPose(weights=graphs["weights"], detector=str(unnamed)).identity()
     said = RTMPose(weights=graphs["weights"], detector=str(unnamed), family="rtmdet")
     assert said.identity() == identity
@@ -200,7 +200,7 @@ def test_a_device_that_is_not_there_is_refused_and_one_that_is_not_used_named(
     graphs, monkeypatch, capsys
 ):
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CPU])
-    with pytest.raises(ConfigError, match="onnxruntime-gpu"):
+    with config_refuses("onnxruntime-gpu"):
         RTMPose(**graphs).load("cuda")
     RTMPose(**graphs).load("auto")
     monkeypatch.setattr(
@@ -208,7 +208,7 @@ def test_a_device_that_is_not_there_is_refused_and_one_that_is_not_used_named(
     )
     with (
         pytest.warns(UserWarning, match="CUDAExecutionProvider"),
-        pytest.raises(ConfigError, match="cuda:1"),
+        config_refuses("cuda:1"),
     ):
         RTMPose(**graphs).load("cuda:1")  # an onnxruntime that says so, and cannot
     monkeypatch.setattr(onnx_graphs, "GPUS", Path("/"))
@@ -217,7 +217,7 @@ def test_a_device_that_is_not_there_is_refused_and_one_that_is_not_used_named(
         RTMPose(**graphs).load("auto")  # two graphs
     assert capsys.readouterr().err.count("the CPU, although this machine has a GPU") == 1
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ConfigError, match=r"onnxruntime.*vibe-pipeline\[clips\]"):
+    with config_refuses(r"onnxruntime.*vibe-pipeline\[clips\]"):
         RTMPose(**graphs).load("cpu")
 
 

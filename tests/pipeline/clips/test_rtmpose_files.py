@@ -10,8 +10,9 @@ from onnx import TensorProto
 from pipeline.clips import detectors
 from pipeline.clips.detectors import rtmpose
 from pipeline.clips.detectors.rtmpose import RTMPose
-from pipeline.errors import ConfigError, MissingAssets, RawDataError
+from pipeline.errors import MissingAssets
 from tests.pipeline.clips.blobs import blob_pose, constant, scene
+from tests.raising import config_refuses, raw_refuses
 
 
 def bomb(file):
@@ -77,7 +78,7 @@ def test_another_file_is_refused_with_what_was_expected_and_found(case, graphs, 
     option, write, words = REFUSED[case]
     file = tmp_path / "other.onnx"
     write(file)
-    with pytest.raises(RawDataError, match=words) as error:
+    with raw_refuses(words) as error:
         RTMPose(**(graphs | {option: str(file)}), family="yolox").load("cpu")
     assert str(file) in str(error.value)
 
@@ -96,7 +97,7 @@ def test_a_graph_reads_no_other_file(place, graphs, tmp_path, monkeypatch):
     entry = weight.external_data.add()
     entry.key, entry.value = "location", place.format(folder=tmp_path)
     file.write_bytes(model.SerializeToString())
-    with pytest.raises(RawDataError, match="other files"):
+    with raw_refuses("other files"):
         RTMPose(**(graphs | {"detector": str(file)})).load("cpu")
     # and where the key is written in another way: with lengths of two bytes
     del model.graph.initializer[0]
@@ -113,7 +114,7 @@ def test_a_graph_reads_no_other_file(place, graphs, tmp_path, monkeypatch):
         onnx.load(file, load_external_data=False).graph.initializer[-1].external_data[0].key
         == "location"
     )
-    with pytest.raises(RawDataError, match="External data path"):
+    with raw_refuses("External data path"):
         RTMPose(**(graphs | {"detector": str(file)})).load("cpu")
 
 
@@ -163,5 +164,5 @@ def test_paths_of_the_settings_are_below_their_folder_and_names_stay(tmp_path):
         weights=str(tmp_path / "pose.zip"), detector="yolox-m", min_score=0.5
     )
     assert RTMPose().below(tmp_path) == RTMPose()
-    with pytest.raises(ConfigError, match="family"):
+    with config_refuses("family"):
         detectors.get("rtmpose", family="ssd")

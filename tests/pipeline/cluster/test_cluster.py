@@ -18,7 +18,6 @@ from numpy.testing import assert_equal
 
 import cache
 from pipeline.clips import detectors
-from pipeline.errors import PipelineError
 from pipeline.extras.demo.files import mp4_writer
 from pipeline.features import streams
 from pipeline.features.spec import StreamSpec
@@ -33,6 +32,7 @@ from pipeline.steps.extraction.extract import extract_together
 from pipeline.steps.extraction.plan import plan_extraction
 from tests.other_code import copy_code
 from tests.pipeline.cluster.conftest import dask, mapped
+from tests.raising import pipeline_refuses
 from tests.waiting import LIMIT
 
 pytestmark = pytest.mark.processes
@@ -75,9 +75,7 @@ def test_detection_gives_the_same_files_as_on_one_machine(two, embedded, tmp_pat
 
 def test_a_worker_with_other_libraries_is_refused(two, monkeypatch):
     monkeypatch.setattr(cluster, "versions", lambda *plug_ins: {"numpy": "1.26.0"})
-    with pytest.raises(
-        PipelineError, match=r"Dask worker at tcp://.*expected numpy 1.26.0, as here, found"
-    ):
+    with pipeline_refuses(r"Dask worker at tcp://.*expected numpy 1.26.0, as here, found"):
         list(mapped(two.address, str))
 
 
@@ -105,7 +103,7 @@ def test_a_worker_with_other_code_is_refused_before_anything_is_read(running, pe
 def test_a_worker_that_does_not_see_the_raw_folder_is_refused_before_anything_is_read(
     two, made_up, tmp_path
 ):
-    with pytest.raises(PipelineError, match=r"Dask worker at tcp://.*/raw not found"):
+    with pipeline_refuses(r"Dask worker at tcp://.*/raw not found"):
         list(mapped(two.address, made_up.Doubled(tmp_path), shared=tmp_path / "raw"))
     assert made_up.logged(tmp_path) == []
 
@@ -167,26 +165,23 @@ def test_a_worker_with_other_labels_of_all_videos_or_other_weights_is_refused(
 ):
     plan = penn.plan(root=tmp_path / "new")
     plan = replace(plan, reader={**plan.reader, "shared": "of another file"})
-    with pytest.raises(
-        PipelineError,
-        match=r"^Dask worker at tcp://\S+ on \S+: this worker would read otherwise "
-        r"\(shared was of another file, is not set\). Mount the same",
+    with pipeline_refuses(
+        r"^Dask worker at tcp://\S+ on \S+: this worker would read otherwise "
+        r"\(shared was of another file, is not set\). Mount the same"
     ):
         convert(plan, dask=Dask(two.address))
     penn.converted()
     plan = plan_extraction(penn.root, PENN, StreamSpec("colour", made_up.Colour()))
     plan = replace(plan, identity={**plan.identity, "weights": "of another file"})
-    with pytest.raises(
-        PipelineError,
-        match=r"^Dask worker at tcp://\S+ on \S+: this worker would compute colour otherwise "
-        r"\(weights was of another file, is not set\). Mount the same files there.",
+    with pipeline_refuses(
+        r"^Dask worker at tcp://\S+ on \S+: this worker would compute colour otherwise "
+        r"\(weights was of another file, is not set\). Mount the same files there."
     ):
         extract_together([plan], Resources(workers=1), dask=Dask(two.address))
     detection = plan_detection(embedded.raw("kinetics"), tmp_path / "out", detectors.get("demo"))
     detection = replace(detection, about={**detection.about, "options": {"weights": "another"}})
-    with pytest.raises(
-        PipelineError,
-        match=r"^Dask worker at tcp://\S+ on \S+: this worker has other weights of demo.",
+    with pipeline_refuses(
+        r"^Dask worker at tcp://\S+ on \S+: this worker has other weights of demo."
     ):
         detect_planned(detection, DetectionResources(workers=1), dask=Dask(two.address))
 
@@ -290,7 +285,7 @@ def test_streams_of_every_kind_give_the_same_bytes_as_here(
 )
 def test_an_address_without_a_scheduler_is_refused(address, said, monkeypatch):
     monkeypatch.setattr(cluster, "ANSWER", 0.3)
-    with pytest.raises(PipelineError, match=said):
+    with pipeline_refuses(said):
         list(mapped(address, str))
     clients = [each for each in gc.get_objects() if type(each) is distributed.Client]
     assert {client.status for client in clients} <= {"closed"}  # an open one stops the next one
@@ -301,7 +296,7 @@ def test_a_file_without_an_address_is_no_scheduler_s(content, monkeypatch, tmp_p
     monkeypatch.setattr(cluster, "ANSWER", 0.3)
     file = tmp_path / "scheduler.json"
     file.write_text(content)
-    with pytest.raises(PipelineError, match="--scheduler-file` writes, found another one after"):
+    with pipeline_refuses("--scheduler-file` writes, found another one after"):
         list(mapped(str(file), str))
 
 

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from pipeline.errors import PipelineError
 from pipeline.processes import cluster
 from tests.pipeline.cluster.conftest import ITEMS, Cluster, mapped
+from tests.raising import pipeline_refuses
 from tests.waiting import await_that
 
 pytestmark = pytest.mark.processes
@@ -58,9 +58,7 @@ def test_a_scheduler_that_goes_away_is_named(made_up, tmp_path, on_path, capfd):
         assert next(results) == 0
         own.scheduler.kill()
         own.scheduler.wait()
-        with pytest.raises(
-            PipelineError, match=r"scheduler went away or was restarted.*same command again"
-        ):
+        with pipeline_refuses(r"scheduler went away or was restarted.*same command again"):
             list(results)
         lines = capfd.readouterr().err.splitlines()
         assert all(line.startswith(f"{own.address}: ") for line in lines), "nothing from Dask"
@@ -83,7 +81,7 @@ def test_a_scheduler_that_stopped_is_waited_for_as_long_as_for_workers(
         assert next(results) == 0
         monkeypatch.setattr(cluster, "ASK_AGAIN", 0.1)
         own.scheduler.send_signal(signal.SIGSTOP)
-        with pytest.raises(PipelineError, match="waited 1 s for an answer of this Dask scheduler"):
+        with pipeline_refuses("waited 1 s for an answer of this Dask scheduler"):
             list(results)
     finally:
         own.scheduler.send_signal(signal.SIGCONT)
@@ -159,9 +157,7 @@ def test_a_part_that_ends_its_workers_ends_the_work(running, tmp_path):
     """Dask allows three losses."""
     running.have(5)
     results = mapped(running.address, _die_at_zero, [tmp_path / str(item) for item in range(8)])
-    with pytest.raises(
-        PipelineError, match="4 workers were lost while they ran the same part, the last one tcp:"
-    ):
+    with pipeline_refuses("4 workers were lost while they ran the same part, the last one tcp:"):
         list(results)
     running.await_workers(1)
     assert len((tmp_path / "0").read_text()) == 4

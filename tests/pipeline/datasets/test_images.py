@@ -20,6 +20,7 @@ from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.pixels.sources import picture_pattern
 from tests.pipeline.datasets.by_hand import standing, touch, write_video
+from tests.raising import raw_refuses
 
 FOLDER = Path("S1/video_0")
 
@@ -58,7 +59,7 @@ def test_of_two_manners_of_naming_the_one_with_more_pictures_counts(tmp_path):
         is None
     )
     make(tmp_path, "001.jpg", folder=Path("take {:06d}"))
-    with pytest.raises(RawDataError, match="take"):
+    with raw_refuses("take"):
         picture_pattern(tmp_path, Path("take {:06d}"))
 
 
@@ -84,9 +85,7 @@ def test_what_decides_about_the_pixels_is_what_is_looked_at_for_changes(tmp_path
     account = VideoAccount("x")
     places = [Path("none"), FOLDER, Path("other")], [Path("V/a.avi"), Path("V/a.mp4")]
     assert inputs(tmp_path, *places) == ((), ())
-    with pytest.raises(
-        RawDataError, match=r"or a video: none or S1/video_0 or .* V/a\.mp4, found neither"
-    ) as caught:
+    with raw_refuses(r"or a video: none or S1/video_0 or .* V/a\.mp4, found neither") as caught:
         pictures_or_video(tmp_path, *places, 1, account)
     assert caught.value.reason == "no_picture"
     make(tmp_path, "a.avi", "a.mp4", folder=Path("V"))
@@ -131,7 +130,7 @@ def test_pictures_at_another_rate_are_refused_and_a_video_that_ends_early_is_not
 ):
     make(tmp_path, f"{0:06d}.jpg", f"{there - 1:06d}.jpg")  # a gap is no matter: they reach so far
     source = Pictures(tmp_path, "S1/video_0/{:06d}.jpg")
-    with pytest.raises(RawDataError, match="another rate") if other else contextlib.nullcontext():
+    with raw_refuses("another rate") if other else contextlib.nullcontext():
         frames_there(source, labels, VideoAccount("x"))
 
 
@@ -144,7 +143,7 @@ def test_half_the_pictures_are_refused_but_not_every_second_one_under_its_own_nu
     assert account.notes[-1] == "labels of one frame in 2, from 0 to 598"
     half = Path("half")
     make(tmp_path, *(f"{i:06d}.jpg" for i in range(300)), folder=half)
-    with pytest.raises(RawDataError, match="one for each of 600 labels, found 300") as caught:
+    with raw_refuses("one for each of 600 labels, found 300") as caught:
         frames_there(Pictures(tmp_path, "half/{:06d}.jpg"), 600, VideoAccount("x"))
     assert caught.value.reason == "frame_count_mismatch"
 
@@ -214,9 +213,7 @@ def test_a_release_s_labels_of_hidden_frames_are_refused_and_a_shorter_video_is_
     account = VideoAccount("x")
     assert frames_there(video, 62, account).sum() == 60  # as long as its header states
     cut_at_start(video.place, 1)
-    with pytest.raises(
-        RawDataError, match=r"header states 60 frames and 59 decode \(its edit list hides"
-    ):
+    with raw_refuses(r"header states 60 frames and 59 decode \(its edit list hides"):
         frames_there(video, 60, account)
     # those that end early are noted
     require_frames(Path("labels"), video, list(range(58)), account)
@@ -250,7 +247,7 @@ HALF_OUTSIDE = people_in(640, 480) + np.array([300, 0, 0])
     ],
 )
 def test_keypoints_that_are_not_in_the_picture_are_refused_with_what_is_seen(keypoints, words):
-    with pytest.raises(RawDataError, match=words) as caught:
+    with raw_refuses(words) as caught:
         require_pixels(
             Path("labels"), keypoints, (640, 480), skeleton="body_25", find_cause=find_cause
         )
@@ -279,7 +276,7 @@ def test_keypoints_in_the_picture_pass(keypoints):
 def test_a_factor_of_2_in_the_picture_s_middle_is_refused_for_detectors():
     keypoints = np.stack([standing("body_25", x, 240, scale=4) for x in np.linspace(250, 390, 30)])
     require_pixels(Path("labels"), keypoints, (640, 480), DETECTED_OUTSIDE)
-    with pytest.raises(RawDataError, match="of them far outside"):
+    with raw_refuses("of them far outside"):
         require_pixels(Path("labels"), keypoints * [2, 2, 1], (640, 480), DETECTED_OUTSIDE)
 
 

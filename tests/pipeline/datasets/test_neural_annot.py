@@ -7,13 +7,13 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 import cache
-from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.formats import sequences
 from pipeline.steps.conversion import convert
 from tests.fixtures import planned
 from tests.pipeline.datasets.by_hand import require
 from tests.pipeline.datasets.label_files import edit_labels
 from tests.pipeline.datasets.made_mpi_inf_3dhp import MPI, TURNED, N, fit_of, plant_fits, raw, read
+from tests.raising import pipeline_refuses, raw_refuses
 
 __all__ = ["raw"]  # a fixture
 
@@ -109,7 +109,7 @@ def test_a_damaged_file_is_searched_once_for_all_of_its_sequences(tmp_path, monk
     search = Mock(wraps=sequences._scan_braces)
     monkeypatch.setattr(sequences, "_scan_braces", search)
     for inner in (1, 2):
-        with pytest.raises(RawDataError, match="found a file that ends early"):
+        with raw_refuses("found a file that ends early"):
             sequences.load_sequence(file, sequences.SequenceKeys(1, inner), "levels", do="")
     assert search.call_count == 1
 
@@ -137,7 +137,5 @@ def test_fits_that_arrive_later_are_read_keep_features_and_may_not_go(raw, tmp_p
     plant_fits(raw, frames=(2,))  # corrected
     assert conversion().why == "4 changed videos"
     (raw / "MPI-INF-3DHP_SMPL_NeuralAnnot.json").unlink()
-    with pytest.raises(
-        PipelineError, match=r"other columns, betas, has_smpl, pose\. .* Restore the label files"
-    ):
+    with pipeline_refuses(r"other columns, betas, has_smpl, pose\. .* Restore the label files"):
         conversion()

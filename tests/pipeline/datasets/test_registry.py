@@ -6,12 +6,12 @@ import pytest
 
 from pipeline import datasets, plug_ins, table
 from pipeline.datasets.base import Dataset
-from pipeline.errors import ConfigError, PipelineError
 from pipeline.extras.demo.writing import LAYOUTS
 from pipeline.steps.conversion.identity import reader_parts
 from tests import packages
 from tests.pipeline.datasets.contract import ImageFolders
 from tests.pipeline.datasets.made_smplx import write_models
+from tests.raising import config_refuses, pipeline_refuses
 
 ROOT = Path(__file__).parents[3]
 OTHERS = {"__init__", "__pycache__", "base", "labels", "releases", "shared"}  # beside the readers
@@ -53,14 +53,14 @@ def test_packages_come_after_ours_and_two_claims_to_a_name_are_refused(site):
     assert datasets.names() == (*table.OWN[datasets.ENTRY_POINTS], "dances")
     plug_ins._entry_points.cache_clear()
     packages.install(site, "two", entries)
-    with pytest.raises(PipelineError, match="'dances' comes from package "):
+    with pipeline_refuses("'dances' comes from package "):
         datasets.names()
 
 
 def test_an_unknown_name_and_an_option_that_a_dataset_lacks_are_refused_with_the_known_ones():
-    with pytest.raises(PipelineError, match="no dataset is called 'penn'; known: penn_action, "):
+    with pipeline_refuses("no dataset is called 'penn'; known: penn_action, "):
         datasets.get("penn")
-    with pytest.raises(ConfigError, match="amass has no option rate; it has resampling"):
+    with config_refuses("amass has no option rate; it has resampling"):
         datasets.get("amass", rate=30)
 
 

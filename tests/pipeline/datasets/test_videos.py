@@ -27,6 +27,7 @@ from tests.fixtures import planned
 from tests.pipeline.datasets import by_hand
 from tests.pipeline.datasets.by_hand import coco, standing, touch, write_coco, write_video
 from tests.pipeline.files.made_clips import Clip, widen, with_matrix
+from tests.raising import config_refuses
 
 
 def write_clip(file, n=60):
@@ -184,7 +185,7 @@ def test_max_gap_is_in_seconds(tmp_path, fps):
 
 
 def test_a_max_gap_in_frames_is_refused():
-    with pytest.raises(ConfigError, match="max_gap is 25; expected seconds, from 0 to 10"):
+    with config_refuses("max_gap is 25; expected seconds, from 0 to 10"):
         datasets.get("videos", max_gap=25)
 
 
@@ -379,7 +380,7 @@ def test_commands_tell_the_assumed_order_and_end_well_unless_it_is_stated(clips,
 @pytest.mark.parametrize("name", ["videos", "kinetics"])
 @pytest.mark.parametrize("joints", ["coco17", "a/*=", "*=h36m, openpose", "="])
 def test_an_invalid_order_is_refused_with_those_that_are_known(name, joints):
-    with pytest.raises(ConfigError, match=f"{name}: joints is .*coco, h36m_lifters"):
+    with config_refuses(f"{name}: joints is .*coco, h36m_lifters"):
         datasets.get(name, joints=joints)
 
 
@@ -392,7 +393,7 @@ def test_an_invalid_order_is_refused_with_those_that_are_known(name, joints):
     ],
 )
 def test_a_value_that_is_never_used_is_refused(option, stated, wide):
-    with pytest.raises(ConfigError, match=rf"never used.* for '{re.escape(wide)}'.* Put it last"):
+    with config_refuses(rf"never used.* for '{re.escape(wide)}'.* Put it last"):
         datasets.get("videos", **{option: stated})
 
 

@@ -3,9 +3,10 @@ from urllib.error import URLError
 import pytest
 import torch
 
-from pipeline.errors import ConfigError, MissingAssets, RawDataError
+from pipeline.errors import MissingAssets
 from pipeline.features.networks import backbones
 from pipeline.features.weights import NetworkWeights, WeightsSpec
+from tests.raising import config_refuses, raw_refuses
 
 pytestmark = pytest.mark.usefixtures("small_backbone")
 
@@ -34,16 +35,13 @@ def test_the_network_of_a_file_is_the_files_but_for_the_classifier(network, tmp_
     state = dict(network.state_dict())
     del state["layer3.0.conv1.weight"]
     torch.save(state, tmp_path / "r.pt")
-    with pytest.raises(
-        RawDataError,
-        match=r"r\.pt: expected ResNet-50's tensors, found a file without 1 of them, such as "
-        r"'layer3.0.conv1",
+    with raw_refuses(
+        r"r\.pt: expected ResNet-50's tensors, found a file without 1 of them, such as "
+        r"'layer3.0.conv1"
     ):
         load(f"file:{tmp_path / 'r.pt'}")
     (tmp_path / "r.pt").write_bytes(b"<!DOCTYPE html><html>")
-    with pytest.raises(
-        RawDataError, match=r"r\.pt: expected tensors and numbers only, found a web page"
-    ):
+    with raw_refuses(r"r\.pt: expected tensors and numbers only, found a web page"):
         load(f"file:{tmp_path / 'r.pt'}")
 
 
@@ -75,12 +73,12 @@ def test_an_untrained_network_is_the_same_for_the_same_seed_and_leaves_the_calle
 
 @pytest.mark.parametrize("text", ["resnet", "spin:", "untrained:x", "torchvision:NO_SUCH"])
 def test_weights_that_mean_nothing_are_refused_in_words(text):
-    with pytest.raises(ConfigError, match=text):
+    with config_refuses(text):
         load(text)
-    with pytest.raises(ConfigError, match=f"weights '{text}'"):
+    with config_refuses(f"weights '{text}'"):
         NetworkWeights.parse(text)
     assert WeightsSpec.parse("untrained") == WeightsSpec.parse("untrained:0")
-    with pytest.raises(ConfigError, match="; did you mean 'IMAGENET1K_V2'"):
+    with config_refuses("; did you mean 'IMAGENET1K_V2'"):
         load("torchvision:IMAGENET_V2")
 
 

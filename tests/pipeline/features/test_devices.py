@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.errors import PipelineError
 from pipeline.features.spec import StreamSpec
 from pipeline.features.streams.base import Machine
 from pipeline.processes.cluster import run_parts
 from pipeline.processes.settings import NO_CLUSTER, Computing, Dask, Resources
 from pipeline.steps.extraction.extract import extract_together
 from pipeline.steps.extraction.plan import plan_extraction
+from tests.raising import config_refuses, pipeline_refuses
 
 pytestmark = pytest.mark.processes
 
@@ -57,15 +58,13 @@ def test_two_devices_share_the_shards_and_give_the_same_bytes_as_one(
 
 def test_two_processes_that_die_at_the_same_shards_end_it(roots, made_up, tmp_path):
     spec = StreamSpec("means", made_up.Mortal(folder=str(tmp_path), fatal=tuple(range(9))))
-    with pytest.raises(
-        PipelineError, match=r"cpu: 2 processes ended at the same work, the last one was killed"
-    ):
+    with pipeline_refuses(r"cpu: 2 processes ended at the same work, the last one was killed"):
         extract_together([plan_extraction(roots[0], PENN, spec)], TWO)
 
 
 def test_what_a_part_raises_comes_with_its_device():
     how = {"most": 1, "shared": None, "plug_ins": ()}
-    with pytest.raises(PipelineError, match=r"^cpu: two of one") as caught:
+    with pipeline_refuses(r"^cpu: two of one") as caught:
         list(run_parts(_refuse, ["one", "two"], NO_CLUSTER, ("cpu", "cpu"), **how))
     assert "In a process of its own" in caught.value.__notes__[0]
 
@@ -85,12 +84,12 @@ def _refuse(part, progress, device):
 def test_devices_are_named_by_number(devices, device, message):
     named = Computing(devices="0 cuda:3, 0, cpu,cpu").processes
     assert named == ("cuda:0", "cuda:3", "cuda:0", "cpu", "cpu")
-    with pytest.raises(ConfigError, match=message):
+    with config_refuses(message):
         _ = Computing(device, devices).processes
 
 
 def test_devices_beside_a_cluster_are_refused(root):
-    with pytest.raises(ConfigError, match="devices cpu,cpu: workers of a cluster have their own"):
+    with config_refuses("devices cpu,cpu: workers of a cluster have their own"):
         extract_together([plan_extraction(root, PENN, StreamSpec())], TWO, dask=Dask("tcp://a:1"))
 
 

@@ -6,7 +6,6 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
-import pytest
 import torch
 
 import cache
@@ -19,6 +18,7 @@ from pipeline.features.weights import KINDS, WeightsSpec
 from pipeline.files.raw.files import whole_file_digest
 from pipeline.steps.extraction import extract
 from pipeline.steps.extraction.plan import plan_extraction
+from tests.raising import cache_refuses, pipeline_refuses
 
 PENN = "penn_action/train"
 
@@ -112,9 +112,7 @@ def test_a_stream_keeps_its_weights_and_others_go_beside_it(penn, root, into, ne
     held = into.tree(root)
     other = WeightsSpec("untrained", "1")
     for changed in ({"weights": other}, {"precision": "exact"}):
-        with pytest.raises(
-            PipelineError, match=r"'resnet50' was extracted differently: .*--stream NAME.*--replace"
-        ):
+        with pipeline_refuses(r"'resnet50' was extracted differently: .*--stream NAME.*--replace"):
             into.extract(root, **changed)
     assert into.tree(root) == held
     assert plan_extraction(root, PENN, into.spec()).up_to_date
@@ -138,7 +136,7 @@ def test_a_stream_without_a_manifest_or_of_another_program_is_left_alone_and_can
     into.extract(root)
     held = penn.rows("features/resnet50")
     (root / PENN / "features/resnet50/manifest.json").unlink()
-    with pytest.raises(cache.CacheError, match="--replace"):
+    with cache_refuses("--replace"):
         into.extract(root)
     assert into.extract(root, replace=True).computed == 24
     found = penn.rows("features/resnet50")
@@ -154,7 +152,7 @@ def test_a_stream_without_a_manifest_or_of_another_program_is_left_alone_and_can
             np.zeros((n_rows, 2), np.uint64),
         )
         writer.commit({})
-    with pytest.raises(PipelineError, match=r"'other' has no recorded identity.*--replace"):
+    with pipeline_refuses(r"'other' has no recorded identity.*--replace"):
         into.extract(root, name="other")
 
 
@@ -165,12 +163,12 @@ def test_a_stream_is_not_discarded_for_one_that_cannot_be_made(
     request.getfixturevalue("network")
     into.extract(root)
     held = into.tree(root)
-    with pytest.raises(PipelineError, match="does not exist"):
+    with pipeline_refuses("does not exist"):
         into.extract(
             root, weights=WeightsSpec("untrained", "1"), raw=tmp_path / "nowhere", replace=True
         )
     monkeypatch.setattr(ResNet50, "load", real)
     (tmp_path / "weights.pt").write_bytes(b"no checkpoint")
-    with pytest.raises(PipelineError, match=r"weights\.pt"):
+    with pipeline_refuses(r"weights\.pt"):
         into.extract(root, weights=WeightsSpec("file", str(tmp_path / "weights.pt")), replace=True)
     assert into.tree(root) == held

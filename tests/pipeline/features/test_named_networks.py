@@ -14,11 +14,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from torchvision import models
 
 from cache import CropPolicy
-from pipeline.errors import ConfigError, PipelineError
 from pipeline.features import streams
 from pipeline.features.streams import network
 from pipeline.features.streams.base import Machine, NumberStream
 from pipeline.features.weights import NetworkWeights
+from tests.raising import config_refuses, pipeline_refuses
 
 CPU = Machine(device="cpu", threads=1, batch_size=3)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -148,7 +148,7 @@ def test_a_stream_is_found_again_by_its_identity_and_needs_no_torch_for_it():
     ],
 )
 def test_what_the_library_does_not_have_is_refused(options, weights, expected):
-    with pytest.raises(ConfigError, match=expected):
+    with config_refuses(expected):
         stream("torchvision", weights, **options).load(CPU, None)
 
 
@@ -187,9 +187,7 @@ def test_a_file_of_weights_is_known_by_its_digest_and_another_one_is_another_net
     assert again.provenance["sha256"] != computer.provenance["sha256"]
     assert 0 < np.abs(again(crops) - expected).max() < 0.01 * expected.max()
     assert small(file).load(CPU, again.provenance).provenance == again.provenance
-    with pytest.raises(
-        PipelineError, match=r"sha256 000000000000 of torchvision 0\.1, now.*--replace"
-    ):
+    with pipeline_refuses(r"sha256 000000000000 of torchvision 0\.1, now.*--replace"):
         small(file).load(CPU, {"sha256": "0" * 64, "library": "torchvision 0.1"})
 
 
@@ -204,13 +202,12 @@ def test_torchvisions_own_record_says_whose_weights_they_are(monkeypatch):
 
 def test_without_timm_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(
-        ConfigError,
-        match=r"timm resnet18 needs the package timm: pip install 'vibe-pipeline\[timm\]'",
+    with config_refuses(
+        r"timm resnet18 needs the package timm: pip install 'vibe-pipeline\[timm\]'"
     ):
         stream("timm", network="resnet18")
     planned = stream("timm", network="resnet18", dim=512)  # which needs no library
-    with pytest.raises(ConfigError, match="pip install"):
+    with config_refuses("pip install"):
         planned.load(CPU, None)
 
 
@@ -236,9 +233,7 @@ def test_timms_features_are_its_pooled_ones(name, crop, mean, std):
 
 @needs_timm
 def test_what_timm_does_not_have_is_refused():
-    with pytest.raises(
-        ConfigError, match=r"timm 1.* has no network 'resnet_18'.*did you mean .*resnet18"
-    ):
+    with config_refuses(r"timm 1.* has no network 'resnet_18'.*did you mean .*resnet18"):
         stream("timm", network="resnet_18")
-    with pytest.raises(ConfigError, match="Invalid pretrained tag"):
+    with config_refuses("Invalid pretrained tag"):
         stream("timm", "pretrained:none", network="resnet18", dim=512).load(CPU, None)

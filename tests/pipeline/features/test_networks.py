@@ -13,7 +13,6 @@ import torch
 from numpy.testing import assert_array_equal
 
 from pipeline.api import calibration_crops
-from pipeline.errors import ConfigError
 from pipeline.features import networks
 from pipeline.features.networks import backbones
 from pipeline.features.networks.arithmetic import torch_flags
@@ -22,6 +21,7 @@ from pipeline.features.networks.base import Loaded, Normalisation, PlainNetwork,
 from pipeline.features.networks.cuda import CudaNetwork
 from pipeline.features.streams.base import Machine, Standardisation
 from pipeline.features.weights import WeightsSpec
+from tests.raising import config_refuses
 
 UNTRAINED = WeightsSpec("untrained", "0")
 N = 4  # crops that are looked at
@@ -161,7 +161,7 @@ def test_exact_has_no_tf32_whatever_the_environment_says():
 def test_tf32_that_is_set_in_torchs_other_way_is_an_error_with_its_name():
     try:
         torch.backends.cudnn.conv.fp32_precision = "ieee"
-        with pytest.raises(ConfigError, match=r"has set torch.backends.cudnn.conv.fp32_precision"):
+        with config_refuses(r"has set torch.backends.cudnn.conv.fp32_precision"):
             torch_flags("exact").__enter__()
     finally:
         torch.backends.cudnn.allow_tf32 = True  # sets both
@@ -256,7 +256,7 @@ def test_recorded_statistics_are_taken_over(small_backbone, monkeypatch, crops):
     ],
 )
 def test_a_device_that_is_not_there_is_refused_before_anything_is_loaded(device, told):
-    with pytest.raises(ConfigError, match=f"device '{device}'.*{told}"):
+    with config_refuses(f"device '{device}'.*{told}"):
         networks.resnet50_on_device(
             WeightsSpec("file", "nowhere.pt"), "fast", Machine(device=device), None
         )
@@ -270,7 +270,7 @@ def test_one_gpu_of_several_is_chosen_by_its_number(monkeypatch):
         "cuda:1",
         "cpu",
     ]
-    with pytest.raises(ConfigError, match=r"device 'cuda:2': there are 2 CUDA devices here"):
+    with config_refuses(r"device 'cuda:2': there are 2 CUDA devices here"):
         networks.chosen_device("cuda:2")
 
 

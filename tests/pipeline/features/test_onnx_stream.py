@@ -9,13 +9,14 @@ from onnx import TensorProto
 
 import cache
 from cache import CropPolicy
-from pipeline.errors import ConfigError, MissingAssets, PipelineError, RawDataError
+from pipeline.errors import MissingAssets
 from pipeline.features.streams.base import Machine
 from pipeline.features.streams.onnx import Onnx, read_part
 from pipeline.testing import StreamContract
 from tests.onnx_graphs import Graph
 from tests.oracles.features import SAME, differences
 from tests.pipeline.features.made_pictures import SPLIT, N, convert, expected
+from tests.raising import config_refuses, pipeline_refuses, raw_refuses
 
 SHAPES = {
     "image": (3, 24, 16),
@@ -124,7 +125,7 @@ def test_the_commands_extract_and_read_it(tmp_path, types):
     for name, truth in conditions(1.2).items():
         part = read_part(split, windows, "hmr", name)
         assert_allclose(part.reshape(truth.shape), truth, rtol=1e-6, err_msg=name)
-    with pytest.raises(PipelineError, match="no part 'joints'; it has: of_K_fullimg, of_cliff"):
+    with pipeline_refuses("no part 'joints'; it has: of_K_fullimg, of_cliff"):
         read_part(split, windows, "hmr", "joints")
 
 
@@ -150,7 +151,7 @@ def test_a_graph_that_does_not_fit_is_refused_before_work(tmp_path, graph, optio
         file.write_bytes(b"no graph")
     else:
         made(file, **graph)
-    with pytest.raises(RawDataError, match=message) as error:
+    with raw_refuses(message) as error:
         stream_of(file, **options).load(CPU, None)
     assert str(file) in str(error.value)
 
@@ -166,7 +167,7 @@ def test_a_graph_that_does_not_fit_is_refused_before_work(tmp_path, graph, optio
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, message):
-    with pytest.raises(ConfigError, match=message):
+    with config_refuses(message):
         stream_of(Path("a.onnx"), **options)
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from cache import CropPolicy
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.errors import ConfigError
 from pipeline.features import streams
 from tests.packages import install_page
+from tests.raising import pipeline_refuses
 
 
 @pytest.mark.parametrize(
@@ -29,10 +30,10 @@ from tests.packages import install_page
     ],
 )
 def test_kinds_and_options_that_mean_nothing_are_refused_in_words(kind, options, told):
-    with pytest.raises(PipelineError, match=told) as caught:
+    with pipeline_refuses(told) as caught:
         streams.get(kind, **options)
     assert isinstance(caught.value, ConfigError) == bool(options)
-    with pytest.raises(PipelineError, match="no stream is called 'colours'"):
+    with pipeline_refuses("no stream is called 'colours'"):
         streams.of_identity({"kind": "colours", "version": 1})
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.datasets.labels.h36m import load_cdf
-from pipeline.errors import RawDataError
+from tests.raising import raw_refuses
 
 VALUES = np.random.default_rng(0).normal(size=(1, 40, 96))
 
@@ -50,8 +50,8 @@ def test_columns_first_means_that_the_first_dimension_is_the_fastest(tmp_path):
 
 def test_another_variable_and_whole_numbers_are_refused(tmp_path):
     file = write(tmp_path / "x.cdf", np.zeros((1, 2, 3), np.float32))
-    with pytest.raises(RawDataError, match=r"x\.cdf: 'Poses'.*only \['Pose'\]"):
+    with raw_refuses(r"x\.cdf: 'Poses'.*only \['Pose'\]"):
         load_cdf(file, "Poses")
     write(file, np.zeros((1, 2, 3), np.int32), data_type=4)
-    with pytest.raises(RawDataError, match="'Pose': expected floating-point numbers, found int32"):
+    with raw_refuses("'Pose': expected floating-point numbers, found int32"):
         load_cdf(file, "Pose")

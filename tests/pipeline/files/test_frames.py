@@ -6,13 +6,13 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.errors import PipelineError, RawDataError
 from pipeline.files.pixels.decode import PictureError, decode, picture_size
 from pipeline.files.pixels.frames import Video, below
 from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.pixels.sources import parse
 from tests.pipeline.datasets.by_hand import write_video
 from tests.pipeline.files.made_clips import Clip
+from tests.raising import pipeline_refuses, raw_refuses
 
 NOISE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
 
@@ -169,7 +169,7 @@ def test_what_is_no_video_is_a_problem_of_every_frame(tmp_path, content, words):
     assert [frame.kind for frame in frames] == ["video_unreadable"] * 2
     assert words in frames[0].problem
     for ask in (video.header, video.size, video.require_decodable):
-        with pytest.raises(RawDataError, match="video that can be decoded") as caught:
+        with raw_refuses("video that can be decoded") as caught:
             ask()
         assert caught.value.reason == "video_unreadable"
 
@@ -215,7 +215,7 @@ def test_frames_of_unusual_files_are_counted(change, options, tmp_path):
     ],
 )
 def test_specs_of_no_known_form_are_refused(spec, words):
-    with pytest.raises(PipelineError, match=words):
+    with pipeline_refuses(words):
         parse(Path("raw"), spec)
 
 
@@ -223,8 +223,8 @@ def test_specs_of_no_known_form_are_refused(spec, words):
     "path", ["/etc/x.mp4", "../x.mp4", "a/../../x.mp4", "a\\..\\x.mp4", "a\0b"]
 )
 def test_paths_that_lead_out_of_the_raw_folder_are_refused(path):
-    with pytest.raises(PipelineError, match="must be below raw"):
+    with pipeline_refuses("must be below raw"):
         below(Path("raw"), path)
     for spec in (f"video:{path}", f"pictures:{path}/{{:06d}}.jpg+0", f"record:{path}@0+10"):
-        with pytest.raises(PipelineError, match="must be below raw"):
+        with pipeline_refuses("must be below raw"):
             parse(Path("raw"), spec)

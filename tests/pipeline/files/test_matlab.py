@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from pipeline.errors import RawDataError
 from pipeline.files.formats import hdf5
 from pipeline.files.formats.arrays import load_mat, load_npz, number_rows, numbers
 from pipeline.files.formats.hdf5 import load_hdf5
+from tests.raising import raw_refuses
 
 SHAPE = {"a": [(None, 2)]}
 
@@ -40,7 +40,7 @@ def test_variables_come_in_their_stored_types_and_shapes(tmp_path, compressed):
 
 def test_a_missing_variable_is_reported_with_those_that_are_there(tmp_path):
     savemat(tmp_path / "a.mat", {"x": np.ones((2, 2))})
-    with pytest.raises(RawDataError, match=r"'x_2'.*only x\.") as caught:
+    with raw_refuses(r"'x_2'.*only x\.") as caught:
         load_mat(tmp_path / "a.mat", ["x_2"], optional=["x"])
     assert caught.value.reason == "bad_label_file"
 
@@ -109,7 +109,7 @@ def link(to):
 def test_all_else_is_refused_before_it_is_read(tmp_path, fill, words):
     (tmp_path / "secret.bin").write_bytes(bytes(16))
     written(tmp_path / "secret.h5", link(np.ones((1, 2))))
-    with pytest.raises(RawDataError, match=f"'a'.*{words}"):
+    with raw_refuses(f"'a'.*{words}"):
         load_hdf5(written(tmp_path / "x.mat", fill), SHAPE)
 
 
@@ -119,7 +119,7 @@ def test_an_archive_gives_the_wanted_arrays_and_no_object(tmp_path):
     found = load_npz(file, ["a"], optional=("text", "nowhere"))
     assert {key: value.tolist() for key, value in found.items()} == {"a": [0, 1, 2], "text": "male"}
     for key, words in (("b", "only .*objects"), ("objects", "allow_pickle")):
-        with pytest.raises(RawDataError, match=f"{key}'.*{words}"):
+        with raw_refuses(f"{key}'.*{words}"):
             load_npz(file, [key])
 
 
@@ -127,7 +127,7 @@ def test_an_archive_gives_the_wanted_arrays_and_no_object(tmp_path):
     "stored", [[[1, 2], [3]], [["a", "b"]], [[1, 2, 3]], [[1j, 2]], [[None, 1]], 5]
 )
 def test_what_is_no_table_of_real_numbers_is_refused_by_file_and_key(stored):
-    with pytest.raises(RawDataError, match=r"x\.mat: 'k': expected numbers of shape \(any, 2\)"):
+    with raw_refuses(r"x\.mat: 'k': expected numbers of shape \(any, 2\)"):
         numbers(Path("x.mat"), "k", stored, (None, 2))
 
 
@@ -137,7 +137,7 @@ def test_numbers_are_cast_before_anything_is_computed_and_a_table_names_the_wron
         number_rows(Path("x"), ["a", "b"], [[1, 2], [3, 4.5]], 2), [[1, 2], [3, 4.5]]
     )
     assert number_rows(Path("x"), [], [], 2).shape == (0, 2)
-    with pytest.raises(RawDataError, match="'b'"):
+    with raw_refuses("'b'"):
         number_rows(Path("x"), ["a", "b"], [[1, 2], [3, "4"]], 2)
 
 

@@ -14,11 +14,11 @@ import pytest
 
 import cache
 from pipeline.clips.listing import list_clips
-from pipeline.errors import PipelineError
 from pipeline.files.outputs import OutputRule, read_mark
 from pipeline.files.raw.files import ABOUT
 from pipeline.table import COMMANDS
 from tests.pipeline.datasets.by_hand import standing, write_alphapose, write_video
+from tests.raising import pipeline_refuses
 from tests.trees import contents, tree
 
 PREPARE = "prepare videos --raw RAW --cache CACHE"
@@ -248,11 +248,11 @@ def test_of_a_folder_only_files_that_the_command_wrote_are_replaced_or_removed(t
         )
     write(out, "overlay.mp4")
     before = tree(out)
-    with pytest.raises(PipelineError, match=r"overlay\.mp4: expected nothing, or what `predict`"):
+    with pipeline_refuses(r"overlay\.mp4: expected nothing, or what `predict`"):
         RULE.begin_folder(out, NAMES)
     assert tree(out) == before
     replace(RULE, overwrite=True).begin_folder(out, NAMES)
-    with pytest.raises(PipelineError, match=rf"{ABOUT}: expected nothing, or what `bodies` wrote"):
+    with pipeline_refuses(rf"{ABOUT}: expected nothing, or what `bodies` wrote"):
         OutputRule("bodies").begin_folder(out, ["bodies.json"])
 
 
@@ -275,7 +275,7 @@ def test_an_input_is_neither_replaced_nor_removed_whatever_lists_it(tmp_path):
     for name in ("overlay.mp4", "bodies/a.npz"):
         os.link(out / name, tmp_path / name.replace("/", "_"))
     rule = replace(RULE, inputs=(tmp_path / "overlay.mp4",), overwrite=True)
-    with pytest.raises(PipelineError, match=r"overlay\.mp4: .*overlay\.mp4 is an input"):
+    with pipeline_refuses(r"overlay\.mp4: .*overlay\.mp4 is an input"):
         rule.begin_folder(out, NAMES)
     replace(RULE, inputs=(tmp_path / "bodies_a.npz",)).end_folder(out, [])
     assert names_below(out) == {"bodies/a.npz", ABOUT}
@@ -302,7 +302,7 @@ def test_a_hostile_about_json_has_nothing_replaced_or_removed_outside_its_folder
     about = {"generator": "vibe-pipeline predict", "files": ["a.npz", named]}
     (out / ABOUT).write_text(json.dumps(about))
     for names in (["link"], ["file.npz"]):
-        with pytest.raises(PipelineError, match="expected nothing"):
+        with pipeline_refuses("expected nothing"):
             RULE.begin_folder(out, names)
     RULE.end_folder(out, [])
     assert tree(outside) == before
@@ -323,7 +323,7 @@ def test_a_folder_within_a_raw_folder_or_a_cache_is_refused_also_behind_links(cl
         (tmp_path / "out", "overlays"),
     ):
         before = tree(tmp_path)
-        with pytest.raises(PipelineError, match="Name a place outside"):
+        with pipeline_refuses("Name a place outside"):
             rule.begin_folder(folder, [name])
         assert tree(tmp_path) == before
     rule.begin_folder(tmp_path / "beside", NAMES)

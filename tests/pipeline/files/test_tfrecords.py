@@ -10,6 +10,7 @@ from pipeline.extras.demo.files import tfrecord as framed
 from pipeline.files.formats import tfrecords
 from pipeline.files.formats.tfrecords import FOOTER, HEADER, MAX_BYTES, read, spans
 from tests.hostile import memory_peak
+from tests.raising import raw_refuses
 
 MIB = 1 << 20
 
@@ -86,9 +87,7 @@ def test_an_impossible_length_is_refused_without_allocation(tmp_path, length):
 
     def refuse():
         assert spans(file) == [(0, 20), (20, 132)]
-        with pytest.raises(
-            RawDataError, match=f"more than {MAX_BYTES}" if length > MAX_BYTES else "a file of 132"
-        ):
+        with raw_refuses(f"more than {MAX_BYTES}" if length > MAX_BYTES else "a file of 132"):
             read(file, 20, 132)
 
     assert memory_peak(refuse) < MIB
@@ -102,7 +101,7 @@ def test_a_file_of_endless_empty_records_ends_in_one_span(tmp_path, monkeypatch)
     found = spans(file)
     assert len(found) == 11
     assert found[-1] == (160, 800)
-    with pytest.raises(RawDataError, match=r"to 800.*ends at byte 176: .* has over 10 records"):
+    with raw_refuses(r"to 800.*ends at byte 176: .* has over 10 records"):
         read(file, *found[-1])
 
 
@@ -119,7 +118,7 @@ def test_a_file_that_is_something_else_is_named(tmp_path, content, words):
     file.write_bytes(content)
     (span,) = spans(file)
     assert span == (0, len(content))
-    with pytest.raises(RawDataError, match=words) as caught:
+    with raw_refuses(words) as caught:
         read(file, *span)
     assert caught.value.reason == "no_tfrecord"
 
@@ -135,7 +134,7 @@ def test_what_cannot_be_opened_is_one_span_and_told_when_it_is_read(tmp_path):
     os.mkfifo(tmp_path / "pipe.tfrecord")
     for name in ("missing.tfrecord", "pipe.tfrecord"):
         assert spans(tmp_path / name) == [(0, 0)]
-        with pytest.raises(RawDataError, match=r"no such file|no regular file"):
+        with raw_refuses(r"no such file|no regular file"):
             read(tmp_path / name, 0, 0)
 
 
@@ -144,7 +143,7 @@ def test_a_file_that_changed_since_it_was_listed_is_noticed(file):
     file.write_bytes(framed(b"x") + file.read_bytes())
     with pytest.raises(RawDataError):
         read(file, *second)
-    with pytest.raises(RawDataError, match=r"to 25.*ends at byte 17: the file was changed"):
+    with raw_refuses(r"to 25.*ends at byte 17: the file was changed"):
         read(file, 0, 25)
 
 

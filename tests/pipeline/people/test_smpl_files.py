@@ -11,7 +11,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 
-from pipeline.errors import MissingAssets, RawDataError, UnsafePickle
+from pipeline.errors import MissingAssets, UnsafePickle
 from pipeline.extras.demo.body import procedural
 from pipeline.files.formats.pickles import load_pickle
 from pipeline.files.raw import MARKER
@@ -24,6 +24,7 @@ from pipeline.people.smpl_files import (
     load,
     missing,
 )
+from tests.raising import raw_refuses
 
 
 @pytest.fixture
@@ -137,9 +138,7 @@ def test_a_gender_that_is_not_there_is_missing_and_an_unknown_one_a_mistake(fold
 )
 def test_a_key_of_the_wrong_kind_is_named_with_what_was_expected(folder, change, key, value):
     change(**{key: value})
-    with pytest.raises(
-        RawDataError, match=rf"SMPL_NEUTRAL\.pkl: '{key}': expected .*, found .*\. Take the file"
-    ):
+    with raw_refuses(rf"SMPL_NEUTRAL\.pkl: '{key}': expected .*, found .*\. Take the file"):
         load(folder)
 
 
@@ -160,13 +159,13 @@ def test_a_file_that_is_no_array_is_named(folder, name, content):
             np.savez(file, pose=objects) if name.endswith("z") else np.save(file, objects)
     else:
         (folder / name).write_bytes(content)
-    with pytest.raises(RawDataError, match=name):
+    with raw_refuses(name):
         load(folder)
 
 
 def test_an_archive_instead_of_an_array_and_a_model_that_runs_code_are_refused(folder):
     shutil.copy(folder / MEAN_PARAMS, folder / REGRESSOR_EXTRA)
-    with pytest.raises(RawDataError, match=rf"{REGRESSOR_EXTRA}.*found only cam"):
+    with raw_refuses(rf"{REGRESSOR_EXTRA}.*found only cam"):
         load(folder)
     (folder / "SMPL_NEUTRAL.pkl").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
     with pytest.raises(UnsafePickle, match=r"SMPL_NEUTRAL\.pkl.*os\.system"):
@@ -238,5 +237,5 @@ def test_a_regressor_of_another_joint_order_is_refused_by_geometry(
     regressor = load(folder).J_regressor if model else np.load(folder / file)
     regressor[ours + theirs] = regressor[theirs + ours]  # exchanged
     change(J_regressor=regressor) if model else np.save(folder / file, regressor)
-    with pytest.raises(RawDataError, match=f"{file}.*{found}"):
+    with raw_refuses(f"{file}.*{found}"):
         load(folder)

@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.errors import PipelineError
 from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.pictures import Pictures
 from pipeline.grades import find_jumps
@@ -32,6 +31,7 @@ from tests.pipeline.show.made_tracks import (
     write_clips,
 )
 from tests.pipeline.show.numbered_video import N_FRAMES, image_of, write_numbered
+from tests.raising import pipeline_refuses
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ def test_a_long_clip_is_shown_in_parts(played, tmp_path, monkeypatch):
     _, data, clip, _ = played(track, start_s=2)
     assert (data["first"], len(frames_in(clip)[0])) == (50, 10)
     assert numbers(data["tracks"][0]["frames"], "<i4").tolist() == [*range(10)]
-    with pytest.raises(PipelineError, match=r"--start 3: the clip ends after 2\.4 s"):
+    with pipeline_refuses(r"--start 3: the clip ends after 2\.4 s"):
         played(track, start_s=3)
 
 
@@ -254,7 +254,7 @@ def test_the_worst_video_of_a_cache_is_played_or_the_one_that_is_named(types, tm
 
 def test_tracks_without_images_are_refused_with_what_to_do(tmp_path):
     track = made(tmp_path, 3, frames=None)
-    with pytest.raises(PipelineError, match="has no images"):
+    with pipeline_refuses("has no images"):
         write_player(shown_split(tmp_path, shown(track)), tmp_path / "page.html")
 
 

@@ -19,6 +19,7 @@ from pipeline.datasets.shared.in_pixels import require_pixels
 from pipeline.errors import RawDataError
 from tests.pipeline.clips.labels.made_detections import write
 from tests.pipeline.clips.labels.made_people import COCO, in_order, motion, results
+from tests.raising import raw_refuses
 
 SIZE = np.array([1280, 720])
 
@@ -104,7 +105,7 @@ def test_whoever_does_what_a_message_advises_gets_right_rows(cause, read):
     low = corners(right)[0][:, None]
     spoil, advice, edit = CAUSES[cause]
     wrong = spoil(right, low)
-    with pytest.raises(RawDataError, match=f"{cause}. {advice}$") as caught:
+    with raw_refuses(f"{cause}. {advice}$") as caught:
         read(with_boxes(wrong, right))
     found = re.search(f"{cause}. {advice}$", str(caught.value))
     edited = edit(wrong, low, *map(int, found.groups()))
@@ -173,7 +174,7 @@ def test_whoever_writes_x_before_y_as_advised_gets_right_boxes_without_joints(re
         require_pixels(place, rows, tuple(SIZE), skeleton=found.skeleton, find_cause=find_cause)
         return found
 
-    with pytest.raises(RawDataError, match=r": y before x\. Write x before y, and w before h\.$"):
+    with raw_refuses(r": y before x\. Write x before y, and w before h\.$"):
         read_in_pixels(wrong)
     found = read_in_pixels([numbers[:, ::-1] for numbers in wrong])
     assert found.doubts == []
@@ -185,7 +186,7 @@ def test_boxes_of_centre_aspect_and_height_are_refused(read):
     """As DeepSORT has them."""
     low, size = corners(people())
     aspect = np.stack([size[:, 0] / size[:, 1], size[:, 1]], axis=1)
-    with pytest.raises(RawDataError, match="140 of 140 boxes have a side under 1 px"):
+    with raw_refuses("140 of 140 boxes have a side under 1 px"):
         read(boxes(low + size / 2, aspect))
 
 
@@ -204,7 +205,7 @@ def test_boxes_of_two_corners_are_refused_with_one_box_in_a_hundred_that_is_none
     low, size = corners(people() + np.array([300, 0, 0]))
     second = low + size
     second[70, 0] = low[70, 0] - 1
-    with pytest.raises(RawDataError, match="139 of 140 boxes look like two corners"):
+    with raw_refuses("139 of 140 boxes look like two corners"):
         read(boxes(low, second))
     second[:3, 0] = low[:3, 0] - 1
     assert read(boxes(low, second)).doubts
@@ -227,7 +228,7 @@ def test_boxes_beside_joints_whose_size_follows_the_place_are_two_corners(read):
     assert read(content).doubts == []
     for entry, *box in zip(content, low, low + size, strict=True):
         entry["box"] = np.concatenate(box).tolist()
-    with pytest.raises(RawDataError, match="140 of 140 boxes look like two corners"):
+    with raw_refuses("140 of 140 boxes look like two corners"):
         read(content)
     seen = "140 of 140 boxes may be two corners, x y x y, first in frame 0"
     assert seen in read(boxes(low, low + size)).doubts

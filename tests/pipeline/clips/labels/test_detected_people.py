@@ -16,7 +16,6 @@ from pipeline.clips.labels.label_content import (
     StatedIdentities,
 )
 from pipeline.clips.labels.label_values import MOST_NAMES
-from pipeline.errors import RawDataError
 from tests.pipeline.clips.labels.made_detections import (
     CASES,
     COCO_NAMES,
@@ -29,6 +28,7 @@ from tests.pipeline.clips.labels.made_detections import (
     read,
     write,
 )
+from tests.raising import raw_refuses
 
 
 def test_a_crowd_is_no_person(tmp_path):
@@ -281,7 +281,7 @@ def test_a_stated_key_is_the_identity(tool, tmp_path):
 @pytest.mark.parametrize("identity", [True, 1.5, {"id": 3}, "a\x1b[2J", [], "x" * 201])
 def test_an_identity_that_is_no_number_or_name_is_refused(identity, tmp_path):
     place = write(tmp_path / "k", {"": two_people(track_id=lambda t, k: identity)})
-    with pytest.raises(RawDataError, match=r"annotations\[0\]\.track_id.* leave track_id out"):
+    with raw_refuses(r"annotations\[0\]\.track_id.* leave track_id out"):
         read(place)
 
 
@@ -315,7 +315,7 @@ LISTED = [one | {"image_id": "0.jpg", "idx": 4} for one in CASES["coco results"]
     ],
 )
 def test_the_people_of_all_frames_in_one_file_are_refused(place, files, words, tmp_path):
-    with pytest.raises(RawDataError, match=words):
+    with raw_refuses(words):
         read(write(tmp_path / place, files))
 
 

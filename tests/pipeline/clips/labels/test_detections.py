@@ -13,7 +13,6 @@ from pipeline.clips.labels.detections import read_results
 from pipeline.clips.labels.joint_orders import StatedOrder
 from pipeline.clips.labels.label_content import Stated
 from pipeline.clips.labels.people_formats import FORMATS
-from pipeline.errors import RawDataError
 from pipeline.files.formats import large_json
 from pipeline.people.skeletons import joint_names
 from tests.pipeline.clips.labels.made_detections import (
@@ -34,6 +33,7 @@ from tests.pipeline.clips.labels.made_detections import (
     yolo,
     yolo_joints,
 )
+from tests.raising import raw_refuses
 
 
 @pytest.mark.parametrize("large", [1 << 22, 0])  # bytes; larger JSON is read by parts
@@ -111,7 +111,7 @@ def test_a_declared_joint_order_goes_before_the_usual_one(tmp_path):
     found = read(write(tmp_path / "k", {"": content}))
     assert found.skeleton == tuple(joint_names("coco")[j] for j in order)
     content["categories"][1]["keypoints"] = [f"part {j}" for j in range(17)]
-    with pytest.raises(RawDataError, match="6 or more of nose") as caught:
+    with raw_refuses("6 or more of nose") as caught:
         read(write(tmp_path / "k", {"": content}))
     assert caught.value.reason == "unknown_joint_order"
 
@@ -244,7 +244,7 @@ BY_HAND = [  # where the same detector would write the same file again
 @pytest.mark.parametrize(("files", "words"), [*MISTAKES, *BY_HAND])
 def test_what_does_not_keep_to_its_format_is_refused_by_file_and_place(files, words, tmp_path):
     place = write(tmp_path / "k", files)
-    with pytest.raises(RawDataError, match=f"(?s){words}") as caught:
+    with raw_refuses(f"(?s){words}") as caught:
         read(place)
     assert str(caught.value).startswith(str(place))
     if (files, words) in BY_HAND:
@@ -254,7 +254,7 @@ def test_what_does_not_keep_to_its_format_is_refused_by_file_and_place(files, wo
 def test_a_csv_without_its_header_is_not_taken_for_mots_lines(tmp_path):
     file = tmp_path / "c.csv"
     file.write_text("".join(f"1,{t + 1},10,20,30,40\n" for t in EVERY))
-    with pytest.raises(RawDataError, match=r"without a header\. Write a first line track,frame,x,"):
+    with raw_refuses(r"without a header\. Write a first line track,frame,x,"):
         read(file)
 
 
@@ -316,11 +316,11 @@ def test_people_in_pictures_of_another_scale_are_scaled_to_the_clip(stated, scal
 def test_people_in_pictures_of_another_shape_are_refused(stated, tmp_path):
     content = coco_object()
     content["images"][3] |= {"width": stated[0], "height": stated[1]}
-    with pytest.raises(RawDataError, match=r"images\[3\]"):
+    with raw_refuses(r"images\[3\]"):
         read(write(tmp_path / "k", {"": content}))
     if stated == (480, 640):
         canvas = {"canvas_width": stated[0], "canvas_height": stated[1]}
-        with pytest.raises(RawDataError, match="480 x 640") as caught:
+        with raw_refuses("480 x 640") as caught:
             read(write(tmp_path / "k", {"": [people | canvas for people in PEOPLE]}))
         assert caught.value.reason == "keypoints_outside"
 
@@ -347,7 +347,7 @@ def beside(t, points):
 def test_joints_outside_the_boxes_of_each_tool_are_refused_and_of_some_people_noted(tmp_path, tool):
     right = with_joints(tool, lambda t, points: points)
     assert read(write(tmp_path / "right", right)).n_persons == N
-    with pytest.raises(RawDataError, match=f"{ELSEWHERE}, first in frame 0. See it"):
+    with raw_refuses(f"{ELSEWHERE}, first in frame 0. See it"):
         read(write(tmp_path / "beside", with_joints(tool, beside)))
     some = with_joints(tool, lambda t, points: beside(t, points) if t < 2 else points)
     doubts = read(write(tmp_path / "some", some)).doubts

@@ -14,7 +14,6 @@ from pipeline.clips.labels.checks import LOOK
 from pipeline.clips.labels.detections import read_detections
 from pipeline.clips.labels.joint_orders import ORDER_NAMES, ORDERS, StatedOrder
 from pipeline.clips.labels.label_content import Stated
-from pipeline.errors import RawDataError
 from pipeline.people import skeletons
 from tests.pipeline.clips.labels.made_people import (
     COCO,
@@ -29,6 +28,7 @@ from tests.pipeline.clips.labels.made_people import (
     without,
 )
 from tests.pipeline.datasets import made_people as made
+from tests.raising import raw_refuses
 
 SAMPLES = Path(__file__).parents[4].parent / "shared" / "data"
 SIZE = (1280, 720)
@@ -107,7 +107,7 @@ def test_openposes_files_fix_their_order(order, read):
 
 def test_a_stated_order_of_another_number_of_joints_is_an_error_that_names_the_setting(read):
     people = in_order(motion()[:3], COCO)
-    with pytest.raises(RawDataError, match=r"body_25, which \[videos\] joints states, found 17"):
+    with raw_refuses(r"body_25, which \[videos\] joints states, found 17"):
         read(results(people), "body_25")
 
 
@@ -137,7 +137,7 @@ WRONG = {
 @pytest.mark.parametrize("wrong", WRONG)
 @pytest.mark.parametrize("stated", [None, "coco", "posetrack"])
 def test_17_joints_in_another_order_are_refused(wrong, stated, read):
-    with pytest.raises(RawDataError, match="cannot be in it") as caught:
+    with raw_refuses("cannot be in it") as caught:
         read(results(in_order(motion(), WRONG[wrong])), stated)
     assert caught.value.reason == "unknown_joint_order"
     assert str(caught.value).endswith(f", first in frame {first_frame(caught)}. {LOOK}")
@@ -149,7 +149,7 @@ def test_17_joints_in_another_order_are_refused(wrong, stated, read):
 ])  # fmt: skip
 def test_a_message_proposes_no_order(order, stored, read):
     people = in_order(motion(), skeletons.joint_names(stored))
-    with pytest.raises(RawDataError, match="cannot be in it") as caught:
+    with raw_refuses("cannot be in it") as caught:
         read(results(people), order)
     named = {name for name in ORDER_NAMES if re.search(rf"\b{name}\b", str(caught.value))}
     assert named == {order}
@@ -159,7 +159,7 @@ def test_names_that_bodies_contradict_are_refused(read):
     people = in_order(motion(), WRONG["knees for ankles"])
     frames = [[made.person(points)] for points in people]
     content = made.coco(frames, [skeletons.coco_name(j) for j in COCO], size=SIZE)[""]
-    with pytest.raises(RawDataError, match="ankles lie between hips and knees"):
+    with raw_refuses("ankles lie between hips and knees"):
         read(content)
 
 
@@ -181,7 +181,7 @@ def test_no_pose_side_or_part_of_the_body_is_refused(order, hidden, read, hard):
 
 def test_people_who_stand_on_their_heads_are_refused_unless_their_order_is_stated(read, hard):
     people = results(in_order(hard["standing", 50, True], COCO))
-    with pytest.raises(RawDataError, match="24 of 24 people stand on their heads"):
+    with raw_refuses("24 of 24 people stand on their heads"):
         read(people)
     assert read(people, "coco").skeleton == "coco"
 

@@ -8,7 +8,6 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.errors import RawDataError
 from tests.pipeline.clips.labels.made_detections import (
     CASES,
     EVERY,
@@ -23,6 +22,7 @@ from tests.pipeline.clips.labels.made_detections import (
 )
 from tests.pipeline.datasets import made_people as made
 from tests.pipeline.datasets.by_hand import standing
+from tests.raising import raw_refuses
 
 BOX_TOOLS = ("mot", "csv", "yolo", "coco of boxes", "coco results of boxes")
 
@@ -88,9 +88,8 @@ def with_corners(tool):
 
 @pytest.mark.parametrize("tool", BOX_TOOLS)
 def test_boxes_that_are_two_corners_are_refused_in_every_format(tool, tmp_path):
-    with pytest.raises(
-        RawDataError,
-        match=r"expected c?x c?y w h of each box, found 8 of 8 boxes look like two corners, x y x y",
+    with raw_refuses(
+        r"expected c?x c?y w h of each box, found 8 of 8 boxes look like two corners, x y x y"
     ):
         read(write(tmp_path / "k", with_corners(tool)))
 
@@ -104,9 +103,7 @@ def test_joints_in_crops_without_boxes_are_refused(tmp_path):
     corner = [[body(t) - [*body(t)[:, :2].min(axis=0) - 3, 0]] * 2 for t in EVERY]
     for people in corner:
         people[1] = people[1] + [1, 0, 0]
-    with pytest.raises(
-        RawDataError, match="16 of 16 people in a frame are at its upper left corner"
-    ):
+    with raw_refuses("16 of 16 people in a frame are at its upper left corner"):
         read(write(tmp_path / "corner", pages(corner)))
 
 

@@ -11,9 +11,10 @@ import pytest
 
 from pipeline import datasets
 from pipeline.clips.labels.detections import read_detections
-from pipeline.errors import ConfigError, RawDataError
+from pipeline.errors import RawDataError
 from pipeline.files.formats import large_json
 from tests.pipeline.clips.labels.made_detections import SIZE, N, box, coco_object, xywh
+from tests.raising import config_refuses, raw_refuses
 
 EVERY = range(N)
 SUPERVISION = (
@@ -124,9 +125,7 @@ def test_a_table_has_the_rows_that_its_map_states(tmp_path, form, write, monkeyp
 def test_an_entry_of_the_map_may_be_of_some_clips(tmp_path, dataset):
     stated = f"train/c*={SUPERVISION}, x:left"
     assert read(tmp_path, as_csv(SINK), stated, dataset).n_persons == N
-    with pytest.raises(
-        RawDataError, match=rf"missing or twice: .*left.*Correct \[{dataset}\] table_columns"
-    ):
+    with raw_refuses(rf"missing or twice: .*left.*Correct \[{dataset}\] table_columns"):
         read(tmp_path, as_csv(SINK), stated.replace("train/c", "val/c"), dataset)
 
 
@@ -184,7 +183,7 @@ def test_a_wrong_map_is_refused_with_the_columns_that_there_are(tmp_path, mistak
 
 def test_a_column_that_is_there_twice_is_refused_if_it_is_read(tmp_path):
     text = as_csv(SINK[::2]).replace("class_id", "x_min")
-    with pytest.raises(RawDataError, match=r"missing or twice: x_min"):
+    with raw_refuses(r"missing or twice: x_min"):
         read(tmp_path, text, SUPERVISION)
     text = as_csv(SINK[::2]).replace("class_id", "class_name")
     assert read(tmp_path, text, SUPERVISION.partition(" class")[0]).n_persons == N
@@ -194,14 +193,14 @@ def test_a_column_that_is_there_twice_is_refused_if_it_is_read(tmp_path):
 def test_columns_that_other_signs_separate_are_no_wrong_map(tmp_path, sign, signs):
     for stated in ("x2:w y2:h", "frame:no"):
         text = "frame,x,y,w\n1,2,3,4".replace(",", sign)
-        with pytest.raises(RawDataError, match=f"found {signs} between columns") as refused:
+        with raw_refuses(f"found {signs} between columns") as refused:
             read(tmp_path, text, stated)
         assert "table_columns" not in str(refused.value)
 
 
 @pytest.mark.parametrize("text", [as_csv(SINK), json.dumps(SINK)])
 def test_a_table_without_a_map_names_the_setting(tmp_path, text):
-    with pytest.raises(RawDataError, match=r"table_columns"):
+    with raw_refuses(r"table_columns"):
         read(tmp_path, text, None)
 
 
@@ -225,5 +224,5 @@ def test_a_table_without_a_map_names_the_setting(tmp_path, text):
 )
 def test_a_map_that_cannot_be_read_is_refused_before_any_file(stated):
     for dataset in ("videos", "kinetics", "insta_variety"):
-        with pytest.raises(ConfigError, match=r"expected OURS:THEIRS"):
+        with config_refuses(r"expected OURS:THEIRS"):
             datasets.get(dataset, table_columns=stated)

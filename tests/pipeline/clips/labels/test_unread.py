@@ -17,7 +17,6 @@ from pipeline.clips.labels.label_content import (
     Stated,
 )
 from pipeline.clips.labels.people_classes import StatedClasses
-from pipeline.errors import RawDataError
 from pipeline.people.skeletons import BLAZE, convert
 from tests.pipeline.clips.labels.made_detections import (
     CASES,
@@ -33,6 +32,7 @@ from tests.pipeline.clips.labels.made_detections import (
     write,
     xywh,
 )
+from tests.raising import raw_refuses
 
 
 def read_stated(place, names):
@@ -77,7 +77,7 @@ def test_a_joints_name_that_is_misspelt_by_a_letter_is_refused_with_the_right_on
     right, wrong, tmp_path
 ):
     file = write(tmp_path / "k", {"": named(renamed(**{right: wrong}))})
-    with pytest.raises(RawDataError, match=rf"expected {right}, found {wrong}\. Correct"):
+    with raw_refuses(rf"expected {right}, found {wrong}\. Correct"):
         read(file)
 
 
@@ -249,9 +249,9 @@ def test_a_list_of_classes_without_people_is_refused_with_the_classes_and_the_se
     file = write(tmp_path / "c.txt", {"": mot_lines(1, 2)})
     (tmp_path / "labels.txt").write_text("player\nball\n")
     setting = r"found ball, player\. State those that are people: \[videos\] people_classes"
-    with pytest.raises(RawDataError, match=setting):
+    with raw_refuses(setting):
         read_stated(file, [])
-    with pytest.raises(RawDataError, match=r"expected a class keeper, found ball, player"):
+    with raw_refuses(r"expected a class keeper, found ball, player"):
         read_stated(file, ["keeper"])
     assert who(read_stated(file, ["player"])) == {1}
 
@@ -281,7 +281,7 @@ def test_stated_classes_are_people_in_every_format(tmp_path):
     content["categories"] = [{"id": 1, "name": "Player"}, {"id": 3, "name": "person"}]
     coco = write(tmp_path / "coco", {"": content})
     assert (read(coco).n_persons, read_stated(coco, ["player"]).n_persons) == (1, N)
-    with pytest.raises(RawDataError, match=r"expected a class keeper, found Player, person"):
+    with raw_refuses(r"expected a class keeper, found Player, person"):
         read_stated(coco, ["keeper"])
     listed = write(tmp_path / "results", CASES["coco results of boxes"].files)
     assert read_stated(listed, ["17"]).unread[BY_CATEGORY] == {"1": N}
@@ -310,6 +310,6 @@ def test_names_state_nothing_about_numbers_and_numbers_nothing_about_names(tmp_p
 def test_a_category_that_is_0_throughout_is_refused_with_both_ways_out(tmp_path):
     zeros = [one | {"category_id": 0} for one in results()]
     file = write(tmp_path / "k", {"": zeros})
-    with pytest.raises(RawDataError, match=r"Write category_id 1, leave it out, or state 0: \["):
+    with raw_refuses(r"Write category_id 1, leave it out, or state 0: \["):
         read_stated(file, [])
     assert read_stated(file, ["0"]).n_persons == N

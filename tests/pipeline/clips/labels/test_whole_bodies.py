@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from pipeline.clips.labels.label_content import HANDS_NOT_READ
-from pipeline.errors import RawDataError
 from pipeline.files.formats import large_json
 from pipeline.people.skeletons import joint_names
 from tests.pipeline.clips.labels.made_detections import (
@@ -17,6 +16,7 @@ from tests.pipeline.clips.labels.made_detections import (
     write,
 )
 from tests.pipeline.datasets import made_people as made
+from tests.raising import raw_refuses
 
 FEET_OF_HALPE = [
     f"{side}_{joint}" for joint in ("big_toe", "small_toe", "heel") for side in ("left", "right")
@@ -71,7 +71,7 @@ def test_mmposes_halpe_136_names_both_wrists_twice_and_the_arms_are_read(writer,
 )
 def test_any_other_name_that_is_there_twice_is_refused(names, tmp_path):
     people = [[made.person(np.resize(body(t), (len(names), 3)))] for t in EVERY]
-    with pytest.raises(RawDataError, match=r"each once, found 'left_(wrist|hand_root)' twice"):
+    with raw_refuses(r"each once, found 'left_(wrist|hand_root)' twice"):
         read(write(tmp_path / "k", made.demo(people, names)))
 
 
@@ -130,5 +130,5 @@ def test_feet_that_the_joints_name_are_those_and_not_read_twice(tmp_path):
 def test_feet_of_another_number_are_refused_by_place(tmp_path):
     content = with_feet()
     del content["annotations"][2]["foot_kpts"][-1]
-    with pytest.raises(RawDataError, match=r"annotations\[2\]\.foot_kpts.*18 numbers"):
+    with raw_refuses(r"annotations\[2\]\.foot_kpts.*18 numbers"):
         read(write(tmp_path / "k", {"": content}))

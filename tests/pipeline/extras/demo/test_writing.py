@@ -6,10 +6,10 @@ import pytest
 
 from pipeline.__main__ import main
 from pipeline.cli.progress import silent
-from pipeline.errors import PipelineError
 from pipeline.extras.demo import writing as synthetic
 from pipeline.extras.demo.layouts import SIZES, Request
 from pipeline.files.raw import is_demo_data
+from tests.raising import pipeline_refuses
 from tests.trees import contents
 
 
@@ -66,7 +66,7 @@ def test_a_folder_of_something_else_is_refused_and_stays(content, tmp_path):
     if content is not None:
         (folder / "STAND_IN.json").write_text(content)
     before = contents(tmp_path)
-    with pytest.raises(PipelineError, match="other files, which are not changed"):
+    with pipeline_refuses("other files, which are not changed"):
         place = (tmp_path / "raw", tmp_path / "body")
         synthetic.synthesize(*place, request=Request(0, "tiny"), workers=1, progress=silent)
     assert contents(tmp_path) == before
@@ -119,7 +119,7 @@ def test_a_mark_alone_lets_nothing_be_replaced_and_the_foreign_file_is_named(
     assert foreign in message.replace(" ", "") or foreign in message
     assert "delete the folder" in message
     assert contents(tmp_path) == before
-    with pytest.raises(PipelineError, match="other files, which are not changed"):
+    with pipeline_refuses("other files, which are not changed"):
         small(folder)
     assert contents(tmp_path) == before
 

@@ -18,13 +18,13 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import cache
-from pipeline.errors import PipelineError, RawDataError
 from pipeline.extras.exchange import array_files
 from pipeline.extras.exchange.arrays import Imported, import_array
 from pipeline.extras.exchange.tables import TableOptions, export
 from pipeline.features.spec import StreamSpec
 from pipeline.steps.extraction.plan import plan_extraction
 from tests.made_splits import make, write_stream
+from tests.raising import cache_refuses, pipeline_refuses, raw_refuses
 
 N, NAME = 120, "made/train"
 TRACK = np.repeat(["a.b/ü 1/0", "a.b/ü 1/ß.x"], N // 2)  # as `make` writes them
@@ -148,7 +148,7 @@ def test_a_compressed_array_of_hdf5_is_refused_only_if_it_is_asked_for(root, tmp
         file.create_dataset("features", data=X.reshape(N, 6))
     imported(root, tmp_path / "x.h5")
     assert_array_equal(stored(root), X.reshape(N, 6).astype(np.float32))
-    with pytest.raises(RawDataError, match="h5repack"):
+    with raw_refuses("h5repack"):
         imported(root, tmp_path / "x.h5", "packed", array="packed")
 
 
@@ -179,7 +179,7 @@ def test_rows_are_found_by_track_and_frame_and_those_without_numbers_are_left_ou
     for start, stop in split.windows(8, 1, "mine").tolist():
         assert not any(start <= row < stop for row in lost)
         split.read([[start, stop]], "mine")
-    with pytest.raises(cache.CacheError, match=f"no features for row {lost[0]}"):
+    with cache_refuses(f"no features for row {lost[0]}"):
         split.read([[lost[0] - 4, lost[0] + 4]], "mine")
 
 
@@ -193,7 +193,7 @@ def test_a_file_that_is_replaced_while_it_is_read_gives_no_row(name, root, tmp_p
         if (tmp_path / "new" / name).exists():
             (tmp_path / "new" / name).replace(tmp_path / name)
 
-    with pytest.raises(RawDataError, match="it was replaced while it was read"):
+    with raw_refuses("it was replaced while it was read"):
         import_array(tmp_path / name, root, NAME, "mine", progress=replace)
     assert "mine" not in cache.open(root)[NAME].streams
     imported(root, tmp_path / name)
@@ -241,7 +241,7 @@ REFUSED = {  # arrays, options, words
 def test_a_file_that_does_not_fit_is_refused_with_its_first_wrong_row(what, root, tmp_path):
     arrays, options, words = REFUSED[what]
     np.savez(tmp_path / "x.npz", **arrays)
-    with pytest.raises(RawDataError, match=words):
+    with raw_refuses(words):
         import_array(tmp_path / "x.npz", root, NAME, "mine", **options)
     assert "mine" not in cache.open(root)[NAME].streams
 
@@ -285,7 +285,7 @@ FOREIGN = {  # file -> what writes it, words
 def test_damaged_and_foreign_files_are_refused(name, root, tmp_path):
     write, words = FOREIGN[name]
     write(tmp_path / name)
-    with pytest.raises(RawDataError, match=words):
+    with raw_refuses(words):
         import_array(tmp_path / name, root, NAME, "mine")
     assert "mine" not in cache.open(root)[NAME].streams
 
@@ -300,7 +300,7 @@ def test_memory_follows_a_block_s_bytes_and_an_absurd_row_is_refused(root, tmp_p
         )
     tracemalloc.start()
     assert imported(root, tmp_path / "30000.npz").covered == N
-    with pytest.raises(RawDataError, match=r"'track': .*found rows of 600,000 bytes"):
+    with raw_refuses(r"'track': .*found rows of 600,000 bytes"):
         imported(root, tmp_path / "150000.npz", "other")
     assert tracemalloc.get_traced_memory()[1] < 12e6
     tracemalloc.stop()
@@ -311,7 +311,7 @@ def test_more_rows_than_the_split_has_are_refused_before_they_are_read(root, tmp
     arrays = {"x": np.zeros((n_rows, 1), np.int8), "frame": np.zeros(n_rows, np.int64)}
     np.savez_compressed(tmp_path / "x.npz", **arrays, track=np.full(n_rows, "a"))
     tracemalloc.start()
-    with pytest.raises(RawDataError, match=f"at most the {N} rows of {NAME}, found 4,000,000"):
+    with raw_refuses(f"at most the {N} rows of {NAME}, found 4,000,000"):
         imported(root, tmp_path / "x.npz")
     assert tracemalloc.get_traced_memory()[1] < 12e6
     tracemalloc.stop()
@@ -329,20 +329,18 @@ def test_our_parquet_export_imports_again_as_it_is(root, tmp_path):
 
 def test_an_imported_stream_is_never_extracted_extended_or_mixed(root, tmp_path):
     spec = StreamSpec("mine", Imported(dim=6))
-    with pytest.raises(
-        PipelineError, match=r"imported and cannot be extracted \(not extracted before\). Import it"
-    ):
+    with pipeline_refuses(r"imported and cannot be extracted \(not extracted before\). Import it"):
         plan_extraction(root, NAME, spec)
     np.save(tmp_path / "x.npy", X)
     imported(root, tmp_path / "x.npy")
     assert plan_extraction(root, NAME, spec).up_to_date
-    with pytest.raises(PipelineError, match=r"imported and cannot be extracted \(--replace\)"):
+    with pipeline_refuses(r"imported and cannot be extracted \(--replace\)"):
         plan_extraction(root, NAME, spec, replace=True)
     np.save(tmp_path / "x.npy", X + 1)
     imported(root, tmp_path / "x.npy")
     assert_array_equal(stored(root), (X + 1).reshape(N, 6))
     write_stream(root, NAME, "computed", lambda rows: np.ones((len(rows), 6)), dim=6)
-    with pytest.raises(PipelineError, match=r"'computed' was not imported .*--as NAME"):
+    with pipeline_refuses(r"'computed' was not imported .*--as NAME"):
         imported(root, tmp_path / "x.npy", "computed")
 
 
@@ -352,7 +350,7 @@ def test_another_file_does_not_replace_a_stream_that_a_tag_needs(root, tmp_path)
     cache.tag(root, "cvpr")
     imported(root, tmp_path / "x.npy")  # the same: nothing is replaced
     np.save(tmp_path / "x.npy", X + 1)
-    with pytest.raises(cache.CacheError, match=rf"tags/cvpr/{NAME}/features/mine.* --delete"):
+    with cache_refuses(rf"tags/cvpr/{NAME}/features/mine.* --delete"):
         imported(root, tmp_path / "x.npy")
     assert_array_equal(stored(root), X.reshape(N, 6))
     imported(root, tmp_path / "x.npy", "new")

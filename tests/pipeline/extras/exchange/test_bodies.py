@@ -19,6 +19,7 @@ from pipeline.extras.exchange.bodies.tools import _ResultDict, read_estimates
 from pipeline.extras.exchange.pickled_arrays import load_results
 from tests.hostile import Call
 from tests.pipeline.extras.exchange import planted_bodies as planted
+from tests.raising import raw_refuses
 
 
 def smpl():
@@ -95,7 +96,7 @@ def test_a_result_without_one_of_its_keys_is_refused_by_that_key(tmp_path, tool)
     content = getattr(planted, tool)()
     key = list(content)[-1]
     del content[key]
-    with pytest.raises(RawDataError, match=f"without '{key}'"):
+    with raw_refuses(f"without '{key}'"):
         next(read_estimates(planted.write(tmp_path, tool, content)))
 
 
@@ -106,7 +107,7 @@ def test_another_programs_npz_is_named_without_the_advice_to_copy_it(tmp_path):
     }
     for owner, arrays in wholes.items():
         np.savez(tmp_path / "a.npz", **arrays)
-        with pytest.raises(RawDataError, match=rf"found {owner}\. docs/results\.md has those"):
+        with raw_refuses(rf"found {owner}\. docs/results\.md has those"):
             next(read_estimates(tmp_path / "a.npz"))
 
 
@@ -157,7 +158,7 @@ def test_no_code_of_a_file_runs(tmp_path, tool):
 
 
 def refuses(file, told=None):
-    with pytest.raises(RawDataError, match=told):
+    with raw_refuses(told):
         list(read_estimates(file))
 
 

@@ -7,9 +7,9 @@ import pytest
 from numpy.testing import assert_allclose
 
 import cache
-from pipeline.errors import RawDataError
 from tests.made_splits import write_split
 from tests.pipeline.extras.exchange import planted_bodies as planted
+from tests.raising import raw_refuses
 
 NAME = planted.NAME
 N = 60
@@ -101,7 +101,7 @@ def test_a_file_of_which_most_rows_are_wrong_is_refused(tmp_path, change):
     for entry in content.values():
         change(entry)
         entry["trans"] = entry["trans"] * [0.2, 1, 1]  # near the people, but not on them
-    with pytest.raises(RawDataError, match="projection"):
+    with raw_refuses("projection"):
         run(tmp_path, content)
 
 
@@ -122,5 +122,5 @@ def test_pictures_of_several_cameras_or_sizes_are_refused(tmp_path):
     [*phalp.values()][5]["size"][1] = [planted.SIZE[0], planted.SIZE[1]]
     for tool, content, key in (("gvhmr", gvhmr, "K_fullimg"), ("phalp", phalp, "size")):
         file = planted.write(tmp_path, tool, content)
-        with pytest.raises(RawDataError, match=f"{key}.: expected"):
+        with raw_refuses(f"{key}.: expected"):
             planted.run(tmp_path, file)

@@ -16,7 +16,7 @@ import cache
 from pipeline import datasets
 from pipeline.__main__ import main
 from pipeline.datasets.labels import fits
-from pipeline.errors import PipelineError, RawDataError, UnsafePickle
+from pipeline.errors import RawDataError, UnsafePickle
 from pipeline.extras.exchange import fits as writing
 from pipeline.features import streams
 from pipeline.people.skeletons import JOINTS
@@ -24,6 +24,7 @@ from pipeline.steps.conversion.convert import convert
 from tests.fixtures import planned
 from tests.hostile import Call
 from tests.pipeline.datasets.made_insta_variety import clip, put, write
+from tests.raising import pipeline_refuses, raw_refuses
 
 NAMES = ("tag/clip/frame000001", "tag/clip/frame000002", "tag/clip/frame000003")
 RNG = np.random.default_rng(0)
@@ -130,7 +131,7 @@ def test_a_split_that_exists_takes_its_bodies_and_later_conversions_keep_them(
     assert "0 fits read of 0 files, 1 file read before" in capsys.readouterr().out
     assert "3 matched" in notes(converted(raw, root, fits=True))
     assert into.extract(root, **PAIRS).carried == 3
-    with pytest.raises(PipelineError, match="other columns"):
+    with pipeline_refuses("other columns"):
         converted(raw, root)
 
 
@@ -178,9 +179,9 @@ def test_keys_of_another_form_are_names_by_an_expression(raw, tmp_path):
     read(raw, file, "^insta-[0-9]+_(.*)$")
     assert fitted(raw).has_smpl.tolist() == [True, False, False]
     for key in ("^insta_(.*)$", "("):
-        with pytest.raises(PipelineError, match="--key"):
+        with pipeline_refuses("--key"):
             writing.collect([file], raw / fits.FILE, key)
-    with pytest.raises(PipelineError, match="cannot be written"):
+    with pipeline_refuses("cannot be written"):
         writing.collect([file], tmp_path / "no" / fits.FILE)
 
 
@@ -260,7 +261,7 @@ def test_a_damaged_tar_costs_itself_alone_and_is_read_by_the_next_run(raw, tmp_p
 def test_a_store_that_is_refused_is_closed(raw, tmp_path):
     """The error keeps its frames, and so what they opened."""
     read(raw, tar(tmp_path / "0.tar", {NAMES[0]: [person(0)]}))
-    with pytest.raises(PipelineError, match="--key") as other_key:
+    with pipeline_refuses("--key") as other_key:
         writing.collect([], raw / fits.FILE, key="clip")
     assert not is_open(raw / fits.FILE), other_key
     (raw / fits.FILE).write_bytes(b"no database, but text of some length" * 9)
@@ -279,7 +280,7 @@ def test_without_the_file_and_with_another_one_it_says_what_to_do(raw, tmp_path)
     for content in (None, b"no database, but text of some length" * 9):
         if content:
             (raw / fits.FILE).write_bytes(content)
-        with pytest.raises(RawDataError, match="pipeline fits"):
+        with raw_refuses("pipeline fits"):
             planned(dataset, "train", raw=raw, root=tmp_path / "cache")
 
 

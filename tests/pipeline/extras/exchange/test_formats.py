@@ -7,8 +7,8 @@ import pytest
 
 from cache.storage import durable
 from pipeline import table
-from pipeline.errors import PipelineError
 from pipeline.extras.exchange import formats
+from tests.raising import pipeline_refuses
 from tests.trees import contents
 
 
@@ -31,12 +31,12 @@ def test_a_folder_is_written_once(write, tmp_path):
     provenance = json.loads((out / formats.PROVENANCE).read_text())
     assert provenance["stand_in"] is True
     assert provenance["files"] == {"rows": hashlib.sha256(b"one").hexdigest()}
-    with pytest.raises(PipelineError, match="already exists"):
+    with pipeline_refuses("already exists"):
         write("two")
     assert (out / "rows").read_text() == "one"
-    with pytest.raises(PipelineError, match="is a file, but this format is a folder"):
+    with pipeline_refuses("is a file, but this format is a folder"):
         write("three", "out/rows")
-    with pytest.raises(PipelineError, match=r"the folder .* does not exist"):
+    with pipeline_refuses(r"the folder .* does not exist"):
         write("three", "no/out")
 
 
@@ -60,9 +60,9 @@ def test_a_file_that_exists_is_kept(tmp_path):
     file.write_text("months of work")
     link.symlink_to("a disk that is not mounted")
     for place in (file, link):
-        with pytest.raises(PipelineError, match="already exists"):
+        with pipeline_refuses("already exists"):
             formats.require_new_file(place)
-    with pytest.raises(PipelineError, match=r"the folder .* does not exist"):
+    with pipeline_refuses(r"the folder .* does not exist"):
         formats.require_new_file(tmp_path / "no/x.pt")
     with pytest.raises(ZeroDivisionError):
         formats.publish_with_provenance(file, lambda part: part.touch() or 1 / 0, {})
@@ -85,6 +85,6 @@ def test_no_format_writes_over_what_is_there(name, exportable, tmp_path):
     place = exportable("3dpw/train"), "3dpw/train", tmp_path / f"x{SUFFIXES.get(name, '')}"
     assert export(*place).stand_in
     before = contents(tmp_path)
-    with pytest.raises(PipelineError, match="already exists"):
+    with pipeline_refuses("already exists"):
         export(*place)
     assert contents(tmp_path) == before

@@ -17,7 +17,6 @@ from pipeline.clips.labels.detections import read_detections
 from pipeline.clips.labels.label_content import HANDS_NOT_READ
 from pipeline.clips.labels.sam_3d_body import NAMES, read_people
 from pipeline.datasets.shared.checks import MISSING_3D
-from pipeline.errors import RawDataError
 from pipeline.extras.exchange.bodies.estimate import pinhole
 from pipeline.extras.exchange.bodies.people_in_frames import add_cameras, read_estimate
 from pipeline.files.formats import large_json
@@ -35,6 +34,7 @@ from tests.pipeline.extras.exchange.made_sam_3d_body import (
     save_all,
     save_images,
 )
+from tests.raising import cache_refuses, raw_refuses
 
 REAL = Path(__file__).parents[5] / "shared/data/sam_3d_body/img_subj00.npz"
 
@@ -90,7 +90,7 @@ def test_mirrored_crops_have_mirrored_joints_and_refuse_parameters_of_the_body(t
     split = cache.open(tmp_path / "c")[planted.NAME]
     windows = [[0, 12], [12, 24]]
     fields = ["mhr_joints", "mhr_shape_params"]
-    with pytest.raises(cache.CacheError, match=r"cannot be mirrored\. .* stream=None"):
+    with cache_refuses(r"cannot be mirrored\. .* stream=None"):
         split.read(windows, "j", fields=fields)
     plain = split.read(windows, None, fields=fields)
     other = {"left": "right", "right": "left"}
@@ -131,7 +131,7 @@ def test_without_a_focal_length_it_is_the_one_that_fits(tmp_path):
     assert np.abs(cameras - pinhole(planted.DIAGONAL, planted.SIZE)).max() < 1e-3
     people = [one | {"pred_cam_t": one["pred_cam_t"] + [0.01, 0, 0]} for one in people]
     file.write_bytes(pickle.dumps(people))
-    with pytest.raises(RawDataError, match=r"one focal length .*found \d.* px in frame 11"):
+    with raw_refuses(r"one focal length .*found \d.* px in frame 11"):
         planted.run(tmp_path, folder)
 
 
@@ -158,17 +158,17 @@ def test_the_same_files_are_keypoints(tmp_path, form, large, monkeypatch):
 def test_what_cannot_be_is_refused(tmp_path):
     file = tmp_path / "walk.pkl"
     file.write_bytes(pickle.dumps(listed(0)))
-    with pytest.raises(RawDataError, match=r"walk\.pkl: 'frame': .* found none\. .*ten lines"):
+    with raw_refuses(r"walk\.pkl: 'frame': .* found none\. .*ten lines"):
         read_detections(file, "walk", lambda: [planted.SIZE])
     for changes, problem in (
         ({"pred_keypoints_2d": np.zeros((69, 2))}, r"pred_keypoints_2d': .*\(70, 2\)"),
         ({"pred_cam_t": np.array([0, 0, np.nan])}, "pred_cam_t': expected finite numbers"),
         ({"frame": 1.5}, "frame': expected a whole number"),
     ):
-        with pytest.raises(RawDataError, match=problem):
+        with raw_refuses(problem):
             list(read_people(file, [person(0, 0) | {"frame": 0} | changes]))
     file.write_bytes(pickle.dumps([person(0, 0), Call(print, "pred")]))
-    with pytest.raises(RawDataError, match=r"asks for builtins\.print: not read") as caught:
+    with raw_refuses(r"asks for builtins\.print: not read") as caught:
         read_detections(file, "walk", lambda: [planted.SIZE])
     assert caught.value.reason == "unsafe_pickle"
 
@@ -192,7 +192,7 @@ def test_parameters_may_come_later_and_those_of_another_rig_are_keypoints_alone(
     assert_array_equal(shape[-1], people[-1]["shape_params"])
     file.write_bytes(pickle.dumps([one | {"shape_params": np.zeros(44)} for one in people]))
     assert read_detections(file, "walk", lambda: [planted.SIZE]).n_persons == 2 * planted.N
-    with pytest.raises(RawDataError, match=r"shape_params': .* of shape \(45\), found \(44,\)"):
+    with raw_refuses(r"shape_params': .* of shape \(45\), found \(44,\)"):
         planted.run(tmp_path, file)
 
 

@@ -11,10 +11,10 @@ from numpy.testing import assert_array_equal
 
 import cache
 from cache.format.extra import ExtraColumn
-from pipeline.errors import PipelineError
 from pipeline.extras.exchange import tables
 from pipeline.extras.exchange.tables import TableOptions, export
 from tests.made_splits import make, track_of, write_split, write_stream
+from tests.raising import pipeline_refuses
 
 TABLES = ("videos", "tracks", "rows", "accounting")
 
@@ -95,7 +95,7 @@ def test_a_column_of_the_dataset_s_own_with_the_name_of_one_of_ours_is_refused(t
     write_split(
         tmp_path / "cache", "made/train", [(cache.VideoEntry(name="a"), [track])], extra=[row]
     )
-    with pytest.raises(PipelineError, match="'row'"):
+    with pipeline_refuses("'row'"):
         export(tmp_path / "cache", "made/train", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -155,7 +155,7 @@ def test_features_are_nan_where_the_picture_could_not_be_decoded(tmp_path):
     assert done.stand_in
     assert pq.read_schema(out / "rows.parquet").metadata[b"stream"] == b"few"
     # else it would write no features without a word
-    with pytest.raises(PipelineError, match="features=yes"):
+    with pipeline_refuses("features=yes"):
         export(root, name, tmp_path / "none", stream="few")
     export(root, name, tmp_path / "none")
     assert "features" not in read(tmp_path / "none")["rows"].column_names

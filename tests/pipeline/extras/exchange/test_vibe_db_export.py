@@ -19,6 +19,7 @@ from pipeline.extras.exchange.vibe_db.importing import import_database
 from pipeline.extras.exchange.vibe_db.tracks import _source_of
 from pipeline.people.skeletons import JOINTS, joint_names
 from tests.pipeline.extras.exchange.made_streams import add_features, add_video
+from tests.raising import pipeline_refuses
 
 SHAPES = {
     "bbox": (4,),
@@ -235,12 +236,10 @@ def test_nothing_is_exported_into_the_cache_where_gc_would_remove_it(tmp_path, t
 
 def test_a_stream_that_is_not_there_or_lags_behind_is_refused(tmp_path):
     small_cache(tmp_path / "c", "posetrack/train", {"frame_index": np.arange(4)})
-    with pytest.raises(
-        PipelineError, match=r"stream 'other' is missing .existing streams: resnet50"
-    ):
+    with pipeline_refuses(r"stream 'other' is missing .existing streams: resnet50"):
         export(tmp_path / "c", "posetrack/train", tmp_path, stream="other")
     add_video(tmp_path / "c", "posetrack/train", {"frame_index": np.arange(2)}, video="w")
-    with pytest.raises(PipelineError, match="older than the tracks"):
+    with pipeline_refuses("older than the tracks"):
         export(tmp_path / "c", "posetrack/train", tmp_path)
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pipeline.errors import PipelineError, RawDataError, UnsafePickle
 from pipeline.extras.exchange.pickled_arrays import Blocks, stored_arrays, write_joblib
 from tests.hostile import Call
+from tests.raising import raw_refuses
 
 HELD = {
     "vid_name": np.array(["0001/0"] * 3 + ["täst/12"] * 4),
@@ -199,7 +200,7 @@ def test_what_an_array_says_of_itself_is_not_believed(changed, tmp_path):
 
 def test_a_compressed_file_is_refused_with_what_to_do(tmp_path):
     joblib.dump(HELD, tmp_path / "db.pt", compress=("gzip", 3))
-    with pytest.raises(RawDataError, match=r"compressed with gzip.*without compress"):
+    with raw_refuses(r"compressed with gzip.*without compress"):
         stored_arrays(tmp_path / "db.pt")
 
 
@@ -215,7 +216,5 @@ FOREIGN = {
 def test_what_is_no_dict_of_arrays_is_refused(content, tmp_path):
     (tmp_path / "db.pt").write_bytes(content)
     for file in (tmp_path / "db.pt", tmp_path, tmp_path / "missing"):
-        with pytest.raises(
-            RawDataError, match=f"joblib file.*{FOREIGN[content] if file.is_file() else ''}"
-        ):
+        with raw_refuses(f"joblib file.*{FOREIGN[content] if file.is_file() else ''}"):
             stored_arrays(file)

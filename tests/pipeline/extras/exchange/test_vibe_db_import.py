@@ -12,7 +12,7 @@ from numpy.testing import assert_array_equal
 
 import cache
 from cache.write import split_writer
-from pipeline.errors import PipelineError, RawDataError
+from pipeline.errors import RawDataError
 from pipeline.extras.exchange import rows
 from pipeline.extras.exchange.vibe_db.export import export
 from pipeline.extras.exchange.vibe_db.importing import import_database
@@ -31,6 +31,7 @@ from tests.pipeline.extras.exchange.made_databases import (
     threedpw,
     vid_names,
 )
+from tests.raising import pipeline_refuses, raw_refuses
 
 
 def imported(held, name, tmp_path, **options):
@@ -130,10 +131,10 @@ def test_joints_in_mm_and_poses_in_degrees_are_refused(tmp_path):
     joints = np.zeros((N, 49, 3))
     joints[:, 25:39] = rng.uniform(-0.9, 0.9, (N, 14, 3))
     joints[: N // 3] *= 1000  # those of one of two files
-    with pytest.raises(RawDataError, match=r"'joints3D'.* mm"):
+    with raw_refuses(r"'joints3D'.* mm"):
         imported(mpii3d(joints3D=joints), "mpi_inf_3dhp/train", tmp_path)
     theta = np.degrees(rng.normal(0, 0.4, (N, 82)))
-    with pytest.raises(RawDataError, match=r"'pose'.* rad"):
+    with raw_refuses(r"'pose'.* rad"):
         imported({"theta": theta, "vid_name": vid_names()}, "amass/train", tmp_path)
 
 
@@ -216,7 +217,7 @@ def test_a_file_of_which_no_row_can_be_used_makes_an_empty_split(tmp_path):
 )
 def test_a_file_that_is_not_what_it_must_be_is_refused_by_its_field(changed, match, tmp_path):
     name = "3dpw/train" if "joints3D" in changed else "posetrack/train"
-    with pytest.raises(RawDataError, match=match):
+    with raw_refuses(match):
         imported(posetrack(**changed), name, tmp_path)
     assert not (tmp_path / "cache" / name / "manifest.json").exists()
 
@@ -231,7 +232,7 @@ def standing():
 
 
 def test_joints_whose_order_is_a_guess_that_shows_people_upside_down_are_refused(tmp_path):
-    with pytest.raises(RawDataError, match="--joints-2d"):
+    with raw_refuses("--joints-2d"):
         imported(posetrack(joints2D=standing()), "penn_action/train", tmp_path)
 
 
@@ -280,7 +281,7 @@ def test_what_is_not_imported_is_named(tmp_path, types):
 
 
 def test_a_crop_scale_of_0_is_refused_and_not_taken_for_none(tmp_path):
-    with pytest.raises(PipelineError, match=r"^crop scale 0.0: expected crop side / box side"):
+    with pipeline_refuses(r"^crop scale 0.0: expected crop side / box side"):
         imported(posetrack(), "posetrack/train", tmp_path, crop_scale=0.0)
 
 
@@ -317,7 +318,7 @@ def test_a_split_of_another_origin_is_not_touched(penn, into, tmp_path):
         (tmp_path / "imported/cache", "imported from db.pt.*sha256 was"),
     ):
         before = into.tree(root)
-        with pytest.raises(PipelineError, match=was):
+        with pipeline_refuses(was):
             import_database(tmp_path / "db.pt", root, penn.name)
         assert into.tree(root) == before
 

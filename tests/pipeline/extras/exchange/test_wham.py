@@ -13,13 +13,14 @@ from scipy.spatial.transform import Rotation
 
 import cache
 from cache import GENDERS
-from pipeline.errors import PipelineError, RawDataError, StandInMixed
+from pipeline.errors import StandInMixed
 from pipeline.extras.exchange.formats import provenance_path
 from pipeline.extras.exchange.wham.export import WhamOptions, export
 from pipeline.people.skeletons import JOINTS
 from pipeline.people.smpl_files import body_files
 from tests.bodies import posed, the_body
 from tests.pipeline.extras.exchange.made_streams import add_stream, add_tokens, add_video
+from tests.raising import pipeline_refuses, raw_refuses
 
 VERTICES = np.arange(31) * 220  # that the regressor of these tests takes for WHAM's joints
 LABELS = "vid frame_id bbox res pose betas kp2d cam_poses features joints3D joints2D"
@@ -202,7 +203,7 @@ def test_motions_of_amass_are_at_30_fps_with_y_down_and_begin_on_the_ground(
         turned = before @ np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]]).T - [0, ground, 0]
         assert_allclose(after, turned, atol=1e-3)
         assert after[0, :, 1].max() == pytest.approx(0, abs=1e-4)
-    with pytest.raises(PipelineError, match="--body"):
+    with pipeline_refuses("--body"):
         export(root, "amass/train", tmp_path / "without a body.pth")
 
 
@@ -275,7 +276,7 @@ def test_3dpw_s_sequences_have_their_names(tmp_path):
 )
 def test_what_cannot_be_written_is_refused(exportable, tmp_path, name, out, options, message):
     root = exportable("3dpw/train")
-    with pytest.raises(PipelineError, match=message):
+    with pipeline_refuses(message):
         export(root, name, tmp_path / out, **options)
     assert not any(tmp_path.iterdir())
 
@@ -293,11 +294,11 @@ def test_a_body_of_the_other_kind_and_a_regressor_of_another_shape_are_refused(
     (real / "STAND_IN.json").write_text("{}")
     (real / "J_regressor_wham.npy").unlink()
     np.save(real / "J_regressor_wham.npy", np.eye(17, 6890))
-    with pytest.raises(RawDataError, match="J_regressor_wham"):
+    with raw_refuses("J_regressor_wham"):
         export(root, "3dpw/train", tmp_path, options=WhamOptions(body=real))
 
 
 def test_what_is_at_another_rate_than_wham_s_windows_is_refused(tmp_path):
     small_cache(tmp_path / "c", "bedlam/train", SMPL, step=5)
-    with pytest.raises(PipelineError, match="4 rows have no rate of 30"):
+    with pipeline_refuses("4 rows have no rate of 30"):
         export(tmp_path / "c", "bedlam/train", tmp_path)

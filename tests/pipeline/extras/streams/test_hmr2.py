@@ -16,7 +16,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from cache import CropPolicy
-from pipeline.errors import ConfigError, MissingAssets, RawDataError
+from pipeline.errors import MissingAssets, RawDataError
 from pipeline.extras.streams import hmr2
 from pipeline.extras.streams.world import Hmr2
 from pipeline.features import networks, streams
@@ -24,6 +24,7 @@ from pipeline.features.streams import network
 from pipeline.features.streams.base import Machine
 from tests.hostile import Call
 from tests.pipeline.features.made_hmr2 import TINY, made_up, sizes
+from tests.raising import config_refuses, raw_refuses
 
 CPU = Machine(device="cpu", threads=1, batch_size=2)
 
@@ -95,9 +96,7 @@ def test_in_bf16_it_points_the_same_way_or_is_refused(tiny, file, crops, monkeyp
     assert ((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min() > 0.9999
     monkeypatch.setattr(networks.calibration, "LEAST_COSINE", 1 - 1e-12)
     network._loaded_network.cache_clear()
-    with pytest.raises(
-        ConfigError, match=r"HMR2\.0.* in bf16 differs too much.*Set precision = exact"
-    ):
+    with config_refuses(r"HMR2\.0.* in bf16 differs too much.*Set precision = exact"):
         Hmr2(checkpoint=file, precision="fast").load(CPU, None)
 
 
@@ -145,7 +144,7 @@ def test_another_networks_checkpoint_is_refused_by_the_tensors_name(
         {} if value is None else {name: value}
     )
     torch.save({"state_dict": state}, tmp_path / "other.ckpt")
-    with pytest.raises(RawDataError, match=expected):
+    with raw_refuses(expected):
         hmr2.load(tmp_path / "other.ckpt", TINY)
     with pytest.raises(MissingAssets, match=r"nowhere\.ckpt: file not found"):
         hmr2.load(tmp_path / "nowhere.ckpt", TINY)
@@ -187,9 +186,7 @@ def test_a_checkpoint_cannot_run_code(tensors, tmp_path):
     hmr2.load(tmp_path / "beside.ckpt", TINY)  # what it names is neither imported nor called
     instead = tensors | {"backbone.last_norm.bias": Call(torch.hub.load, "a", "b")}
     torch.save({"state_dict": instead}, tmp_path / "instead.ckpt")
-    with pytest.raises(
-        RawDataError, match=r"'backbone.last_norm.bias': expected \(32,\), found OrderedDict"
-    ):
+    with raw_refuses(r"'backbone.last_norm.bias': expected \(32,\), found OrderedDict"):
         hmr2.load(tmp_path / "instead.ckpt", TINY)
     refused = {
         "call": Call(os.system, f"touch {ran}"),
@@ -237,7 +234,7 @@ def test_its_manifest_answers_which_encoder_which_layer_and_which_crop(tiny, fil
     ],
 )
 def test_options_that_hmr2_cannot_have_are_refused(options, expected):
-    with pytest.raises(ConfigError, match=expected):
+    with config_refuses(expected):
         streams.get("hmr2", **options)
     with pytest.raises(
         MissingAssets, match=r"^checkpoint: file a\.ckpt not found\. HMR2\.0's \.ckpt: .*4D-Humans"

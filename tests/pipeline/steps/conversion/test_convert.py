@@ -17,7 +17,7 @@ import cache
 from pipeline import datasets
 from pipeline.accounting import REASONS, VideoAccount
 from pipeline.cli.progress import silent
-from pipeline.errors import MissingAssets, PipelineError
+from pipeline.errors import MissingAssets
 from pipeline.files.raw import changes, files
 from pipeline.processes import show_done
 from pipeline.settings.sections import load
@@ -29,6 +29,7 @@ from tests.fixtures import planned
 from tests.mounts import mounted
 from tests.packages import without
 from tests.pipeline.steps.conversion.lab import Lab, Lines
+from tests.raising import pipeline_refuses
 from tests.waiting import await_that
 
 SPLITS = "penn_action/train kinetics/train 3dpw/train 3dpw/validation emdb/emdb1 rich/val bedlam/train amass/train"
@@ -159,7 +160,7 @@ def test_a_bad_video_is_rejected_with_its_reason_and_the_rest_is_converted(
         ("0005/0", 8),
     ]
     assert penn.plan().up_to_date
-    with pytest.raises(PipelineError, match="--strict: nothing was saved in the cache"):
+    with pipeline_refuses("--strict: nothing was saved in the cache"):
         into.convert(tmp_path / "strict", penn.raw, strict=True)
     left = {file.name for file in (tmp_path / "strict").rglob("*")}
     assert not left & {"manifest.json", changes.STAMPS}
@@ -190,7 +191,7 @@ def test_strict_refuses_a_video_that_an_earlier_conversion_rejected(penn, reads)
     penn.convert()
     files = penn.everything()
     reads.clear()
-    with pytest.raises(PipelineError, match=r"rejected 2 videos, first 0003 .*--strict.*--retry"):
+    with pipeline_refuses(r"rejected 2 videos, first 0003 .*--strict.*--retry"):
         penn.convert(strict=True)
     assert (reads.names, penn.everything()) == ([], files)
     penn.label("0003").write_bytes(before)
@@ -209,7 +210,7 @@ def test_strict_refuses_a_video_that_a_killed_run_rejected(penn, reads, small_sh
     with pytest.raises(KeyboardInterrupt):
         penn.convert(progress=give_up)
     reads.clear()
-    with pytest.raises(PipelineError, match="0003"):
+    with pipeline_refuses("0003"):
         penn.convert(strict=True)
     assert reads.names == []
     assert not (penn.root / penn.name / "manifest.json").exists()
@@ -236,9 +237,7 @@ def test_strict_accepts_a_clip_without_keypoints(embedded, into, types, penn, tm
     into.convert(root, raw, "kinetics", strict=True)
     (raw / "train/unseen.mp4").unlink()
     clip.unlink()
-    with pytest.raises(
-        PipelineError, match=r"only keypoints.*--strict: nothing was saved in the cache"
-    ):
+    with pipeline_refuses(r"only keypoints.*--strict: nothing was saved in the cache"):
         into.convert(root, raw, "kinetics", strict=True)
 
 
@@ -261,7 +260,7 @@ def test_an_unexpected_error_of_a_reader_costs_its_video_and_is_not_taken_for_se
         "0006",
     }
     assert penn.plan().up_to_date  # by its content
-    with pytest.raises(PipelineError, match="0003: ZeroDivisionError"):
+    with pipeline_refuses("0003: ZeroDivisionError"):
         into.convert(tmp_path / "strict", penn.raw, strict=True)
 
 
@@ -302,7 +301,7 @@ def test_missing_body_files_and_a_body_that_cannot_be_loaded_reject_no_video(
     with pytest.raises(MissingAssets, match=r"SMPL_NEUTRAL.*synthesize"):
         plan_3dpw(embedded, tmp_path / "cache", tmp_path / "nowhere")
     (body / "SMPL_NEUTRAL.pkl").write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
-    with pytest.raises(PipelineError, match=r"SMPL_NEUTRAL\.pkl"):
+    with pipeline_refuses(r"SMPL_NEUTRAL\.pkl"):
         into.convert(tmp_path / "cache", embedded.raw("3dpw"), "3dpw", body=body)
     assert not (tmp_path / "cache/3dpw/train/manifest.json").exists()
 
@@ -330,7 +329,7 @@ def test_a_body_that_comes_or_goes_is_refused_at_once(
     before = into.everything(root)
     with (
         monkeypatch.context() as patch,
-        pytest.raises(PipelineError, match=r"body model.*has_3d, kp_3d, trans"),
+        pipeline_refuses(r"body model.*has_3d, kp_3d, trans"),
     ):
         patch.setattr(
             changes, "video_digest", lambda *_: pytest.fail("read the content of an input")

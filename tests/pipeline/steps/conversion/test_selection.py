@@ -13,7 +13,6 @@ import cache
 from cache.windows import windows_of
 from pipeline import datasets
 from pipeline.accounting import VideoAccount
-from pipeline.errors import ConfigError
 from pipeline.files.raw import RawVideo
 from pipeline.files.raw.corrections import Correction
 from pipeline.files.raw.video_names import VideoNames
@@ -24,6 +23,7 @@ from tests.fixtures import planned_again
 from tests.pipeline.datasets.by_hand import standing, write_alphapose, write_video
 from tests.pipeline.files.made_clips import Clip
 from tests.pipeline.made_grades import RECORD
+from tests.raising import config_refuses
 
 
 @pytest.fixture
@@ -278,7 +278,7 @@ def test_a_name_that_is_one_clip_s_path_and_another_s_full_name_is_refused(tmp_p
         listed(line)
         assert marked(tmp_path / "out.txt", names=names) == [track or "videos/train/a.mp4/0"]
     listed("videos/train/a.mp4/0")
-    with pytest.raises(ConfigError, match="the full name of another one"):
+    with config_refuses("the full name of another one"):
         marked(tmp_path / "out.txt", names=names)
 
 
@@ -299,7 +299,7 @@ def test_a_list_that_cannot_be_meant_is_refused(tmp_path, content, words):
         file.write_bytes(content)
     elif content is not None:
         file.write_text(content)
-    with pytest.raises(ConfigError, match=rf"(?i)out\.txt.*{words}"):
+    with config_refuses(rf"(?i)out\.txt.*{words}"):
         marked(file, names=VideoNames("penn_action", {"train": {"0003"}}))
 
 
