@@ -1,4 +1,4 @@
-"""Fresh environments of Python, and commands that know nothing of this checkout or of its tests."""
+"""Commands in processes of their own, and fresh environments of Python for them."""
 
 import os
 import subprocess
@@ -11,8 +11,24 @@ import pytest
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
 
 
+def run(words, folder, **more):
+    """A finished process in a folder, with more variables of the environment."""
+    pipes = {"capture_output": True, "text": True}
+    return subprocess.run([*map(str, words)], cwd=folder, env=os.environ | more, **pipes)
+
+
+def git(folder, *words, **more):
+    """What git prints in a folder."""
+    named = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", *words]
+    done = run(named, folder, **more)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def run_apart(words, folder, **more):
-    """A finished process in a folder; its output and its errors are one text."""
+    """A finished process that knows nothing of this checkout or of its tests; its output and its
+    errors are one text.
+    """
     own = ("PYTEST", "COVERAGE", "PYTHONPATH", "LUIGI_CONFIG_PATH")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(own)}
     environment |= {"COLUMNS": "200", "OMP_NUM_THREADS": "1", **more}

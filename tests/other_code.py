@@ -2,11 +2,11 @@
 version.
 """
 
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
+
+from tests.environments import run
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("cache", "pipeline", "tasks", "vibe_model")
@@ -33,10 +33,6 @@ def copy_code(folder):
 
 def run_other(code, *words):
     """Run `python -m pipeline` of a copy. Returns what it prints."""
-    environment = {**os.environ, "PYTHONPATH": str(code)}
-    command = [sys.executable, "-m", "pipeline", *map(str, words)]
-    done = subprocess.run(
-        command, cwd=code, env=environment, capture_output=True, text=True, timeout=120
-    )
+    done = run([sys.executable, "-m", "pipeline", *words], code, PYTHONPATH=str(code))
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -6,7 +6,6 @@
 import ast
 import functools
 import re
-import subprocess
 import sys
 import tomllib
 from collections import Counter, defaultdict
@@ -16,6 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from pipeline.features import streams
+from tests.environments import run
 from tests.source_code import ROOT, code_tokens, modules
 
 # packages, and the folders and modules of each, from low to high: nothing imports what comes after
@@ -189,9 +189,7 @@ def test_what_is_imported_is_what_pyproject_names():
 @pytest.mark.promise("imports")
 def test_importing_what_has_nothing_to_compute_imports_no_torch():
     """One after the other in one process: the first that does is printed."""
-    done = subprocess.run(
-        [sys.executable, "-c", ASKING, *NO_TORCH], cwd=ROOT, capture_output=True, text=True
-    )
+    done = run([sys.executable, "-c", ASKING, *NO_TORCH], ROOT)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -200,7 +198,7 @@ def test_the_help_of_all_commands_imports_neither_numpy_nor_pydantic():
         "import sys, pipeline.__main__ as main; main.parser().format_help(); "
         "sys.exit(' '.join({'numpy', 'pydantic'} & sys.modules.keys()) or None)"
     )
-    done = subprocess.run([sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True)
+    done = run([sys.executable, "-c", asked], ROOT)
     assert done.returncode == 0, f"--help imports {done.stderr}"
 
 

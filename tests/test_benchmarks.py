@@ -1,7 +1,6 @@
 """The benchmarks run, and their reports have figures."""
 
 import importlib
-import os
 import re
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import cache  # noqa: E402
 from pipeline import datasets  # noqa: E402
 from pipeline.extras.demo import writing as synthetic  # noqa: E402
 from pipeline.extras.demo.layouts import Request  # noqa: E402
+from tests.environments import run  # noqa: E402
 from tests.fixtures import planned  # noqa: E402
 from vibe_model import models  # noqa: E402
 
@@ -78,12 +78,8 @@ def test_windows_that_differ_end_the_benchmark(tmp_path):
 def ran(name, out, *options):
     """The report of a benchmark's command, which deletes its other files."""
     command = [sys.executable, ROOT / f"benchmarks/{name}.py", *options, "--out", out / "report.md"]
-    subprocess.run(
-        [str(word) for word in command],
-        cwd=ROOT,
-        check=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(out)},
-    )
+    ended = run(command, ROOT, PYTHONPATH=str(ROOT), TMPDIR=str(out))
+    assert ended.returncode == 0, ended.stderr
     of_libraries = ("torchinductor", "dask-scratch-space")
     left = [path.name for path in out.iterdir() if not path.name.startswith(of_libraries)]
     assert left == ["report.md"]
@@ -192,6 +188,11 @@ def test_twenty_steps_of_a_lab_leave_what_a_model_expects(tmp_path):
     assert "killed: 0 differences.**" in text
 
 
+def run_code(code, folder):
+    ended = run([sys.executable, "-c", code, folder], ROOT, PYTHONPATH=str(ROOT))
+    assert ended.returncode == 0, ended.stderr
+
+
 NOTICED = """
 import sys
 from pathlib import Path
@@ -219,10 +220,7 @@ for changed in (None, moved, cut, lags):
 
 @pytest.mark.slow
 def test_what_a_lab_does_not_have_in_its_cache_is_noticed(tmp_path):
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    subprocess.run(
-        [sys.executable, "-c", NOTICED, str(tmp_path)], cwd=ROOT, check=True, env=environment
-    )
+    run_code(NOTICED, tmp_path)
 
 
 KEEP_THEIR_ROWS = """
@@ -269,10 +267,4 @@ steps.require([steps.fresh_stream()], complete=True)
 
 
 def test_a_lab_knows_which_videos_keep_their_rows(tmp_path):
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    subprocess.run(
-        [sys.executable, "-c", KEEP_THEIR_ROWS, str(tmp_path)],
-        cwd=ROOT,
-        check=True,
-        env=environment,
-    )
+    run_code(KEEP_THEIR_ROWS, tmp_path)

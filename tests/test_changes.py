@@ -5,10 +5,8 @@ file in `changes` has one line.
 import argparse
 import hashlib
 import importlib
-import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
@@ -25,6 +23,7 @@ from pipeline.files.raw import files
 from pipeline.files.raw.files import HASHED_WHOLE, MIB
 from tests import shared_code
 from tests.docs.markdown import ROOT, document, tables
+from tests.environments import git, run
 from tests.source_code import modules
 from vibe_model import models
 from vibe_model.evaluation.protocols import PROTOCOLS
@@ -273,18 +272,15 @@ def test_changes_are_printed_by_the_day_of_their_commit(tmp_path):
     folder = tmp_path / "changes"
     folder.mkdir()
     shutil.copy(ROOT / "changes/show.py", folder)
-    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", "-C", str(folder)]
-    subprocess.run([*git, "init", "-q"], check=True)
+    git(folder, "init", "-q")
     added = [("2026-01-09", "b.new", "B is new"), ("2026-01-09", "a.fix", "A is right")]
     for day, name, text in [*added, ("2026-03-02", "a.data", "C is read again")]:
         (folder / name).write_text(f"{text}.\n")
-        subprocess.run([*git, "add", "."], check=True)
-        dated = {**os.environ, "GIT_AUTHOR_DATE": f"{day}T12:00:00"}
-        subprocess.run([*git, "commit", "-qm", "One"], env=dated, check=True)
+        git(folder, "add", ".")
+        git(folder, "commit", "-qm", "One", GIT_AUTHOR_DATE=f"{day}T12:00:00")
     (folder / "b.new").write_text("B is new, and larger.\n")
-    subprocess.run([*git, "commit", "-qam", "A later day"], check=True)
-    printed = subprocess.check_output([sys.executable, folder / "show.py"], text=True)
-    assert printed == (
+    git(folder, "commit", "-qam", "A later day")
+    assert run([sys.executable, folder / "show.py"], folder).stdout == (
         "## 2026-03-02\n\n- Computed again: C is read again.\n\n"
         "## 2026-01-09\n\n- New: B is new, and larger.\n- Fixed: A is right.\n\n"
     )

@@ -1,10 +1,11 @@
 """`make clean` takes the folder of demo data away, and nothing that has not its mark."""
 
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
+
+from tests.environments import run
 
 ROOT = Path(__file__).parents[1]
 
@@ -18,9 +19,7 @@ def test_a_marked_folder_of_demo_data_goes_and_any_other_stays(is_marked, tmp_pa
     if is_marked:
         demo_data.body(tmp_path / "demo/body")
     for _ in range(2):  # the second time, there is nothing else to do
-        done = subprocess.run(
-            ["make", "--no-print-directory", "clean"], cwd=tmp_path, capture_output=True, text=True
-        )
+        done = run(["make", "--no-print-directory", "clean"], tmp_path)
         assert (done.returncode, done.stdout) == (0, ""), done.stderr
         kept = ["data", "docs", "runs"]
         if not is_marked:

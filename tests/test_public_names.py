@@ -2,7 +2,6 @@
 
 import argparse
 import inspect
-import subprocess
 import sys
 from pathlib import Path
 from pkgutil import resolve_name
@@ -11,6 +10,7 @@ import pytest
 
 from pipeline import table
 from pipeline.__main__ import parser
+from tests.environments import run
 
 NAMES = {  # module, or a class in it -> its public names
     "cache": "open verify FeatureCache Split MixturePart mirror torch_mixture torch_windows",
@@ -87,8 +87,7 @@ def theta(model: VIBE, features: object) -> None:
 def test_type_checkers_know_lazy_names_and_what_a_model_returns_and_refuse_others(tmp_path):
     file = tmp_path / "user.py"
     file.write_text(USER)
-    words = [sys.executable, "-m", "mypy", "--strict", str(file)]
-    found = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    found = run([sys.executable, "-m", "mypy", "--strict", file], ROOT).stdout
     errors = [line.partition("error: ")[2] for line in found.splitlines() if "error: " in line]
     for error, (module, name) in zip(errors, UNKNOWN, strict=True):
         assert error.startswith(f'Module "{module}" has no attribute "{name}"'), found

@@ -1,14 +1,13 @@
 """`make quick` runs the tests nearest to what differs from HEAD, and says how many it left."""
 
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests import quick
+from tests.environments import git, run
 
 ROOT = Path(__file__).parents[1]
 FILES = {
@@ -35,32 +34,26 @@ def project(tmp_path):
     shutil.copy(ROOT / "tests/quick.py", tmp_path / "tests")
     for name in ("pyproject.toml", ".gitignore"):
         shutil.copy(ROOT / name, tmp_path)
-    git = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@example.org"]
-    for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "all"]):
-        subprocess.run([*git, *words], check=True)
+    git(tmp_path, "init")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "--message", "all")
     return tmp_path
 
 
-def run(project):
-    """Run it. Returns its exit code and what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.quick"],
-        cwd=project,
-        env={**os.environ, "PYTHONPATH": str(project)},
-        capture_output=True,
-        text=True,
-    )
+def run_quick(project):
+    """Its exit code and what it prints."""
+    done = run([sys.executable, "-m", "tests.quick"], project, PYTHONPATH=str(project))
     return done.returncode, done.stdout + done.stderr
 
 
 def test_a_fault_fails_the_test_of_an_importer_and_tests_far_away_are_left(project):
     edited = project / "pipeline/people/boxes.py"
     edited.write_text(FILES["pipeline/people/boxes.py"].replace("/ 2", "/ 3"))
-    code, printed = run(project)
+    code, printed = run_quick(project)
     assert code == 1
     assert "FAILED tests/pipeline/test_crops.py::test_of_an_importer" in printed
     edited.write_text(FILES["pipeline/people/boxes.py"].replace("/ 2", "* 0.5"))
-    code, printed = run(project)
+    code, printed = run_quick(project)
     assert code == 0, printed
     assert "5 passed" in printed
     assert "1 of 6 test files left: make test" in printed
@@ -69,19 +62,19 @@ def test_a_fault_fails_the_test_of_an_importer_and_tests_far_away_are_left(proje
 def test_a_changed_and_a_new_test_run_themselves(project):
     new = project / "tests/vibe_model/test_new.py"
     new.write_text(FILES["tests/vibe_model/test_far.py"])
-    code, printed = run(project)
+    code, printed = run_quick(project)
     assert code == 1
     assert "FAILED tests/vibe_model/test_new.py::test_far" in printed
 
 
 def test_without_a_difference_it_says_so(project):
-    code, printed = run(project)
+    code, printed = run_quick(project)
     assert (code, printed) == (1, "nothing differs from HEAD\n")
 
 
 def test_a_deleted_file_has_its_importers_tested(project):
     (project / "pipeline/people/boxes.py").unlink()
-    code, printed = run(project)
+    code, printed = run_quick(project)
     assert code != 0
     assert "ERROR tests/pipeline/test_crops.py" in printed
 

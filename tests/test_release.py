@@ -12,15 +12,11 @@ from pathlib import Path
 import pytest
 
 import release
+from tests.environments import git
 
 ROOT = Path(__file__).parents[1]
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 HOME = "https://example.org/vibe-pipeline"
-
-
-def git(clone, *words):
-    named = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", *words]
-    return subprocess.run(named, cwd=clone, check=True, capture_output=True, text=True).stdout
 
 
 def commit(clone):

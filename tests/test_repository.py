@@ -2,12 +2,13 @@
 
 import re
 import shutil
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import yaml
+
+from tests.environments import git, run
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -33,7 +34,7 @@ def test_the_workflow_runs_the_checks_on_supported_versions():
 def version_in(clone):
     """What --version prints, without the id of the code, which stays."""
     words = [sys.executable, "-m", "pipeline", "--version"]
-    text = subprocess.check_output(words, cwd=clone, text=True)
+    text = run(words, clone).stdout
     return re.sub(r"code \w{12}\)\n$", "code ID)", text)
 
 
@@ -41,10 +42,10 @@ def test_the_version_names_the_commit_of_a_clone_and_whether_it_has_changed(tmp_
     for package in ("cache", "pipeline", "tasks", "vibe_model"):
         shutil.copytree(ROOT / package, tmp_path / package)
     (tmp_path / "README.md").touch()
-    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", "-C", str(tmp_path)]
-    for words in (["init", "-q"], ["add", "README.md"], ["commit", "-qm", "First"]):
-        subprocess.run([*git, *words], check=True)
-    commit = subprocess.check_output([*git, "rev-parse", "HEAD"], text=True)[:12]
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", "README.md")
+    git(tmp_path, "commit", "-qm", "First")
+    commit = git(tmp_path, "rev-parse", "HEAD")[:12]
     release = f"vibe-pipeline {PROJECT['version']}"
     assert version_in(tmp_path) == f"{release} (commit {commit}, code ID)"
     (tmp_path / "README.md").write_text("changed")

@@ -5,7 +5,6 @@ pass.
 import itertools
 import os
 import re
-import subprocess
 import sys
 
 import cv2
@@ -16,6 +15,7 @@ from pipeline import datasets
 from pipeline.clips import detectors
 from pipeline.files import raw
 from tests.docs.markdown import ROOT, blocks, document, merged
+from tests.environments import run
 from tests.packages import DOCS, install_page
 from tests.pipeline.datasets.by_hand import read_one, standing, write_video
 from tests.tasks.conftest import GOOD, load
@@ -69,20 +69,11 @@ def test_a_package_imports_only_the_api_modules_and_the_contracts(kind):
 @pytest.mark.parametrize("kind", ["dataset", "stream"])
 def test_a_packages_own_tests_pass_where_it_is_installed(kind, tmp_path):
     install_page(tmp_path, kind)
-    tests = map(str, (DOCS / f"adding-a-{kind}").glob("test_*.py"))
-    words = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "--rootdir",
-        str(tmp_path),
-        *tests,
-    ]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
-    ran = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    tests = (DOCS / f"adding-a-{kind}").glob("test_*.py")
+    options = ("-q", "-p", "no:cacheprovider", "--rootdir", tmp_path)
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    words = [sys.executable, "-m", "pytest", *options, *tests]
+    ran = run(words, tmp_path, PYTHONPATH=path)
     assert ran.returncode == 0, ran.stdout
 
 

@@ -64,9 +64,7 @@ def test_a_command_killed_between_training_and_evaluation_evaluates_that_run(
 
 
 @pytest.mark.promise("resumable")
-def test_gc_keeps_what_an_unfinished_run_reads_for_thirty_days_and_then_it_cannot_be_resumed(
-    project, within, tasks_command, capsys
-):
+def test_gc_keeps_what_an_unfinished_run_reads_for_thirty_days(project, within, capsys):
     root = project.folder / "cache"
     within(project)
     config = model_config(VIBE)
@@ -96,13 +94,6 @@ def test_gc_keeps_what_an_unfinished_run_reads_for_thirty_days_and_then_it_canno
         assert len(pinned.live("kp_2d")) == pinned.manifest["rows"] > 0
     assert f"{pin} needs" not in gc(31)
     assert len(find_missing(pinned.commit)) == n_files
-    os.utime(pin)
-    code, shown = tasks_command(project, "train")
-    assert code == 2, shown
-    words = " ".join(shown.split())
-    assert f"{run}: this training stands at step 6, but" in words
-    assert f"{n_files} files of the data that it began with" in words
-    assert "Move the folder away to begin anew" in words
 
 
 # Imported by each Python process of a job. Its plan, such as "last.pt 2 USR1", has the endings that

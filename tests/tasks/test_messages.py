@@ -18,6 +18,7 @@ from luigi.task_register import TaskClassException
 
 from pipeline.cli.command_line import SET
 from tasks import Convert, luigi_command
+from tests.environments import run
 from tests.packages import BROKEN, install
 from tests.tasks.conftest import LUIGI, ROOT
 
@@ -133,22 +134,19 @@ def test_a_pipe_that_ends_ends_luigi_without_a_traceback_and_a_full_output_with_
 ):
     words = [LUIGI, "--module", "tasks", "Data", "--local-scheduler"]
     script = f"{shlex.join(map(str, words))} | true"
-    environment = {**os.environ, "LUIGI_CONFIG_PATH": str(project.cfg), "PYTHONPATH": str(ROOT)}
-    ended = subprocess.run(
-        ["bash", "-c", script], cwd=project.folder, env=environment, capture_output=True, text=True
-    )
+    of_project = {"LUIGI_CONFIG_PATH": str(project.cfg), "PYTHONPATH": str(ROOT)}
+    ended = run(["bash", "-c", script], project.folder, **of_project)
     assert ended.stdout == ""
     assert "Traceback" not in ended.stderr
-    words_closed = ["bash", "-c", f"{shlex.join(map(str, words))} >&-"]
-    ended = subprocess.run(
-        words_closed, cwd=project.folder, env=environment, capture_output=True, text=True
-    )
+    closed = f"{shlex.join(map(str, words))} >&-"
+    ended = run(["bash", "-c", closed], project.folder, **of_project)
     header, last = ended.stderr.splitlines()
     assert " --module tasks Data --local-scheduler, in " in header
     assert (ended.returncode, " success after " in last) == (0, True)
     with Path("/dev/full").open("w") as full:
-        pipes = {"stdout": full, "stderr": subprocess.PIPE}
-        ended = subprocess.run(words, cwd=project.folder, env=environment, text=True, **pipes)
+        pipes = {"stdout": full, "stderr": subprocess.PIPE, "text": True}
+        environment = os.environ | of_project
+        ended = subprocess.run(words, cwd=project.folder, env=environment, **pipes)
     assert ended.returncode == 2
     _, message, last = ended.stderr.splitlines()
     assert message.startswith("error: standard output: no space left")

@@ -5,7 +5,6 @@ little memory.
 import gc
 import multiprocessing
 import os
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ import pytest
 
 import cache
 from tests.cache.toy import SPLIT, split_of
+from tests.environments import run
 from tests.made_splits import write_stream
 
 ROOT = Path(__file__).parents[3]
@@ -137,10 +137,8 @@ for starts in np.array_split(np.random.default_rng(0).permutation(np.arange(0, 1
 
 
 def test_a_cache_of_many_shards_is_read_with_16_open_files(root):
-    run = subprocess.run(
-        [sys.executable, "-c", READ_ALL, str(root)], cwd=ROOT, capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stderr
+    ended = run([sys.executable, "-c", READ_ALL, root], ROOT)
+    assert ended.returncode == 0, ended.stderr
 
 
 READ_IN_LITTLE_MEMORY = """
@@ -189,7 +187,6 @@ def test_private_memory_stays_flat_over_a_cache_twenty_times_as_large_as_what_ma
         return np.repeat(rows.astype(np.uint16).view(np.float16)[:, None], dim, axis=1)
 
     write_stream(tmp_path, SPLIT, "resnet50", features, dim=dim)
-    command = [sys.executable, "-c", READ_IN_LITTLE_MEMORY, str(tmp_path), str(allowed_mib)]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    assert int(run.stdout) < allowed_mib * 1024  # KiB
+    ended = run([sys.executable, "-c", READ_IN_LITTLE_MEMORY, tmp_path, allowed_mib], ROOT)
+    assert ended.returncode == 0, ended.stderr
+    assert int(ended.stdout) < allowed_mib * 1024  # KiB

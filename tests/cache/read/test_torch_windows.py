@@ -4,7 +4,6 @@ worker.
 
 import dataclasses
 import pickle
-import time
 
 import numpy as np
 import pytest
@@ -183,49 +182,3 @@ def test_rows_that_a_stream_lacks_and_rates_that_differ_are_told(two, tmp_path):
     fast = toy.opened(root)
     with pytest.warns(UserWarning, match=r"rows a second: toy/train \[25.0\], toy/train \[30.0\]"):
         cache.torch_windows([two[0], fast], 4, 4, stream=None)
-
-
-@pytest.mark.parametrize(
-    ("start", "n_epochs"),
-    [
-        ("fork", 2),
-        pytest.param("fork", 20, marks=pytest.mark.slow),
-        pytest.param("spawn", 20, marks=pytest.mark.slow),
-    ],
-)
-def test_a_training_while_the_cache_grows_has_the_losses_of_one_alone(split, start, n_epochs):
-    """Workers start anew in each epoch; after every second one, a commit adds a video and replaces
-    one, and `gc` runs.
-    """
-    root, day = split.root, 86400.0
-
-    def losses(between, **workers):
-        torch.manual_seed(0)
-        windows = cache.torch_windows(split, 4, 3, fields=["features", "kp_2d"])
-        network = torch.nn.Linear(4, 98)
-        descent = torch.optim.SGD(network.parameters(), 1e-6)
-        loader = DataLoader(windows, 5, shuffle=True, **workers)
-        for epoch in range(n_epochs):
-            for batch in loader:
-                target = batch["kp_2d"][..., :2].flatten(2)
-                loss = (network(batch["features"]) - target).square().mean()
-                descent.zero_grad()
-                loss.backward()
-                descent.step()
-                yield loss.item()
-            if epoch % 2 == 0:
-                between(epoch)
-
-    def commit(epoch):
-        replaced = toy.video("b", 30 + epoch, seed=epoch)
-        toy.write(root, [replaced, toy.video(f"new{epoch}", 20)], drop=["b"])
-        toy.write_stream(root, bad_rows=[16])
-        assert cache.gc(root, unused_for=7 * day).removed == []
-
-    alone = list(losses(lambda epoch: None))
-    workers = {"num_workers": 2, "multiprocessing_context": start}
-    assert list(losses(commit, **workers)) == alone
-    assert cache.gc(root, unused_for=7 * day, now=time.time() + 8 * day).removed
-    late = pickle.loads(pickle.dumps(cache.torch_windows(split, 4, 3)))
-    with pytest.raises(cache.CacheChanged, match="open it again"):
-        late[0]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 import torch
 
@@ -20,6 +21,7 @@ from tasks.__main__ import main
 from tests.bodies import the_body
 from tests.fake_network import replace_network
 from tests.fixtures import embedded  # noqa: F401
+from tests.results import read_file
 from vibe_model import models
 from vibe_model.prediction import job as jobs
 from vibe_model.trained import Trained
@@ -33,6 +35,23 @@ SHORT = ("--set", "videos.min_frames=5")
 def of_model(checkpoint, body):
     """The options of a checkpoint and its body."""
     return ("--checkpoint", checkpoint, "--body", body, "--device", "cpu")
+
+
+def without_settings(patch, folder):
+    """Commands run in a folder without luigi.cfg, by a network that costs nothing."""
+    replace_network(patch)
+    patch.delenv("LUIGI_CONFIG_PATH", raising=False)
+    patch.chdir(folder)
+
+
+def summary(out):
+    return read_file(out / "predictions.json")
+
+
+def bodies_of(out):
+    """Track's name -> the arrays of its file."""
+    tracks = [track for video in summary(out)["videos"] for track in video["tracks"]]
+    return {track["name"]: dict(np.load(out / track["file"])) for track in tracks}
 
 
 def halves_of(page):
@@ -128,10 +147,8 @@ def made(world, tmp_path_factory):
     Read-only.
     """
     with pytest.MonkeyPatch.context() as patch:
-        replace_network(patch)
+        without_settings(patch, tmp_path_factory.mktemp("without_settings"))
         patch.setattr("vibe_model.trained.load_body", lambda folder: the_body())
-        patch.delenv("LUIGI_CONFIG_PATH", raising=False)
-        patch.chdir(tmp_path_factory.mktemp("without_settings"))
         return world.predicted(tmp_path_factory.mktemp("made"))
 
 

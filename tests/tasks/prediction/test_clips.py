@@ -16,10 +16,16 @@ from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import MARKER
 from tasks.__main__ import main
 from tests.bodies import the_body
-from tests.fake_network import replace_network
 from tests.pipeline.datasets.by_hand import encode
-from tests.results import read_file
-from tests.tasks.prediction.conftest import SHORT, halves_of, of_model, save_checkpoint
+from tests.tasks.prediction.conftest import (
+    SHORT,
+    bodies_of,
+    halves_of,
+    of_model,
+    save_checkpoint,
+    summary,
+    without_settings,
+)
 from vibe_model.hmmr.config import PRESETS
 from vibe_model.prediction.motions import TO_WORLD
 from vibe_model.trained import Trained
@@ -30,9 +36,7 @@ N_LONG, N_SHORT = 28, 15  # frames; 15 have neither past nor future of the whole
 @pytest.fixture(scope="module")
 def patch(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        replace_network(patch)
-        patch.delenv("LUIGI_CONFIG_PATH", raising=False)
-        patch.chdir(tmp_path_factory.mktemp("without_settings"))
+        without_settings(patch, tmp_path_factory.mktemp("without_settings"))
         yield patch
 
 
@@ -74,15 +78,6 @@ def out(folder, patch, tmp_path_factory):
     return out
 
 
-def summary(out):
-    return read_file(out / "predictions.json")
-
-
-def files(out):
-    tracks = [track for video in summary(out)["videos"] for track in video["tracks"]]
-    return {track["name"]: dict(np.load(out / track["file"])) for track in tracks}
-
-
 def test_a_clip_that_cannot_be_used_costs_itself(out):
     assert [video["video"] for video in summary(out)["videos"]] == ["dance.mp4", "more/short.AVI"]
     assert cache.open(out / "cache").splits == ("videos/train",)
@@ -90,7 +85,7 @@ def test_a_clip_that_cannot_be_used_costs_itself(out):
 
 def test_past_and_future_are_those_of_the_model(out, model):
     split = cache.open(out / "cache")["videos/train"]
-    found = files(out)
+    found = bodies_of(out)
     for track in split.tracks:
         features = split.read(np.array([[track.start, track.stop]]), fields=("features",))[
             "features"
@@ -127,7 +122,7 @@ def test_overlays_show_past_and_future_in_their_corners(out):
 def test_motions_are_read_back_by_the_reader_of_amass_and_stand_where_the_bodies_are_seen(
     out,
 ):
-    body, found = the_body(), files(out)
+    body, found = the_body(), bodies_of(out)
     for video in summary(out)["videos"]:
         for track in video["tracks"]:
             motion, file = Motion.read(out / track["motion"]), found[track["name"]]
@@ -171,7 +166,7 @@ def test_a_split_with_features_is_predicted_without_a_picture(
     monkeypatch.setattr(Video, "read", lambda *_, **__: pytest.fail("a video was decoded"))
     words = (*of_model(folder.parent / "hmmr.pt", folder), "--out", tmp_path)
     assert run("videos/train", "--cache", out / "cache", *words, "--tracks", "dance*") == 0
-    before, after = files(out), files(tmp_path)
+    before, after = bodies_of(out), bodies_of(tmp_path)
     assert after.keys() == {name for name in before if name.startswith("dance")}
     for name, file in after.items():
         assert_allclose(file["theta"], before[name]["theta"], atol=1e-5)

@@ -13,8 +13,7 @@ from pipeline.features.streams import network
 from pipeline.files.raw import MARKER
 from tasks.__main__ import main
 from tests.pipeline.features.made_hmr2 import TINY, made_up
-from tests.results import read_file
-from tests.tasks.prediction.conftest import SHORT, the_body
+from tests.tasks.prediction.conftest import SHORT, bodies_of, summary, the_body
 from vibe_model.trained import Trained
 
 Tensors = dict[str, torch.Tensor]
@@ -124,11 +123,6 @@ def steps_of(shown):
     }
 
 
-def bodies_of(out):
-    videos = read_file(out / "predictions.json")["videos"]
-    return {t["name"]: dict(np.load(out / t["file"])) for video in videos for t in video["tracks"]}
-
-
 def test_clips_to_bodies_with_one_checkpoint_and_smpl(world, real_body, tmp_path, capsys):
     save(tmp_path / "hmr2a.ckpt")
     clip, out = world.clips(tmp_path / "raw"), tmp_path / "out"
@@ -141,9 +135,9 @@ def test_clips_to_bodies_with_one_checkpoint_and_smpl(world, real_body, tmp_path
     assert not shown.err.strip()
     assert (out / "overlay.html").is_file()
     assert len([*out.glob("motions/*_stageii.npz")]) == len(bodies_of(out)) == 2
-    summary = read_file(out / "predictions.json")
-    assert summary["checkpoint"]["kind"] == "hmr2.0"
-    assert summary["features"]["weights"]["file_sha256"] == summary["checkpoint"]["sha256"]
+    about = summary(out)
+    assert about["checkpoint"]["kind"] == "hmr2.0"
+    assert about["features"]["weights"]["file_sha256"] == about["checkpoint"]["sha256"]
     split = cache.open(out / "cache")["videos/train"]
     assert split.open_stream("hmr2").crop.size == 256
     model = Trained.load(tmp_path / "hmr2a.ckpt", None, "cpu").generator

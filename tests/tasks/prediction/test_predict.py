@@ -21,7 +21,6 @@ from pipeline.settings.sections import load
 from tasks.__main__ import main
 from tasks.clip_links import clips_folder
 from tasks.commands.predict import _default_folder
-from tests.fake_network import replace_network
 from tests.results import read_file
 from tests.tasks.prediction.conftest import (
     SHORT,
@@ -29,7 +28,9 @@ from tests.tasks.prediction.conftest import (
     of_model,
     save_checkpoint,
     small_config,
+    summary,
     the_body,
+    without_settings,
 )
 from vibe_model.prediction import job as jobs
 from vibe_model.prediction.videos import predict_videos
@@ -40,9 +41,7 @@ from vibe_model.vibe.networks import VIBE
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch, tmp_path):
     """A network that costs nothing, and no luigi.cfg but what a test writes."""
-    replace_network(monkeypatch)
-    monkeypatch.delenv("LUIGI_CONFIG_PATH", raising=False)
-    monkeypatch.chdir(tmp_path)
+    without_settings(monkeypatch, tmp_path)
 
 
 def files_of(job):
@@ -50,7 +49,7 @@ def files_of(job):
 
 
 def tracks_of(job):
-    (video,) = read_file(job.out / "predictions.json")["videos"]
+    (video,) = summary(job.out)["videos"]
     return video["tracks"]
 
 
@@ -69,12 +68,12 @@ def test_files_and_the_summary_hold_what_made_them_and_where_the_bodies_are(
     job,
 ):
     split = job.split
-    summary = read_file(job.out / "predictions.json")
-    for about in (summary, *(json.loads(str(file["about"])) for file in files_of(job))):
+    whole = summary(job.out)
+    for about in (whole, *(json.loads(str(file["about"])) for file in files_of(job))):
         assert about["stand_in"] is True
         assert about["checkpoint"]["file"] == "best.pt"
         assert about["features"]["weights"] == {"kind": "untrained", "argument": "0"}
-    (video,) = summary["videos"]
+    (video,) = whole["videos"]
     assert len(video["tracks"]) == len(split.tracks) == 2
     listed = {entry["name"]: entry for entry in video["tracks"]}
     for track in split.tracks:

@@ -1,9 +1,7 @@
 """Training, evaluation and provenance on the page, of runs whose numbers were written by hand."""
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
@@ -15,9 +13,10 @@ from pipeline.errors import PipelineError
 from tasks.report.assembly import ReportContent, _results_section
 from tasks.report.curves import _plots_of
 from tasks.report.runs import TrainingRun, _read_curves
+from tests.environments import run
 from tests.tasks.report.runs_by_hand import SPLIT, log, make_run, metrics
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -35,9 +34,8 @@ def test_a_line_of_curves_that_is_being_written_is_left_out(tmp_path):
 
 
 def test_the_backend_of_a_notebook_that_started_the_report_is_not_asked_for():
-    environment = os.environ | {"MPLBACKEND": "module://notebook_of_another_environment"}
-    words = [sys.executable, "-c", "import tasks.report.curves"]
-    ended = subprocess.run(words, env=environment, capture_output=True, text=True)
+    backend = "module://notebook_of_another_environment"
+    ended = run([sys.executable, "-c", "import tasks.report.curves"], ROOT, MPLBACKEND=backend)
     assert ended.returncode == 0, ended.stderr
 
 
