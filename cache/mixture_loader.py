@@ -10,16 +10,20 @@ This is a module of its own because only it imports PyTorch.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
+from multiprocessing import parent_process
+from multiprocessing.process import BaseProcess
+from threading import Thread
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, default_convert
 
 from cache.errors import CacheError
 from cache.mixture import Mixture, MixturePart
@@ -89,10 +93,12 @@ class TorchMixture:
                 arrays become tensors.
             prepare: what the thread makes of a batch, such as a copy on the GPU.
         """
+        steps: Any = range(self.step, self.steps)
         loader = DataLoader(
-            _Steps(read),
+            steps,
             batch_size=None,
-            sampler=range(self.step, self.steps),
+            collate_fn=partial(_make, read),
+            worker_init_fn=_end_with_parent,
             num_workers=self.read_workers,
             # Not forked: this process has threads, and maybe a GPU. Not spawned: such workers
             # sometimes abort while they send.
@@ -168,14 +174,21 @@ class TorchMixture:
         return dict(json.loads(json.dumps(identity, default=lambda it: it.tolist())))
 
 
-class _Steps(Dataset[T]):
-    """Batches by step, for DataLoader and its workers."""
+def _make(read: Callable[[int], T], step: int) -> Any:
+    to_tensors: Any = default_convert  # torch declares no types
+    return to_tensors(read(step))
 
-    def __init__(self, read: Callable[[int], T]) -> None:
-        self._read = read
 
-    def __getitem__(self, step: int) -> T:
-        return self._read(step)
+def _end_with_parent(_worker: int) -> None:
+    """Let a worker end when the process that wants its batches is killed. torch watches the
+    worker's own parent, which is the forkserver: this one stays as long as it has workers.
+    """
+    Thread(target=_exit_after, args=[parent_process()], daemon=True).start()
+
+
+def _exit_after(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def _was_killed(error: Exception) -> bool:

@@ -10,12 +10,13 @@ from numpy.testing import assert_array_equal
 import cache
 from cache import CacheError, MixturePart
 from cache.mixture import Mixture
+from tests.cache import toy
 
 SPLIT = "toy/train"
 
 
 @pytest.fixture
-def root(tmp_path, toy):
+def root(tmp_path):
     toy.write(tmp_path, toy.videos())
     toy.write_stream(tmp_path)
     return tmp_path
@@ -78,7 +79,7 @@ def test_a_state_of_other_settings_is_refused_with_the_difference(
     assert other.step == 7
 
 
-def test_a_state_of_other_rows_is_refused_and_goes_on_at_their_tag(root, toy):
+def test_a_state_of_other_rows_is_refused_and_goes_on_at_their_tag(root):
     cache.tag(root, "begun")
     saved = loader_of(root).state_dict() | {"step": 7}
     toy.write(root, [*toy.videos(), toy.video("new", [40])], plan="new")

@@ -2,9 +2,9 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,27 +13,31 @@ import torch
 import cache
 from tests.docs.markdown import blocks, document
 from tests.vibe_model.builders import SMALL, write_split
-from tests.waiting import await_that
+from tests.waiting import LIMIT, await_that
 from vibe_model import TrainConfig
 from vibe_model.training.data import TrainingBatches
 
 SPLITS = ("3dpw/train", "mpi_inf_3dhp/train")
 SAVED, KILLED, ENDED = 100, 130, 40  # steps
-# Each process notes its batches in a file of its rank; after its last one it waits to be killed.
+# Each process notes its batches in a file of its rank; after the last one of all, each is killed.
 NOTING = """
-import os, signal, sys, torch
+import multiprocessing, os, signal, sys, time, torch
+from pathlib import Path
 import train
-folder, last = sys.argv[1], int(sys.argv[2])
+folder, last = Path(sys.argv[1]), int(sys.argv[2])
 torch.set_num_threads(1)
 batches, loss_of = [], train.loss_of
 
 def noting(network, batch):
     batches.append(batch["datasets_3d"]["resnet50"])
     if len(batches) == last:
-        file = f"{folder}/{os.environ['RANK']}.pt"
-        torch.save(batches, file + ".part")
-        os.replace(file + ".part", file)
-        signal.pause()
+        file = folder / f"{os.environ['RANK']}.pt"
+        workers = [worker.pid for worker in multiprocessing.active_children()]
+        torch.save((batches, workers), f"{file}.part")
+        os.replace(f"{file}.part", file)
+        while len([*folder.glob("*.pt")]) < int(os.environ["WORLD_SIZE"]):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
     return loss_of(network, batch)
 
 train.loss_of = noting
@@ -70,16 +74,19 @@ def train(folder, n_processes, last):
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             stdout=log,
             stderr=log,
-            start_new_session=True,
         )
-    files = [noted / f"{rank}.pt" for rank in range(n_processes)]
     try:
-        await_that(lambda: all(file.exists() for file in files) or running.poll() is not None)
-        assert running.poll() is None, (folder / "log").read_text()
+        running.wait(LIMIT)
     finally:
-        os.killpg(running.pid, signal.SIGKILL)
+        running.terminate()  # it ends its processes, too
         running.wait()
-    return [torch.load(file) for file in files]
+    files = [noted / f"{rank}.pt" for rank in range(n_processes)]
+    assert all(file.exists() for file in files), (folder / "log").read_text()
+    noted = [torch.load(file) for file in files]
+    workers = [Path(f"/proc/{pid}/cmdline") for _, pids in noted for pid in pids]
+    assert len(workers) == n_processes
+    await_that(lambda: not any(file.exists() and file.read_bytes() for file in workers))
+    return [batches for batches, _ in noted]
 
 
 @pytest.mark.slow  # eight processes import torch
