@@ -74,7 +74,7 @@ def windows_of(runs: Ranges, *, seqlen: int, stride: int, tail: Tail = "drop") -
     return windows
 
 
-class TimedWindows(NamedTuple):
+class _TimedWindows(NamedTuple):
     """Windows whose rows are the nearest ones to even times."""
 
     rows: Ints  # (W, T), ascending within each window
@@ -84,7 +84,7 @@ class TimedWindows(NamedTuple):
 
 def timed_windows(
     runs: Ranges, steps: Doubles, *, seqlen: int, stride: int, tail: Tail = "drop"
-) -> TimedWindows:
+) -> _TimedWindows:
     """Cut runs into windows of `seqlen` even times, one every `stride` times from each run's start.
 
     Args:
@@ -117,7 +117,7 @@ def timed_windows(
     np.minimum(rows, stop[run, None] - 1, out=rows)
     is_repeated = np.diff(rows, axis=1) == 0
     repeats = is_repeated.any(axis=1)
-    return TimedWindows(rows[~repeats], run[repeats])
+    return _TimedWindows(rows[~repeats], run[repeats])
 
 
 def intersect(runs: Ranges, keep: Ranges) -> Ranges:

@@ -67,12 +67,12 @@ def rate(a_second: float, unit: str) -> str:
 
 def command(*words: str, module: str = "pipeline") -> str:
     """A command to type here: .venv/bin/python -m pipeline status, or vibe-pipeline status."""
-    if is_called_by_name():
+    if _is_called_by_name():
         return " ".join([tool(f"vibe-{module}"), *map(shlex.quote, words)])
     return shlex.join([python(), "-m", module, *words])
 
 
-def is_called_by_name() -> bool:
+def _is_called_by_name() -> bool:
     """Whether the user typed the name of an installed command, such as `vibe-pipeline`."""
     return Path(sys.argv[0]).name in ("vibe-pipeline", "vibe-tasks", "luigi")
 
@@ -89,7 +89,7 @@ def as_called(text: str) -> str:
     """A message as it fits here: with the names of commands by which the user calls them, and with
     names of pages in place of their paths if there is no clone.
     """
-    if is_called_by_name():
+    if _is_called_by_name():
         text = re.sub("python -m (pipeline|tasks)", r"vibe-\1", text)
     if not (CLONE / "docs/index.md").exists():
         text = re.sub(r"docs/([\w/-]+)\.md(#[\w-]+)?", r'the page "\1\2"', text)

@@ -39,7 +39,7 @@ from pipeline.processes.software import require_torchvision
 from pipeline.settings.arguments import warn_of_broken
 from pipeline.settings.file import settings_file
 from pipeline.settings.sections import Settings, load
-from pipeline.steps.state import Committed
+from pipeline.steps.split_status import Committed
 
 _NO_SETTINGS: Final = (
     "Run from the project's folder, set LUIGI_CONFIG_PATH, or name the folder of the data: "

@@ -23,7 +23,7 @@ from pipeline.settings.sections import load
 from pipeline.steps.next_run import plan_runs
 from pipeline.steps.recipe import Recipe, missing_files
 from pipeline.steps.sentences import lost_videos, next_lines
-from pipeline.steps.state import SplitStatus
+from pipeline.steps.split_status import SplitStatus
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -53,7 +53,7 @@ from pipeline.steps.conversion.keep import Loss, unusable
 from pipeline.steps.grading import describe_words
 from pipeline.steps.run_state import prometheus_lines, read_states
 from pipeline.steps.sentences import missing_lines, next_cell
-from pipeline.steps.state import Committed, SplitStatus
+from pipeline.steps.split_status import Committed, SplitStatus
 
 
 def _run(args: argparse.Namespace) -> int:

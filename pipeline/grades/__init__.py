@@ -50,7 +50,7 @@ from pipeline.people.skeletons import (
 )
 from pipeline.people.track import CROP_SCALE, Track, usual_step
 
-Columns = Mapping[str, Any]  # arrays, or `StoredColumn`s
+Columns = Mapping[str, Any]  # arrays, or `_StoredColumn`s
 
 COLUMNS: Final = (
     "frame_index", "bbox", "kp_2d", "kp_3d", "has_3d", "pose", "trans", "extrinsics", "up",
@@ -224,7 +224,7 @@ def word_key(word: Word) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredColumn:
+class _StoredColumn:
     """The rows of a track in a column of the cache, read where they are used."""
 
     read: Callable[[str, int, int], Array]  # as `cache.Split.rows`
@@ -247,7 +247,7 @@ def _columns_of(
     columns: dict[str, Any] = {}
     for name in COLUMNS:
         if name in split.columns or name in split.extra:
-            columns[name] = StoredColumn(read, name, rows)
+            columns[name] = _StoredColumn(read, name, rows)
     if BLAZE_JOINTS in split.streams:
         with contextlib.suppress(cache.CacheError):  # rows that are not extracted yet
             name = f"features/{BLAZE_JOINTS}"

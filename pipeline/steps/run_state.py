@@ -30,7 +30,7 @@ _LAST: Final = "last_run"
 _SUCCESS: Final = "last_success"
 
 
-def state_folder(settings: Settings | None, root: cache.Root) -> Path | None:
+def _state_folder(settings: Settings | None, root: cache.Root) -> Path | None:
     """The folder of a cache's states: [paths] state, of the cache of luigi.cfg; or beside the
     cache. None: the cache is in an object store, and the setting names none.
     """
@@ -63,7 +63,7 @@ def record_run(
         code: Exit code.
         seconds: Duration of the run.
     """
-    folder = state_folder(settings, root)
+    folder = _state_folder(settings, root)
     if folder is None:
         if code != REFUSED:
             err.print(
@@ -92,7 +92,7 @@ def record_run(
 
 def read_states(settings: Settings | None, root: cache.Root) -> list[dict[str, Any]]:
     """The states of a cache's last runs, by file name; damaged files are left out."""
-    folder = state_folder(settings, root)
+    folder = _state_folder(settings, root)
     if folder is None:
         return []
     states = (_read(file) for file in sorted(folder.glob("*.json")))

@@ -123,7 +123,7 @@ def conversion_report(
             *document["contradictions"],
             *document["unread"],
             *notes_on_videos(work, totals),
-            *check_line(work, document["rejected"]),
+            *_check_line(work, document["rejected"]),
             *few([f"note {remark}" for remark in remarks], FEW, every),
         ],
         problems=problems,
@@ -186,7 +186,7 @@ def notes_on_videos(work: ConversionWork, totals: Any) -> Iterator[str]:
         )
 
 
-def check_line(work: ConversionWork, rejected: Iterable[str]) -> Iterator[str]:
+def _check_line(work: ConversionWork, rejected: Iterable[str]) -> Iterator[str]:
     """Yield the command that shows what is read of the keypoints of the first of the rejected
     videos that has some, with a clip.
     """

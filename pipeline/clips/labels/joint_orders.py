@@ -127,14 +127,14 @@ def _joints_by_name(place: Path, points: Doubles, names: Sequence[str]) -> Order
     if len(column_of) < FEWEST:
         expected = f"{FEWEST} or more of {', '.join(JOINT_OF_SPELLING)}"
         actual = f"{len(column_of)} among {shown_names(names)}"
-        raise order_error(place, expected, actual, "Give the joints these names.")
+        raise _order_error(place, expected, actual, "Give the joints these names.")
     missing = [spelling for spelling, joint in SPELLINGS.items() if joint not in column_of]
     corrections = {name: correct_spelling(name, missing) for name in unread}
     misspelt = [name for name, spelling in corrections.items() if spelling is not None]
     if misspelt:
         expected = first_few([corrections[name] for name in misspelt])
         do = "Correct them; joints that are others need names that differ more."
-        raise order_error(place, expected, first_few(misspelt), do)
+        raise _order_error(place, expected, first_few(misspelt), do)
     skeleton: Skeleton = tuple(column_of)
     columns = [*column_of.values()]
     if len(points) and columns != [*range(points.shape[1])]:
@@ -144,7 +144,7 @@ def _joints_by_name(place: Path, points: Doubles, names: Sequence[str]) -> Order
     return OrderedJoints(skeleton, points, known_by=KnownBy.NAMES, unread=unread)
 
 
-def order_error(place: Path, expected: str, found: str, do: str) -> RawDataError:
+def _order_error(place: Path, expected: str, found: str, do: str) -> RawDataError:
     """An error about the order of joints."""
     return RawDataError(place, "joints", expected, found, do, reason="unknown_joint_order")
 
@@ -153,4 +153,4 @@ def _other_number(place: Path, n_joints: int, stated: StatedOrder) -> RawDataErr
     """The error that the stated order has another number of joints."""
     expected = f"the order {stated.name}, which {stated.setting} states"
     do = f"Name another order in {stated.setting}: {' or '.join(ORDERS[n_joints])}."
-    return order_error(place, expected, f"{n_joints} joints a person", do)
+    return _order_error(place, expected, f"{n_joints} joints a person", do)

@@ -27,7 +27,7 @@ class Source(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class PeopleFormat:
+class _PeopleFormat:
     """A format of files of people."""
 
     name: str
@@ -39,7 +39,7 @@ class PeopleFormat:
 
 
 FORMATS: Final = (
-    PeopleFormat(
+    _PeopleFormat(
         "COCO's JSON",
         "| COCO's JSON, as `detect` writes it | an object with `images` | 0; from "
         "`frame_index`, or the number at the end of `file_name` | `x y w h`, px | those named "
@@ -51,7 +51,7 @@ FORMATS: Final = (
             source.place, source.json, sizes, source.stated
         ),
     ),
-    PeopleFormat(
+    _PeopleFormat(
         "MMPose's inferencer",
         "| MMPose's inferencer (`--pred-out-dir`, for a video); a list of Ultralytics' "
         "`to_json()`, one for each frame | a list with `instances`, or of lists | 0; from "
@@ -64,7 +64,7 @@ FORMATS: Final = (
             mmpose.INFERENCER, source.place, "frames", source.json, None, source.stated
         ),
     ),
-    PeopleFormat(
+    _PeopleFormat(
         "MMPose's demo",
         "| MMPose's demo (`--save-predictions`) | an object with `instance_info` | 1; from "
         "`frame_id` | not used | by the names in `meta_info` | `track_id` |",
@@ -78,7 +78,7 @@ FORMATS: Final = (
             source.stated,
         ),
     ),
-    PeopleFormat(
+    _PeopleFormat(
         "SAM 3D Body",
         "| SAM 3D Body: what `process_one_image` returns, saved as npz, npy, pickle or JSON "
         "([how](../results.md#sam-3d-body)) | `pred_keypoints_2d` of each person; a file for each "
@@ -89,7 +89,7 @@ FORMATS: Final = (
         ),
         lambda source, _: sam_3d_body.sam_content(source.place, source.frames),
     ),
-    PeopleFormat(
+    _PeopleFormat(
         "OpenPose",
         "| OpenPose (`--write_json`) | a JSON file per frame, with `people`; or a list of "
         "these, as ComfyUI's | 0; from the number in the file name, or the place in the list | "
@@ -104,7 +104,7 @@ FORMATS: Final = (
         ),
         orders={25: "body_25", 18: "openpose_coco"},
     ),
-    PeopleFormat(
+    _PeopleFormat(
         "Flat records",
         "| Flat records, [whose columns you name](#name-the-columns-of-a-table) | a list of "
         "objects without a list or an object in them | 0, or as you state | `x y w h`, px, or as "
@@ -114,7 +114,7 @@ FORMATS: Final = (
             source.place, source.json, sizes, source.stated
         ),
     ),
-    PeopleFormat(
+    _PeopleFormat(
         "AlphaPose's and COCO's results",
         "| AlphaPose's and COCO's results (also ViTPose's) | a list with `image_id` | 0; from "
         "the number at the end of `image_id` | `x y w h`, px | see [joints](#joints) | `idx`, "
@@ -122,7 +122,7 @@ FORMATS: Final = (
         lambda source: source.json == [] or _is_list(source.json, lambda r: isinstance(r, dict)),
         lambda source, _: keypoints_json.results_content(source.place, source.json, source.stated),
     ),
-    PeopleFormat(
+    _PeopleFormat(
         "YOLO",
         "| YOLO (Ultralytics' `save_txt`) | a text file per frame | 1; from the number in the "
         "file name | `cx cy w h`, fractions of the image | COCO's 17, if it has joints | last "
@@ -132,14 +132,14 @@ FORMATS: Final = (
             source.frames, sizes()[0], source.stated.classes
         ),
     ),
-    PeopleFormat(
+    _PeopleFormat(
         "MOT",
         "| MOT (MOTChallenge) | text that begins with a number: `frame,id,x,y,w,h,conf,...` | "
         "1 | `x y w h`, px; the first pixel is 1 | none | `id`, unless it is -1 |",
         lambda source: text_files.are_mot_lines(source.text),
         lambda source, _: text_files.mot_content(source.place, source.stated.classes),
     ),
-    PeopleFormat(
+    _PeopleFormat(
         "Sports2D's TRC in px",
         "| Sports2D's TRC in px | `.trc`: one file for each person; in a folder, those with "
         "`_px` in their names | 0; from `Time` and the rate | none | by the names in the file; "
@@ -147,7 +147,7 @@ FORMATS: Final = (
         lambda source: bool(source.persons),
         lambda source, _: text_files.trc_content(source.persons),
     ),
-    PeopleFormat(
+    _PeopleFormat(
         "CSV",
         "| CSV | text with a header line that has `track`, `frame`, `x`, `y`, `w`, `h`, or "
         "[the columns that you name](#name-the-columns-of-a-table) | 0, or as you state | "
@@ -158,7 +158,7 @@ FORMATS: Final = (
 )
 
 
-def format_of(source: Source) -> PeopleFormat:
+def format_of(source: Source) -> _PeopleFormat:
     """The format of a source. Raises RawDataError if it is none of FORMATS."""
     for candidate in FORMATS:
         if candidate.recognises(source):

@@ -87,7 +87,7 @@ _HANDS: Final = _columns_of_hand(42) + _columns_of_hand(21)
 _KNOWN: Final = [column for column, name in enumerate(NAMES) if name in JOINT_OF_SPELLING]
 
 
-class SamPerson(NamedTuple):
+class _SamPerson(NamedTuple):
     """One person in one image."""
 
     frame: int  # from 0
@@ -168,7 +168,7 @@ def number_of(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def read_people(file: Path, content: object, frame: int | None = None) -> list[SamPerson]:
+def read_people(file: Path, content: object, frame: int | None = None) -> list[_SamPerson]:
     """The people in a file's content. frame: of a file of one image.
 
     Raises RawDataError for other shapes, numbers that are not finite, and a person without a frame.
@@ -177,7 +177,7 @@ def read_people(file: Path, content: object, frame: int | None = None) -> list[S
         return [*_people(file, content, frame)]
 
 
-def _people(file: Path, content: Any, frame: int | None) -> Iterator[SamPerson]:
+def _people(file: Path, content: Any, frame: int | None) -> Iterator[_SamPerson]:
     """Yield the people in lists and dicts of persons."""
     if isinstance(content, np.ndarray) and content.dtype.hasobject:
         content = [*content.ravel()]
@@ -191,7 +191,7 @@ def _people(file: Path, content: Any, frame: int | None) -> Iterator[SamPerson]:
         yield _person(StoredArrays(file, content, WRITE), frame)
 
 
-def _person(stored: StoredArrays, frame: int | None) -> SamPerson:
+def _person(stored: StoredArrays, frame: int | None) -> _SamPerson:
     """Check a person's dict."""
     points = stored.take(KEY, len(NAMES), 2, finite=True)
     if FRAME in stored.content:
@@ -203,7 +203,7 @@ def _person(stored: StoredArrays, frame: int | None) -> SamPerson:
     focal = math.nan
     if stored.content.get("focal_length") is not None:
         focal = stored.scalar("focal_length")
-    return SamPerson(
+    return _SamPerson(
         frame,
         points,
         stored.take("bbox", 4, finite=True).reshape(2, 2),

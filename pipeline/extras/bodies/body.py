@@ -33,7 +33,7 @@ from pipeline.extras.bodies.body_file import LEVELS, BodyArrays
 PARAMETERS: Final = (*LEVELS, "height", "proportions")
 
 
-class RestBody(NamedTuple):
+class _RestBody(NamedTuple):
     """A body of one shape before it is posed."""
 
     coefficients: Tensor  # (216,) weights of the body's shapes
@@ -95,7 +95,7 @@ class AnnyBody:
             parent = parents[self.bone_names.index(name)]
             self._given_parents.append(given_of_bone[parent])
 
-    def shape(self, parameters: Tensor) -> RestBody:
+    def shape(self, parameters: Tensor) -> _RestBody:
         """Shape a body by these parameters (6,), each 0 .. 1, in the order of PARAMETERS."""
         shares = _combination_shares(parameters)  # (72,)
         height, proportions = parameters[len(LEVELS) :].clamp(0, 1)
@@ -119,7 +119,7 @@ class AnnyBody:
         turns = attached[..., None] * rotations  # (G, B, 3, 3)
         shifts = head_levers - attached * _rotate(rotations, heads)
         transforms = torch.cat([turns, shifts[..., None]], -1)
-        return RestBody(coefficients, head_levers, transforms)
+        return _RestBody(coefficients, head_levers, transforms)
 
     def pose(self, levers: Tensor, rotations: Tensor, translation: Tensor) -> Tensor:
         """Points (N, K, 3) m with these levers (3 G, K) of N bodies, posed by rotations
@@ -131,17 +131,17 @@ class AnnyBody:
         points = torch.cat(world, -1) @ levers  # (N, 3, K)
         return points.mT + translation[:, None]
 
-    def points(self, rest: RestBody) -> Tensor:
+    def points(self, rest: _RestBody) -> Tensor:
         """Vertices (V, 3) m of the rest body, which stands upright."""
         return _blend(self._template, self._shapes, rest.coefficients)
 
-    def vertex_levers(self, rest: RestBody) -> Tensor:
+    def vertex_levers(self, rest: _RestBody) -> Tensor:
         """Levers (3 G, V) of the vertices."""
         points = functional.pad(self.points(rest), (0, 1), value=1)  # (V, 4)
         moments = self._weights[..., None] * points[:, None]
         return _levers(rest, moments)
 
-    def keypoint_levers(self, rest: RestBody) -> Tensor:
+    def keypoint_levers(self, rest: _RestBody) -> Tensor:
         """Levers (3 G, J + B) of the keypoints, then of the heads of all bones."""
         template, shapes = self._keypoint_moments
         moments = _blend(template, shapes, rest.coefficients)
@@ -175,7 +175,7 @@ class AnnyBody:
         return torch.stack(template), torch.stack(shapes, 1)
 
 
-def _levers(rest: RestBody, moments: Tensor) -> Tensor:
+def _levers(rest: _RestBody, moments: Tensor) -> Tensor:
     """Levers (3 G, K) of points with these moments (K, B, 4): of each bone, the point times its
     share in it, and the share.
     """

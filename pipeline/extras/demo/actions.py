@@ -25,7 +25,7 @@ TAU: Final = 2 * np.pi
 SIDES: Final = "lr"
 
 
-class Range(NamedTuple):
+class _Range(NamedTuple):
     """Degrees of a degree of freedom."""
 
     low: float
@@ -34,31 +34,31 @@ class Range(NamedTuple):
 
 
 # of the arm and the leg of one side
-SIDED: Final[Mapping[str, Range]] = {
+SIDED: Final[Mapping[str, _Range]] = {
     # upper arm: 0 hangs, 90 level, 180 overhead
-    "lift": Range(4, 172, 12),
+    "lift": _Range(4, 172, 12),
     # of that raise: 0 sideways, 90 forward, above it across the chest
-    "plane": Range(-40, 125, 25),
-    "twist": Range(-80, 80),  # about the upper arm; outward is positive
-    "elbow": Range(2, 145, 18),
-    "wrist": Range(-60, 60),
-    "flex": Range(-25, 120, 2),  # hip: the thigh forward
-    "abduct": Range(-15, 60, 4),  # hip: the leg sideways
-    "turnout": Range(-30, 45, 6),  # hip: the toes outward
-    "knee": Range(1, 140, 4),
-    "ankle": Range(-40, 38),  # toes up is positive
-    "toes": Range(-5, 50),  # bent up against the foot, as when the heel lifts
+    "plane": _Range(-40, 125, 25),
+    "twist": _Range(-80, 80),  # about the upper arm; outward is positive
+    "elbow": _Range(2, 145, 18),
+    "wrist": _Range(-60, 60),
+    "flex": _Range(-25, 120, 2),  # hip: the thigh forward
+    "abduct": _Range(-15, 60, 4),  # hip: the leg sideways
+    "turnout": _Range(-30, 45, 6),  # hip: the toes outward
+    "knee": _Range(1, 140, 4),
+    "ankle": _Range(-40, 38),  # toes up is positive
+    "toes": _Range(-5, 50),  # bent up against the foot, as when the heel lifts
 }
-DOFS: Final[Mapping[str, Range]] = {
-    "pelvis_pitch": Range(-25, 70),  # leaning forward is positive
-    "pelvis_roll": Range(-25, 25),  # towards the person's right is positive
-    "pelvis_yaw": Range(-50, 50),  # turning left is positive, here and below
-    "spine_bend": Range(-25, 80, 3),
-    "spine_side": Range(-35, 35),
-    "spine_turn": Range(-50, 50),
-    "head_nod": Range(-45, 45, 3),
-    "head_tilt": Range(-35, 35),
-    "head_turn": Range(-70, 70),
+DOFS: Final[Mapping[str, _Range]] = {
+    "pelvis_pitch": _Range(-25, 70),  # leaning forward is positive
+    "pelvis_roll": _Range(-25, 25),  # towards the person's right is positive
+    "pelvis_yaw": _Range(-50, 50),  # turning left is positive, here and below
+    "spine_bend": _Range(-25, 80, 3),
+    "spine_side": _Range(-35, 35),
+    "spine_turn": _Range(-50, 50),
+    "head_nod": _Range(-45, 45, 3),
+    "head_tilt": _Range(-35, 35),
+    "head_turn": _Range(-70, 70),
     **{f"{side}_{name}": dof for side in SIDES for name, dof in SIDED.items()},
 }
 Curve = Doubles | float  # (T,) degrees, or one number for all times

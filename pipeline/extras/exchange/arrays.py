@@ -22,7 +22,7 @@ import cache
 from cache.format.tags import refuse_tagged
 from pipeline.cli.progress import Progress, silent
 from pipeline.errors import PipelineError
-from pipeline.extras.exchange.matching import BY_NAMES, NO_FILE_ROW, GivenArray, Match
+from pipeline.extras.exchange.array_rows import BY_NAMES, NO_FILE_ROW, GivenArray, Match
 from pipeline.features.committed import IMPORTED, is_current
 from pipeline.features.streams.base import Reads, Stream
 from pipeline.steps.extraction.stream_extraction import require_same_commit

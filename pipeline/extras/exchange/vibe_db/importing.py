@@ -29,7 +29,7 @@ from pipeline.accounting import Accounting, VideoAccount
 from pipeline.cli.progress import Progress, silent
 from pipeline.errors import PipelineError
 from pipeline.extras.exchange.array_files import StampedFile
-from pipeline.extras.exchange.matching import Match
+from pipeline.extras.exchange.array_rows import Match
 from pipeline.extras.exchange.vibe_db.database import Database, DatabaseLayout
 from pipeline.extras.exchange.vibe_db.labels import LabelReader
 from pipeline.extras.exchange.vibe_db.tracks import FileReader
