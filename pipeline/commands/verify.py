@@ -22,7 +22,6 @@ from typing import Final, NamedTuple
 import cache
 from cache.format import layout
 from cache.write.copy import to_track_rows, videos_by_name
-from pipeline.accounting import sums_of
 from pipeline.cli import pages
 from pipeline.cli.command_line import Command
 from pipeline.cli.console import DONE, ERROR, IDLE, WRONG, CommandResult, err, plain, print_result
@@ -33,6 +32,7 @@ from pipeline.errors import PipelineError
 from pipeline.features.committed import MissingRows, fill_command
 from pipeline.features.pixels import videos_of
 from pipeline.files.raw import changes, texts_of
+from pipeline.grades.sums import sums_of
 from pipeline.people.estimates import files_of, recorded_estimates
 from pipeline.settings.arguments import choose_splits
 from pipeline.settings.options import DROP

@@ -19,7 +19,6 @@ from typing import Any, Final
 import numpy as np
 
 import cache
-from pipeline.accounting import sums_of
 from pipeline.clips.files import moved_frames
 from pipeline.clips.labels.people_table import BLOCK, blocks
 from pipeline.files.pixels.clip_record import ClipRecord
@@ -34,6 +33,7 @@ from pipeline.grades.joints import (
     seen_points,
 )
 from pipeline.grades.same_person import find_same_people
+from pipeline.grades.sums import sums_of
 from pipeline.grades.words import MEASURES, VERSION, WORDS, Grade, Word
 from pipeline.people.boxes import extents, largest_shares
 from pipeline.people.estimates import fits_of

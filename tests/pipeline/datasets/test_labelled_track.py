@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 import cache
-from pipeline import accounting
 from pipeline.accounting import VideoAccount
 from pipeline.datasets.base import Dataset
 from pipeline.datasets.shared.checks import MISSING_3D, LabelRules
@@ -18,6 +17,7 @@ from pipeline.datasets.shared.labelled_track import labelled_track
 from pipeline.datasets.shared.smpl import EXTRINSICS, UP
 from pipeline.files.pixels.pictures import Pictures
 from pipeline.files.raw import RawVideo
+from pipeline.grades.sums import sums_of
 from pipeline.people.skeletons import JOINTS
 from tests import made_splits
 from tests.pipeline.datasets.by_hand import standing
@@ -195,7 +195,7 @@ def test_3d_joints_that_rows_lack_are_told_by_name_and_their_rows_counted(
     assert account.unread == ({MISSING_3D: missing} if missing else {})
     used = weights_of(track, tmp_path)
     assert (used == (0 if missing else 1)).all()
-    sums = accounting.sums_of([track.rows])
+    sums = sums_of([track.rows])
     assert sums["rows_3d"] == used.sum()
     assert sums.get("rows_some_3d") == (N if missing else None)  # as before it was there
     again = VideoAccount.from_dict(account.as_dict())

@@ -8,7 +8,7 @@ from numpy.testing import assert_array_equal
 
 import cache
 from cache.read.labels import SOME_3D
-from pipeline.accounting import sums_of
+from pipeline.grades.sums import sums_of
 from tests import made_splits
 from tests.pipeline.extras.exchange import planted_bodies as planted
 from tests.pipeline.extras.exchange.made_sam_3d_body import save_all

@@ -11,8 +11,8 @@ import pytest
 
 import cache
 from cache.write.copy import to_track_rows
-from pipeline import accounting
 from pipeline.grades import video_numbers
+from pipeline.grades.sums import SUMS
 from tests import made_splits
 
 
@@ -60,7 +60,7 @@ def test_a_new_sum_is_in_status_once_all_videos_have_it(penn, monkeypatch, types
         return status["sums"]
 
     assert "last_frames" not in shown()
-    monkeypatch.setitem(accounting.SUMS, "last_frames", last_frames)
+    monkeypatch.setitem(SUMS, "last_frames", last_frames)
     penn.add("0007")
     penn.edit("0001")
     assert shown()["last_frames"] is None
