@@ -7,9 +7,8 @@ tracks of different people are mistaken for one person.
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -39,7 +38,7 @@ def find_same_people(
         if {"kp_2d", "bbox"} <= columns.keys():
             frames[number] = columns["frame_index"][:]
     second = APART_S * fps
-    for one, other in itertools.combinations(frames, 2):
+    for one, other in _pairs(frames, second):
         tracks = (
             _TrackView(people[one], frames[one], second),
             _TrackView(people[other], frames[other], second),
@@ -49,6 +48,35 @@ def find_same_people(
             found[one] = other
             found[other] = one
     return found
+
+
+def _pairs(frames: Mapping[int, Ints], second: float) -> Iterator[tuple[int, int]]:
+    """Yield pairs of tracks without those whose first and last frames and number of rows already
+    show that they are far apart in time, or often in one frame: in a crowd, nearly all.
+    """
+    if not frames:
+        return
+    numbers = np.array([*frames])
+    of_tracks = [*frames.values()]
+    n_rows = np.array([*map(len, of_tracks)])
+    ends = np.array([of_track[[0, -1]] for of_track in of_tracks])
+    first, last = ends.T
+    in_order = np.unique(np.concatenate(of_tracks))  # frames in which anybody is seen
+    start, stop = np.searchsorted(in_order, ends).T
+    n_missing = stop + 1 - start - n_rows
+    for k, one in enumerate(numbers.tolist()):
+        later_first = np.maximum(first[k], first[k + 1 :])
+        earlier_last = np.minimum(last[k], last[k + 1 :])
+        later_start = np.maximum(start[k], start[k + 1 :])
+        earlier_stop = np.minimum(stop[k], stop[k + 1 :])
+        fewer_rows = np.minimum(n_rows[k], n_rows[k + 1 :])
+        n_missed = n_missing[k] + n_missing[k + 1 :]
+        n_together = earlier_stop + 1 - later_start - n_missed  # or more
+        is_impossible = n_together > TOGETHER * fewer_rows
+        is_impossible |= later_first - earlier_last > second
+        others = numbers[k + 1 :][~is_impossible]
+        for other in others.tolist():
+            yield one, other
 
 
 class _TrackView(NamedTuple):
@@ -89,8 +117,6 @@ def _steps_between(
 
     one, other: (T,) frames of the tracks. longest: frames.
     """
-    if max(one[0], other[0]) - min(one[-1], other[-1]) > longest:
-        return []
     if len(np.intersect1d(one, other)) > TOGETHER * min(len(one), len(other)):
         return []
     merged = np.concatenate([one, other])

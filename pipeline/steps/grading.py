@@ -118,7 +118,7 @@ def grades_by_video(split: cache.Split) -> Iterator[tuple[int, list[int], list[G
     grades = StoredGrades(split)
     for video, tracks in _tracks_by_video(split):
         if grades.is_known[tracks].all():
-            names = [split.tracks.names[track] for track in tracks]
+            names = split.tables.texts("track_name", np.array(tracks))
             numbers = grades.numbers[tracks].tolist()
             yield video, tracks, [Grade(*of_track).name_other(names) for of_track in numbers]
         else:

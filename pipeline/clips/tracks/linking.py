@@ -33,6 +33,7 @@ Above SECOND frames a second, time counts in seconds; below, the root of a step 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -74,6 +75,7 @@ TAIL: Final = 1.0  # degrees of freedom of Student's t: so rare are shifts beyon
 EXPLAINED: Final = 6.0  # a frame whose persons all cost less without a shift needs no search
 STEADIEST: Final = 3  # persons whose offsets are tried as the shift
 NEAREST: Final = 32  # detections of least cost to each of them: a crowd has more
+SAMPLED: Final = 4  # of so many persons of a crowd, one tells which shifts cost too much
 ALL_PAIRS: Final = 1 << 9  # up to so many pairs in a frame, all are compared; then those near
 MARGIN_PX: Final = 1.0  # gives a box around two aligned joints an area
 
@@ -249,11 +251,11 @@ class _Filters:
         return self._compare(detections, pairs)
 
     def _search(
-        self, detections: Ints, shifts: Doubles, reach: Doubles, *, counts: bool = False
+        self, detections: Ints, shifts: Doubles, reach: Doubles, *, lists: bool = True
     ) -> Array:
         """Numbers of the detections near each person for each of C shifts, (C * A,) lists; or
-        `counts` of them. The means of joints are in their boxes, so no offset is shorter than the
-        way from one to the other.
+        whether there are any. The means of joints are in their boxes, so no offset is shorter than
+        the way from one to the other.
         """
         # 0.1 s, which clips of few people need not wait for
         from scipy.spatial import KDTree
@@ -264,12 +266,14 @@ class _Filters:
         radius = (reach[:, None] + half_sides) / scale
         shifted = self._expected_centres() + shifts[:, None]  # (C, A, 2)
         tree = KDTree(self._seen.centre[detections] / scale)
-        found: Array = tree.query_ball_point(
-            shifted.reshape(-1, 2) / scale,
-            np.tile(radius.max(axis=1), len(shifts)),
-            p=math.inf,
-            return_length=counts,
-        )
+        centres = shifted.reshape(-1, 2)
+        places = centres / scale
+        largest_radius = radius.max(axis=1)
+        radii = np.tile(largest_radius, len(shifts))
+        if not lists:  # the nearest one is found faster than all
+            nearest, _ = tree.query(places, p=math.inf)
+            return np.asarray(nearest <= radii)
+        found: Array = tree.query_ball_point(places, radii, p=math.inf)
         return found
 
     def _compare(self, detections: Ints, pairs: Ints) -> Pairs:
@@ -326,11 +330,14 @@ class _Filters:
             price = (TAIL + 2) * np.log(rarenesses / TAIL)
             if not is_all:
                 # without those that cost more than none, by the persons alone who are near nobody
-                n_near = self._search(detections, shifts, explained, counts=True)
-                is_alone = n_near.reshape(len(shifts), -1) == 0
-                lost = is_alone.sum(axis=1)
-                most = least.sum() + CAP * (len(size) - len(least)) + 1e-6
-                tried = price + CAP * lost <= most
+                has_near = self._search(detections, shifts, explained, lists=False)
+                n_near = has_near.reshape(len(shifts), -1).sum(axis=1)
+                lost = len(size) - n_near
+                n_unpaired = len(size) - len(least)
+                most = least.sum() + CAP * n_unpaired + 1e-6
+                tried = np.flatnonzero(price + CAP * lost <= most)
+                of_some = self._costs_of_some(detections, shifts[tried], explained)
+                tried = tried[price[tried] + of_some <= most]
                 shifts = shifts[tried]
                 rarenesses = rarenesses[tried]
                 price = price[tried]
@@ -354,6 +361,17 @@ class _Filters:
             pairs = self.pair(detections, shift[None], REACH * size)
         self._state[:, 0] += shift
         return pairs._replace(offset=pairs.offset - shift)
+
+    def _costs_of_some(self, detections: Ints, shifts: Doubles, reach: Doubles) -> Doubles:
+        """Costs of some of the persons for each of C shifts px, (C,): all together cost more."""
+        some = copy.copy(self)
+        is_some = np.arange(len(self.last)) % SAMPLED == 0
+        some.keep_persons(is_some)
+        pairs = some.pair(detections, shifts, reach[is_some])
+        costs = pairs.costs(shifts)
+        least = pairs.least(costs)
+        total: Doubles = least.sum(axis=1)
+        return total
 
     def _learn_spread(self, shift: Doubles, usual: float) -> None:
         """Learn how usual such shifts are. shift: (2,) px. usual: (px^2) their variance so far."""
