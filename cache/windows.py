@@ -128,6 +128,8 @@ def intersect(runs: Ranges, keep: Ranges) -> Ranges:
     >>> intersect(np.array([[0, 10], [10, 12]]), np.array([[2, 4], [8, 11]])).tolist()
     [[2, 4], [8, 10], [10, 11]]
     """
+    if not len(keep):  # usual, and a split may have a million runs
+        return keep
     start, stop = runs.T
     keep_start, keep_stop = keep.T
     # Of each run: the first range that ends after the run's start, and the first range that begins

@@ -86,7 +86,7 @@ def _find_labels(clip: Path) -> Path | None:
 
 def _remove_label_links(clip_name: str, keypoints: Path) -> None:
     """Remove links to the labels of an earlier clip of this name."""
-    for entry in visible_entries(keypoints):
+    for entry in [*visible_entries(keypoints)]:
         if clip_name in (entry.name, PurePath(entry.name).stem) and entry.is_symlink():
             Path(entry).unlink()
 

@@ -4,6 +4,7 @@ import importlib
 import re
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,22 @@ def test_the_cache_that_scale_measures_is_like_any_other(tmp_path):
     places = {"raw": tmp_path / "raw/kinetics", "root": tmp_path / "cache"}
     plan = planned(datasets.get("kinetics"), "train", **places)
     assert (plan.why, plan.n_left_alone, len(plan.touched)) == ("", 64, 64)
+
+
+def test_a_plan_needs_little_memory_for_each_clip(tmp_path):
+    scale = importlib.import_module("scale")
+    scale.make(tmp_path, "train", 8_000)
+    places = {"raw": tmp_path / "raw/kinetics", "root": tmp_path / "cache"}
+    planned(datasets.get("kinetics"), "train", **places)  # what is imported is no clip's
+    tracemalloc.start()
+    try:
+        plan = planned(datasets.get("kinetics"), "train", **places)
+        kept, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (plan.up_to_date, len(plan.listed)) == (True, 2_000)
+    assert kept / 2_000 < 850
+    assert most / 2_000 < 1_100
 
 
 def test_windows_that_differ_end_the_benchmark(tmp_path):
@@ -195,6 +212,7 @@ def run_code(code, folder):
 
 NOTICED = """
 import sys
+import tracemalloc
 from pathlib import Path
 from benchmarks.crashes import Steps
 from benchmarks.lab import differences
@@ -227,6 +245,7 @@ KEEP_THEIR_ROWS = """
 import random
 import shutil
 import sys
+import tracemalloc
 from pathlib import Path
 from benchmarks.crashes import Steps
 from tests.fixtures import planned

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import mmap
 import shlex
 import warnings
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from cache.storage.base import Bytes, Store
 
 REPAIR: Final = "python -m pipeline verify --repair --cache"  # and the cache's name
 ABSENT: Final = 2**64 - 1  # offset and size of a chunk that the shard does not hold
+_PART: Final = 1 << 22  # most bytes of a mapped file that are in memory while it is hashed
 _BLOCK: Final = 1 << 20  # most bytes that are read from a disk at once
 _REQUEST: Final = 1 << 26  # largest request to an object store, bytes
 # the CRC of any bytes that are followed by their own checksum: a property of CRCs
@@ -50,8 +52,17 @@ def crc32c(data: bytes | Bytes) -> bytes:
 
 
 def sha256(data: bytes | Bytes) -> str:
-    """The SHA-256 of bytes, in hex."""
-    return hashlib.sha256(data if isinstance(data, bytes) else data.data).hexdigest()
+    """The SHA-256 of bytes, in hex. Of a file that is mapped into memory, no more than _PART is
+    there at a time, and nothing afterwards.
+    """
+    view = memoryview(data if isinstance(data, bytes) else data.data)
+    base = getattr(data, "base", None)
+    digest = hashlib.sha256()
+    for start in range(0, len(view), _PART):
+        digest.update(view[start : start + _PART])
+        if isinstance(base, mmap.mmap):
+            base.madvise(mmap.MADV_DONTNEED)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -245,7 +245,7 @@ class Tables(dict[str, Array]):
 
     def texts(self, name: str, rows: slice | Array = slice(None)) -> list[str]:
         """The texts of a table, or of some of its rows."""
-        return [raw.decode() for raw in self.utf8_texts(name, rows).tolist()]
+        return [raw.decode() for raw in self.utf8_texts(name, rows)]
 
     def utf8_texts(self, name: str, rows: slice | Array = slice(None)) -> NDArray[np.bytes_]:
         """The texts of a table, or of some of its rows, as an array (N,) of UTF-8 bytes."""
@@ -260,16 +260,12 @@ class Tables(dict[str, Array]):
         """Count the rows of committed tracks in each shard of a split with `extent` rows. Returns
         an array (number of shards,).
         """
-        edges = self.track_rows.ravel()
-        edges = np.concatenate([[0], edges])
-        # The number of tracks' rows before each edge. It grows by one a row within a track, and not
-        # at all between tracks.
-        rows_between = np.diff(edges)
-        rows_between[::2] = 0
-        before = np.concatenate([[0], np.cumsum(rows_between)])
         boundaries = np.arange(geometry.shards(extent) + 1) * geometry.rows_per_shard
-        rows_before: Doubles = np.interp(boundaries, edges, before)
-        return np.diff(rows_before).astype(np.int64)
+        # the rows of tracks that start before each boundary, without those behind it
+        n_tracks = np.searchsorted(self["track_start"], boundaries)
+        stops = np.append(0, self["track_stop"])[n_tracks]
+        n_rows = np.append(0, np.cumsum(self["track_stop"] - self["track_start"]))[n_tracks]
+        return np.diff(n_rows - np.maximum(stops - boundaries, 0))
 
 
 def _widen(texts: Array, width: int) -> Array:

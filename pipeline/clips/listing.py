@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -21,12 +22,11 @@ def list_clips(raw: Path) -> list[str]:
     return [file for file in list_files(raw) if _kind(file) in VIDEOS]
 
 
-def visible_entries(folder: Path) -> list[os.DirEntry[str]]:
-    """List the entries of a folder, unsorted, except litter; [] for a missing folder."""
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as scanned:
-        return [entry for entry in scanned if not is_litter(entry.name)]
+def visible_entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Yield the entries of a folder, unsorted, except litter; none of a missing folder."""
+    if folder.is_dir():
+        with os.scandir(folder) as scanned:
+            yield from (entry for entry in scanned if not is_litter(entry.name))
 
 
 def _kind(file: str) -> str:

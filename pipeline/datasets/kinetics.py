@@ -106,20 +106,21 @@ class Kinetics(ClipDataset):
                 "dataset videos."
             )
             raise RawDataError(clips, "folder", expected, "no such folder", do)
-        files: dict[str, list[str]] = {}  # path without its suffix -> the clip's files
+        files: dict[str, tuple[str, ...]] = {}  # path without its suffix -> the clip's files
         for clip in list_clips(clips):
             is_deeper = clip.count("/") > 1  # than the folder of a class
             if clip.lower().endswith(EXTENSIONS) and not is_deeper:
                 file = f"{split}/{clip}"
-                files.setdefault(file.rpartition(".")[0], []).append(file)
+                stem = file.rpartition(".")[0]
+                files[stem] = (*files.get(stem, ()), file)
         # names of clips and of their class folders
         stems = set(itertools.chain.from_iterable(name.split("/") for name in files))
         labels = _StemLabels(raw, stems)
         # Keypoints whose clip is missing are listed, too, so that the accounting counts them.
         for clip in labels.list_names(split).folders - stems:
             if not clip.lower().endswith(EXTENSIONS) or clip.rpartition(".")[0] not in stems:
-                files[f"{split}/{clip}"] = []
-        return RawVideos([_video(labels, split, name, files[name]) for name in sorted(files)])
+                files[f"{split}/{clip}"] = ()
+        return RawVideos(_video(labels, split, name, files.pop(name)) for name in sorted(files))
 
     def read(
         self, raw: Path, split: str, video: RawVideo, account: VideoAccount, body: Body | None
@@ -152,7 +153,7 @@ class _StemLabels(ClipLabels):
         return known or super().is_of_a_clip(folder, name)
 
 
-def _video(labels: ClipLabels, split: str, name: str, clips: list[str]) -> VideoTexts:
+def _video(labels: ClipLabels, split: str, name: str, clips: Sequence[str]) -> VideoTexts:
     """A clip with its labels, which are searched for its class folder, then for the split's."""
 
     def rank(file: str) -> tuple[int, str]:

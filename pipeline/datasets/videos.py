@@ -215,7 +215,7 @@ class OwnVideos(ClipDataset):
             expected = f"files that end in {ENDINGS}"
             raise RawDataError(raw, "folder", expected, actual, "Name the folder of the clips.")
         labels = ClipLabels(raw, clips)
-        return RawVideos([labels.video(clip) for clip in clips if self.split_of(clip) == split])
+        return RawVideos(labels.video(clip) for clip in clips if self.split_of(clip) == split)
 
     def label_note(self, raw: Path, split: str) -> str:
         return describe_others(raw) if split == self.splits[0] else ""

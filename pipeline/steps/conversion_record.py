@@ -19,6 +19,7 @@ from pipeline.accounting import PASSING, is_error
 from pipeline.cli.text import command, count, from_here
 from pipeline.datasets.base import Dataset
 from pipeline.errors import PipelineError
+from pipeline.files.raw.changes import NEVER_SEEN, LastReading
 from pipeline.settings.options import DROP
 
 # entry of the manifest: videos that kept their rows when another reader converted the others
@@ -26,6 +27,7 @@ EARLIER_READER: Final = "earlier_reader"
 # in the provenance: the file of corrections
 CORRECTIONS: Final = "leave_out"
 MOUNT: Final = "Mount its disk"
+_BLOCK: Final = 4096  # videos whose texts are made at a time
 LET_GO: Final = f"{DROP}, or [convert] removed = drop in luigi.cfg"
 
 
@@ -163,10 +165,18 @@ class ConversionRecord:
     # ----------------------------------------------------------------------------------------------
     # videos without rows
 
-    def digests(self) -> dict[str, str]:
-        """Name -> digest of every video."""
-        videos = self.split.videos
-        return dict(zip(videos.names, videos.fingerprints, strict=True))
+    def digests(self, seen: Mapping[str, LastReading]) -> dict[str, str]:
+        """Name -> digest of every video. Texts that `seen` has are not made twice."""
+        tables = self.split.tables
+        known = dict(zip(seen, seen, strict=True))
+        digests = {}
+        for start in range(0, len(self.split.videos), _BLOCK):
+            rows = slice(start, start + _BLOCK)
+            names = tables.texts("video_name", rows)
+            for name, digest in zip(names, tables.texts("video_fingerprint", rows), strict=True):
+                recorded = seen.get(name, NEVER_SEEN).digest
+                digests[known.get(name, name)] = recorded if recorded == digest else digest
+        return digests
 
     def names_to_retry(self, *, retry: bool) -> set[str]:
         """Names of rejected videos that are read again though their files have not changed: those

@@ -90,6 +90,7 @@ def stamps(
     seen: any of them as they were, with which the same stamps are made faster, and kept once.
     """
     root = str(raw)
+    names = dict(zip(seen, seen, strict=True))
     found = {}
     for name, files, folders, label_folders, span in texts_of(videos):
         before = seen.get(name, NEVER_SEEN).stamp or ""
@@ -104,7 +105,7 @@ def stamps(
         text = "\n".join(lines)
         if text == before:
             text = before
-        found[name] = text
+        found[names.get(name, name)] = text
     return found
 
 

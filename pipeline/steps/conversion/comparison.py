@@ -40,7 +40,6 @@ class Comparison(NamedTuple):
     """What differs between a committed split and its raw folder."""
 
     digests: Mapping[str, str]  # of the committed videos
-    recorded: Mapping[str, changes.Stamp]  # recorded stamps of those with their committed content
     losses: Mapping[str, Loss]  # of committed videos that keep their rows and are not read
     reasons: Mapping[str, ReadReason]  # why each video is read, by its name
     n_not_compared: int  # others with other sizes or times: contents are not read
@@ -67,16 +66,15 @@ def compare(
     """
     raw = recipe.raw
     record = ConversionRecord(committed)
-    before = record.digests()
-    losses = _find_losses(recipe, committed, stamps, seen, differs=differs)
+    before = record.digests(seen)
+    losses = _find_losses(recipe, committed, before, stamps, seen, differs=differs)
     # those that miss a file are compared, too: at the commit, it may have been missing
-    usable = stamps.keys() - unusable(losses).keys()
-    recorded = {
-        name: video.stamp
-        for name, video in seen.items()
-        if video.stamp is not None and before.get(name) == video.digest
-    }
-    restamped = {name for name in before.keys() & usable if recorded.get(name) != stamps[name]}
+    skipped = unusable(losses)
+    restamped = set()
+    for name, digest in before.items():  # in one pass: a set of all names would take memory
+        if name in stamps and name not in skipped:
+            if recorded_stamp(seen.get(name), digest) != stamps[name]:
+                restamped.add(name)
     digests = {}
     # Another reader reads all videos again anyway. Then contents only matter in a moved folder, to
     # tell whether it has the same videos.
@@ -90,8 +88,8 @@ def compare(
     reasons = dict.fromkeys(digests.keys() - same, ReadReason.CHANGED)
     reasons |= dict.fromkeys(_find_corrected(committed, listed), ReadReason.CORRECTED)
     reasons |= dict.fromkeys(unreadable, ReadReason.UNREADABLE)
-    reasons |= dict.fromkeys(stamps.keys() - before.keys(), ReadReason.NEW)
-    reasons = {name: reasons[name] for name in reasons.keys() & stamps.keys() - losses.keys()}
+    reasons |= {name: ReadReason.NEW for name in stamps if name not in before}
+    reasons = {name: why for name, why in reasons.items() if name in stamps and name not in losses}
     gone = {name: digest for name, digest in before.items() if name not in stamps}
     renamed = {}
     if reads_contents and gone:
@@ -101,7 +99,6 @@ def compare(
         losses.pop(name, None)
     return Comparison(
         before,
-        recorded,
         losses,
         reasons,
         0 if reads_contents else len(restamped - losses.keys()),
@@ -115,13 +112,19 @@ def find_videos(listed: Sequence[RawVideo], names: Collection[str]) -> list[RawV
     """The listed videos with these names. The others, which may be half a million, are not made."""
     if not names:
         return []
-    texts = texts_of(listed)
-    return [listed[number] for number, video in enumerate(texts) if video.name in names]
+    texts = enumerate(texts_of(listed))
+    return [listed[number] for number, video in texts if video.name in names]
+
+
+def recorded_stamp(seen: changes.LastReading | None, digest: str | None) -> changes.Stamp | None:
+    """The recorded stamp of a video whose committed content has this digest; None: not known."""
+    return None if seen is None or seen.digest != digest else seen.stamp
 
 
 def _find_losses(
     recipe: Recipe,
     committed: cache.Split,
+    names: Iterable[str],
     stamps: Mapping[str, changes.Stamp],
     seen: Mapping[str, changes.LastReading],
     *,
@@ -131,12 +134,13 @@ def _find_losses(
     have the files that gave fewer rows when they were last read.
 
     Where the earlier stamp of a video is not known, all of its files are taken to have been there.
+    names: of the committed videos.
     """
     losses: dict[str, Loss] = {}
     if recipe.drop_removed:
         return losses
     others = recipe.others
-    for number, name in enumerate(committed.videos.names):
+    for number, name in enumerate(names):
         current = stamps.get(name)
         last = seen.get(name, changes.NEVER_SEEN)
         lost_file = ""

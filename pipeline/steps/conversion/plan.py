@@ -21,7 +21,13 @@ from pipeline.files.raw import RawVideo, changes
 from pipeline.files.raw.corrections import describe
 from pipeline.grades.stored import are_outdated
 from pipeline.processes.software import staging_plan
-from pipeline.steps.conversion.comparison import Comparison, ReadReason, compare, find_videos
+from pipeline.steps.conversion.comparison import (
+    Comparison,
+    ReadReason,
+    compare,
+    find_videos,
+    recorded_stamp,
+)
 from pipeline.steps.conversion.identity import Difference, find_differences, reader_parts
 from pipeline.steps.conversion.keep import Loss, missing
 from pipeline.steps.conversion.listing import list_videos
@@ -191,7 +197,7 @@ def _update(
             video,
             stamps[video.name],
             reasons[video.name],
-            found.recorded.get(video.name),
+            recorded_stamp(seen.get(video.name), digests.get(video.name)),
             found.renamed.get(video.name, ""),
             video.name in by_others,
         )
