@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "convert --help": ["pipeline", "convert", "--help"],
     "export --help": ["pipeline", "export", "--help"],
     "python -m tasks --help": ["tasks", "--help"],
+    "train --help": ["tasks", "train", "--help"],
     "predict --help": ["tasks", "predict", "--help"],
     "status of one split": ["pipeline", "status", "--cache", "CACHE"],
     "convert, nothing to do": ["pipeline", "convert", SPLIT, "--raw", "RAW", "--cache", "CACHE"],

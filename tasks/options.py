@@ -1,5 +1,5 @@
-"""Options of the commands of `python -m tasks`. --help needs only this module, but that of `train`,
-which names the models.
+"""Options of the commands of `python -m tasks`. --help needs only this module, and that of `train`
+the settings of the models, which it names.
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, Final
 
-from cache.storage.durable import sync_folder, write_atomic
 from pipeline.errors import ConfigError
 
 # Files of a body folder that affect results: of each line, the first one that exists. Other files
@@ -25,6 +24,8 @@ _BODY_FILES: Final = (
 
 def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Replace a file atomically and durably: readers see the old content or the new one."""
+    from cache.storage.durable import sync_folder
+
     part = path.with_name(f".{path.name}.part")
     # left by a killed run, or a link: it is replaced, never written through
     part.unlink(missing_ok=True)
@@ -38,8 +39,17 @@ def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write sorted JSON without NaN, atomically."""
+    from cache.storage.durable import write_atomic
+
     text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
     write_atomic(path, f"{text}\n".encode())
+
+
+def local_root(root: Path | str) -> Path | str:
+    """The folder of a cache on this machine, or its URL as text."""
+    import cache  # late, as above: the names of models are listed without it
+
+    return cache.local_folder(root) or root
 
 
 def folder_digest(folder: Path) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.errors import ConfigError
-from pipeline.people.skeletons import Array
+
+if TYPE_CHECKING:
+    from pipeline.people.skeletons import Array
 
 # An entry of `validation`, `evaluation` or `leave_out` names a split, or some of its tracks by a
 # pattern: "h36m/train" or "h36m/train:S5*". `select_tracks` describes patterns.
@@ -57,6 +57,8 @@ class Reading(NamedTuple):
         >>> Reading("r", size=1, history=1).stack(np.array([[[1], [2], [3]]])).tolist()
         [[[1, 2], [2, 3]]]
         """
+        import numpy as np  # here: the names of models are listed without it
+
         # (B, T, size, history + 1)
         views = np.lib.stride_tricks.sliding_window_view(rows, self.history + 1, axis=1)
         n_windows, n_frames, size, _ = views.shape

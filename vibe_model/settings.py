@@ -36,9 +36,8 @@ from pydantic import (
 )
 from pydantic.dataclasses import dataclass
 
-import cache
 from pipeline.errors import ConfigError, invalid_setting
-from vibe_model.files import file_digest, folder_digest
+from vibe_model.files import file_digest, folder_digest, local_root
 from vibe_model.reading import Reading, check_window_length, pattern_of, split_of
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 # folder of a cache, or a URL as text
-CacheRoot = Annotated[cache.Root, BeforeValidator(lambda root: cache.local_folder(root) or root)]
+CacheRoot = Annotated[Path | str, BeforeValidator(local_root)]
 
 # Split -> pattern of the names of the tracks that are evaluated. Human3.6M's protocol 2 evaluates
 # one camera.
