@@ -124,7 +124,7 @@ def _lines(reading: _LabelReading) -> Iterator[tuple[str, str]]:
     of_classes = []
     others = []
     for kind, names in reading.account.unread.items():
-        text = f"{kind}: {describe_counts(names)}"
+        text = ": ".join(filter(None, [kind, describe_counts(names)]))
         if kind in ABOUT_CLASSES:
             of_classes.append(text)
         elif kind == UPLOADED:

@@ -45,6 +45,7 @@ def test_a_file_is_ten_lines(check, clip, tmp_path):
     content["categories"][1]["keypoints"] = [*COCO_NAMES[:-1], "Spine"]
     for entry in content["annotations"][:-1]:
         entry["keypoints"][3 * 3 + 2] = 0
+        entry["lefthand_kpts"] = [1] * 63
     write_json(tmp_path / "people.json", content)
     assert check(tmp_path / "people.json", clip) == {
         "odd": [],
@@ -56,7 +57,7 @@ def test_a_file_is_ten_lines(check, clip, tmp_path):
         "boxes": "30 x 40 px (median), 11% of the image's height; 0 of 8 wider than high",
         "identities": "1: 6; used",
         "scores": "0.88 to 0.88, median 0.88; 0% below 0.3, which are not used",
-        "not read": "joints: Spine (8); keys: tid (8)",
+        "not read": "hands (hands = true keeps them); joints: Spine (8); keys: tid (8)",
         "classes": "people skipped by category: car (1)",
         # seen from the front: left joints are on the right
         "person": "in frame 0: nose (200, 222), leye (201, 220), reye (199, 220), rear (198, 221), "
