@@ -82,7 +82,7 @@ def test_a_state_of_other_settings_is_refused_with_the_difference(
 def test_a_state_of_other_rows_is_refused_and_goes_on_at_their_tag(root):
     cache.tag(root, "begun")
     saved = loader_of(root).state_dict() | {"step": 7}
-    toy.write(root, [*toy.videos(), toy.video("new", [40])], plan="new")
+    toy.write(root, [*toy.videos(), toy.video("new", 40)], plan="new")
     toy.write_stream(root)
     changed = (
         r"digest of toy/train: saved \w+, found \w+; digest of toy/train/resnet50: saved .* tag"
