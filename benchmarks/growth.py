@@ -162,9 +162,9 @@ def _crowd(n_people: int, linked: bool) -> None:
         joints[..., :2] = place[:, None] + BODY + rng.normal(0, 0.3, (n_people, 17, 2))
         keypoints.append(joints)
     identity = None if linked else ByFrame.join([np.arange(n_people)] * FRAMES)
-    detections = Detections(
-        "coco", np.arange(FRAMES), ByFrame.join(keypoints), identity, np.arange(FRAMES)
-    )
+    frames = np.arange(FRAMES)
+    no_hands = np.zeros((FRAMES * n_people, 0, 3))
+    detections = Detections("coco", frames, ByFrame.join(keypoints), identity, frames, no_hands)
     account = VideoAccount("crowd")
     account.found = detections.n_persons
     rules = Rules(20, put_sides_right=False, cut_at_switches=not linked)

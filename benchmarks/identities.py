@@ -85,7 +85,8 @@ def _detections(clip: Clip, number: Callable[[Detected], Ints]) -> Detections:
     seen = [clip.frames[t] for t in at]
     keypoints = [np.where(frame.keypoints[..., 2:] < SEEN, 0, frame.keypoints) for frame in seen]
     identity = ByFrame.join([number(frame) for frame in seen])
-    return Detections("coco", at, ByFrame.join(keypoints), identity, at)
+    no_hands = np.zeros((sum(map(len, keypoints)), 0, 3))
+    return Detections("coco", at, ByFrame.join(keypoints), identity, at, no_hands)
 
 
 def _judge(clip: Clip, fps: float, number: Callable[[Detected], Ints]) -> _Judged:

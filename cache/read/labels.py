@@ -41,7 +41,6 @@ EVAL_JOINTS: Final = "kp_3d_eval"
 JOINTS_49: Final = "kp_3d_49"  # the column kp_3d, also in those splits
 JOINT_WEIGHTS: Final = "w_kp_3d"  # which of these 49 joints are known
 HANDS: Final = "kp_2d_hands"  # the column in crop coordinates
-_N_HANDS: Final = 42  # joints of the left hand, then of the right one
 # fields and columns that depend on the crop or on mirroring
 IN_CROP: Final = frozenset(
     {"kp_2d", HANDS, "kp_3d", EVAL_JOINTS, JOINTS_49, JOINT_WEIGHTS, "theta", "pose", "trans"}
@@ -55,7 +54,7 @@ MIRRORED_49: Final = (
     *(25 + joint for joint in MIRRORED_14),
     *(39, 40, 41, 42, 43, 44, 46, 45, 48, 47),
 )
-MIRRORED_HANDS: Final = (*range(21, _N_HANDS), *range(21))
+MIRRORED_HANDS: Final = (*range(21, 42), *range(21))
 MIRRORED_SMPL: Final = (
     *(0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20, 23, 22),
 )
@@ -108,7 +107,7 @@ class LabelFields:
         if name == "kp_3d" and self._column(EVAL_JOINTS) is not None:
             return (_N_EVAL_JOINTS, 3)
         if name == HANDS:
-            return (_N_HANDS, 3)
+            return (len(MIRRORED_HANDS), 3)
         if name == JOINT_WEIGHTS:
             return (N_JOINTS,)
         return (N_JOINTS, 3) if name in ("kp_2d", "kp_3d", JOINTS_49) else ()

@@ -23,6 +23,7 @@ HAND: Final = (ROOT, *(f"{finger}{number}" for finger in FINGERS for number in r
 # COCO-WholeBody's names of the joints of both hands
 HANDS: Final = tuple(f"{side}_{joint}" for side in ("left", "right") for joint in HAND)
 
+NO_HANDS: Final = np.zeros((0, 0, 3))
 _COMPACT: Final = tuple(map(compact, HANDS))
 
 
@@ -31,16 +32,16 @@ def is_of_hand(name: str) -> bool:
     return compact(name) in _COMPACT
 
 
-def hands_of(points: Doubles, names: Sequence[str] | None) -> Doubles | None:
-    """The joints of hands (N, 42, 3) among people's joints (N, K, 3); None without hands.
+def hands_of(points: Doubles, names: Sequence[str] | None, others: Doubles) -> Doubles:
+    """The joints of hands (N, 42, 3) among people's joints (N, K, 3); without any, `others`.
 
     names: of the K joints; None: the file has none, and hands are the last joints. Joints that are
     not named are 0. A hand without a root begins at the arm's wrist.
     """
-    if names is None or not len(points):
-        return points[:, -len(HANDS) :] if points.shape[1] in BODY_JOINTS else None
-    if not any(map(is_of_hand, names)):
-        return None
+    if names is None:
+        return points[:, -len(HANDS) :] if points.shape[1] in BODY_JOINTS else others
+    if not len(points) or not any(map(is_of_hand, names)):
+        return others
     column_of = {compact(name): column for column, name in enumerate(names)}
     hands = np.zeros((len(points), len(HANDS), 3))
     for joint, name in enumerate(_COMPACT):
@@ -54,8 +55,10 @@ def hands_of(points: Doubles, names: Sequence[str] | None) -> Doubles | None:
 def confident_hands(hands: Doubles) -> Doubles:
     """A copy of joints of hands (N, 42, 3) whose confidence is the score, within 0 to 1; 1 in a
     hand whose scores are all 0. Unknown joints are 0: those at (0, 0), and those without confidence
-    or finite numbers.
+    or finite numbers. Of (N, 0, 3), all are.
     """
+    if not hands.size:
+        return np.zeros((len(hands), len(HANDS), 3))
     known, _ = zero_invalid_joints(hands)
     each = known.reshape(-1, len(HAND), 3)
     scores = each[..., 2]
@@ -66,10 +69,9 @@ def confident_hands(hands: Doubles) -> Doubles:
     return known
 
 
-def exchange_hands(hands: Doubles | None, rows: Ints) -> None:
+def exchange_hands(hands: Doubles, rows: Ints) -> None:
     """Exchange left and right of these rows (n,) of joints of hands (N, 42, 3), in place."""
-    if hands is not None:
-        hands[rows] = np.roll(hands[rows], len(HAND), axis=1)
+    hands[rows] = np.roll(hands[rows], len(HAND), axis=1)
 
 
 def hand_bones() -> list[tuple[int, int]]:

@@ -83,6 +83,8 @@ class Detections:
     # for each of T frames, (P,) numbers, NO_IDENTITY without one; None: nobody has one
     identity: ByFrame | None
     frames: Ints  # ascending; all processed frames, as far as the format tells
+    # (N, 42, 3) px px confidence, the joints HANDS of all people; 0: unknown. (N, 0, 3): not read
+    hands: Doubles
     names: Sequence[str] = ()  # names of the identities, if the file has texts
     complete: bool = False  # whether the format also lists frames without a person
     notes: Sequence[str] = ()  # messages about what was changed or not used
@@ -96,8 +98,6 @@ class Detections:
     # what the file has and nobody reads: a kind, such as "joints not read" -> name -> how often
     unread: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     format: str = ""  # the name of one of `people_formats.FORMATS`
-    # (N, 42, 3) px px confidence, of `hands.HANDS` of all people; 0: unknown. None: not read
-    hands: Doubles | None = None
 
     @property
     def is_order_assumed(self) -> bool:
@@ -124,8 +124,7 @@ class Detections:
         identity = self.identity
         if identity is not None:
             identity = ByFrame(identity.rows[rows], start)
-        hands = None if self.hands is None else self.hands[rows]
-        return replace(self, keypoints=keypoints, identity=identity, hands=hands)
+        return replace(self, keypoints=keypoints, identity=identity, hands=self.hands[rows])
 
 
 def read_detections(
@@ -286,7 +285,8 @@ def _assemble(
     """
     place = source.place
     notes = content.notes
-    _require_one_order(source, content.people)
+    n_hands = len(HANDS) if content.has_hands else 0
+    _require_one_order(source, content.people, n_hands)
     if content.identity_keys:
         notes += content.people.choose_identity(content.identity_keys)
     people = content.people.finish()
@@ -301,14 +301,13 @@ def _assemble(
         raise content.first_bad_box
 
     people = people.sort(is_copy)
-    points = people.points
+    points, hands = np.split(people.points, [people.points.shape[1] - n_hands], axis=1)
     # Two points of a person are the corners of a box, unless the file names two joints.
     are_boxes = points.shape[1] == len(CORNERS) and len(content.joints or ()) != len(CORNERS)
     ordered = OrderedJoints(CORNERS, points, known_by=KnownBy.FORMAT)
-    hands = people.hands
     if not are_boxes:
         notes += _zero_joints_at_corner(points)
-        hands = hands_of(points, content.joints) if hands is None else hands
+        hands = hands_of(points, content.joints, hands)
         ordered = order_joints(place, points, content.joints, orders, source.stated.joints)
     unread = [name for name in ordered.unread if not is_of_hand(name)]
     if len(points) and unread:
@@ -316,11 +315,10 @@ def _assemble(
     if len(points) and are_boxes:
         content.unread[BOXES_ALONE] = Counter()
     if source.stated.hands:
-        without = np.zeros((len(points), len(HANDS), 3))
-        hands = confident_hands(without if hands is None else hands)
-    elif hands is not None:
+        hands = confident_hands(hands)
+    elif hands.size:
         content.unread[HANDS_NOT_READ] = Counter()
-        hands = None
+        hands = hands[:, :0]
     checked = CheckedPeople(
         ordered.skeleton,
         ordered.points,
@@ -341,6 +339,7 @@ def _assemble(
         ByFrame(ordered.points, start),
         identity,
         frames if content.frames is None else np.array(content.frames, np.int64),
+        hands,
         names,
         complete=content.frames is not None,
         notes=notes,
@@ -350,7 +349,6 @@ def _assemble(
         camera=content.camera,
         bad_boxes=content.bad_boxes,
         unread={what: countable_names(names) for what, names in sorted(content.unread.items())},
-        hands=hands,
     )
 
 
@@ -377,12 +375,12 @@ def _image_size(sizes: Sizes | None) -> Doubles:
     return np.full(2, np.nan)
 
 
-def _require_one_order(source: Source, people: FoundPeople) -> None:
+def _require_one_order(source: Source, people: FoundPeople, n_hands: int) -> None:
     """Raise RawDataError if people have different numbers of points."""
     if people.other is not None:
         frame, n_points = people.other
         file = dict(source.frames).get(frame, source.place)
-        sizes = sorted((people.n_points, n_points))
+        sizes = sorted((people.n_points - n_hands, n_points - n_hands))
         actual = f"{', '.join(map(_size_text, sizes))} a person"
         raise label_error(file, "keypoints", "one joint order in all frames", actual)
 

@@ -136,7 +136,7 @@ def openpose_content(
         pages = ((frame, file, load_json(file, do=DAMAGED)) for frame, file in files)
     processed = list[int]()  # frames
     keys = stated.identities.keys()
-    content = LabelContent(identity_keys=keys)
+    content = LabelContent(identity_keys=keys, has_hands=stated.hands)
     n_scaled = 0
     for frame, file, stored in pages:
         page = stored if isinstance(stored, dict) else {}
@@ -148,11 +148,11 @@ def openpose_content(
             content.count_keys(person, OPENPOSE_KEYS)
             # OpenPose 1.0 wrote the first key, later versions the second one.
             key = "pose_keypoints" if "pose_keypoints" in person else "pose_keypoints_2d"
-            points = _joints(file, key, person.get(key)) * scale
-            hand_keys = [key.replace("pose", f"hand_{side}") for side in SIDES]
-            hands = content.read_hands(file, hand_keys, person, scale, stated)
+            points = _joints(file, key, person.get(key))
+            hands = [key.replace("pose", f"hand_{side}") for side in SIDES]
+            points = content.add_hands(file, hands, person, points) * scale
             identity = identities_of(file, "people", person, keys)
-            content.people.add(FoundPerson(frame, points, identity, hands=hands))
+            content.people.add(FoundPerson(frame, points, identity))
         n_scaled += (scale != 1).any()
         processed.append(frame)
     content.frames = processed
@@ -172,7 +172,7 @@ def results_content(
     """Read one list of people with image names, without COCO's other categories."""
     classes = stated.classes
     keys = stated.identities.keys(ALPHAPOSE_KEY)
-    content = LabelContent(identity_keys=keys)
+    content = LabelContent(identity_keys=keys, has_hands=stated.hands)
     clip = None  # the images' name before the frame number
     for result in results:
         stored = result.get("category_id", 1)
@@ -190,8 +190,8 @@ def results_content(
             box = tolerant_box(result.get("bbox", result.get("box")))
         if points is not None:
             identity = identities_of(file, "results", result, keys)
-            hands = content.read_hands(file, COCO_HANDS, result, UNSCALED, stated)
-            content.people.add(FoundPerson(frame, points, identity, box, hands))
+            points = content.add_hands(file, COCO_HANDS, result, points)
+            content.people.add(FoundPerson(frame, points, identity, box))
     n_zeros = content.unread.get(BY_CATEGORY, Counter[str]()).get("0")
     if not content.people and n_zeros:
         actual = f"0 in {n_zeros} of {len(results)} results, and 1 in none"
@@ -281,7 +281,8 @@ class _Annotations(NamedTuple):
         lacks_feet = names is not None and {*map(joint_called, names)}.isdisjoint(FEET_JOINTS)
         joints = [*names, *FEET_NAMES] if names and has_feet else names
         identity_keys = self.stated.identities.keys()
-        content = LabelContent(identity_keys=identity_keys, joints=joints)
+        has_hands = self.stated.hands
+        content = LabelContent(identity_keys=identity_keys, joints=joints, has_hands=has_hands)
         n_people = 0
         n_interpolated = 0
         are_labelled = set[bool]()  # whether those with joints have a labelled one
@@ -305,9 +306,8 @@ class _Annotations(NamedTuple):
                 box = tolerant_box(entry.get("bbox"), image.scale)
             if points is not None:
                 identity = identities_of(self.file, key, entry, identity_keys)
-                points = points * image.scale
-                hands = content.read_hands(self.file, COCO_HANDS, entry, image.scale, self.stated)
-                content.people.add(FoundPerson(image.frame, points, identity, box, hands))
+                points = content.add_hands(self.file, COCO_HANDS, entry, points) * image.scale
+                content.people.add(FoundPerson(image.frame, points, identity, box))
         if are_labelled == {False} and all_have_boxes:
             return self.people(as_boxes=True)
         if n_interpolated:

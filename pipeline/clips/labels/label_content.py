@@ -104,6 +104,7 @@ class LabelContent:
     unread: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     # frame -> (3, 3) homography from the previous frame to it
     camera: dict[int, Doubles] = field(default_factory=dict)
+    has_hands: bool = False  # whether 42 joints of hands are behind each person's points
     # keys of which people have an identity each (`FoundPeople.choose_identity`); (): of the format
     identity_keys: Sequence[str] = ()
 
@@ -116,25 +117,19 @@ class LabelContent:
             if entry[key] and entry[key] != NOBODY and not is_identity:
                 self.unread[NOT_READ][key] += 1
 
-    def read_hands(
-        self,
-        file: Path,
-        keys: Iterable[str],
-        person: Mapping[str, Any],
-        scale: Doubles,
-        stated: Stated,
-    ) -> Doubles | None:
-        """Read the hands (42, 3) of a person, which are under these keys, of left and right, px in
-        the clip by `scale`, as of `tolerant_box`; None without any, or if they are not wanted.
+    def add_hands(
+        self, file: Path, keys: Iterable[str], person: Mapping[str, Any], points: Doubles
+    ) -> Doubles:
+        """The points (J, 3) of a person, and behind them the hands under these keys, left and
+        right, if `has_hands`; 0 of an absent one.
         """
-        if not any(map(person.get, keys)):
-            return None
-        if not stated.hands:
+        if self.has_hands:
+            n = 3 * len(HAND)
+            each = [numbers(file, key, person.get(key) or [0] * n, (n,)) for key in keys]
+            return np.concatenate([points, np.reshape(each, (-1, 3))])
+        if any(map(person.get, keys)):
             self.unread[HANDS_NOT_READ] = Counter()
-            return None
-        n = 3 * len(HAND)
-        hands = [numbers(file, key, person.get(key) or [0] * n, (n,)) for key in keys]
-        return np.concatenate(hands).reshape(-1, 3) * scale
+        return points
 
 
 @dataclass(frozen=True, slots=True)

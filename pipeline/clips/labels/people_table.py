@@ -29,8 +29,6 @@ class FoundPerson(NamedTuple):
     identity: Identity | tuple[Identity, ...] = None
     # (2, 2) px, upper left and lower right corner: where the file has a box beside joints
     box: Doubles | None = None
-    # (42, 3) as points, in the order of `hands.HANDS`: where the file has hands beside joints
-    hands: Doubles | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,7 +82,6 @@ class PeopleTable(NamedTuple):
     code: Ints  # (N,) places of their identities among `identities`
     identities: Sequence[Identity]
     boxes: Doubles  # (N, 2, 2) px, of people with a box beside joints; NaN: none
-    hands: Doubles | None  # (N, 42, 3) as of `FoundPerson`, 0 of people without; None: nobody's
 
     def find_copies(self) -> Bools:
         """(N,) whether an earlier person has the same frame, identity and joints, of which some
@@ -139,7 +136,6 @@ class PeopleTable(NamedTuple):
             points=take_in_place(self.points, order),
             code=self.code[order],
             boxes=self.boxes[order],
-            hands=None if self.hands is None else self.hands[order],
         )
 
 
@@ -175,8 +171,6 @@ class FoundPeople:
         self._points = array("d")
         self._boxed = array("q")
         self._boxes = array("d")
-        self._handed = array("q")
-        self._hands = array("d")
 
     def __len__(self) -> int:
         return len(self._frame)
@@ -191,9 +185,6 @@ class FoundPeople:
         if person.box is not None:
             self._boxed.append(len(self))
             self._boxes.frombytes(person.box.tobytes())
-        if person.hands is not None:
-            self._handed.append(len(self))
-            self._hands.frombytes(person.hands.tobytes())
         self._code.append(self._codes.setdefault(person.identity, len(self._codes)))
         self._frame.append(person.frame)
         self._points.frombytes(person.points.tobytes())
@@ -238,11 +229,5 @@ class FoundPeople:
         """The people. There can be no more of them."""
         boxes = np.full((len(self), 2, 2), np.nan)
         boxes[np.asarray(self._boxed, np.int64)] = np.asarray(self._boxes).reshape(-1, 2, 2)
-        hands = None
-        if self._handed:
-            known = np.asarray(self._hands).reshape(len(self._handed), -1, 3)
-            hands = np.zeros((len(self), *known.shape[1:]))
-            hands[np.asarray(self._handed)] = known
         code = np.asarray(self._code)
-        frame = np.asarray(self._frame)
-        return PeopleTable(frame, self.points(), code, [*self._codes], boxes, hands)
+        return PeopleTable(np.asarray(self._frame), self.points(), code, [*self._codes], boxes)

@@ -75,16 +75,14 @@ NAMES: Final = (
 )
 
 
-def _columns_of_hand(first: int) -> list[int]:
-    """The columns of a hand, of which `first` is the first: each finger from tip to base, then the
-    wrist. In the order of `hands.HAND`.
-    """
-    return [first + 20, *(first + 4 * finger + j for finger in range(5) for j in (3, 2, 1, 0))]
-
-
-# left, then right
-_HANDS: Final = _columns_of_hand(42) + _columns_of_hand(21)
 _KNOWN: Final = [column for column, name in enumerate(NAMES) if name in JOINT_OF_SPELLING]
+# of the left hand, then of the right one: the wrist is its last joint, and each finger begins with
+# its tip
+_HANDS: Final = [
+    first + place
+    for first in (42, 21)
+    for place in (20, *np.arange(20).reshape(5, 4)[:, ::-1].ravel().tolist())
+]
 
 
 class _SamPerson(NamedTuple):
@@ -220,12 +218,11 @@ def sam_content(place: Path, files: Sequence[tuple[int, Path]]) -> LabelContent:
     RawDataError.
     """
     pages: Sequence[tuple[int | None, Path]] = files or [(None, place)]
-    content = LabelContent(box_form=TWO_CORNERS)
+    content = LabelContent(box_form=TWO_CORNERS, has_hands=True)
     for frame, file in pages:
         for person in read_people(file, load(file), frame):
-            points = np.column_stack([person.points, np.ones(len(NAMES))])
-            hands = points[_HANDS]
-            content.people.add(FoundPerson(person.frame, points[_KNOWN], None, person.box, hands))
+            points = np.column_stack([person.points, np.ones(len(NAMES))])[_KNOWN + _HANDS]
+            content.people.add(FoundPerson(person.frame, points, box=person.box))
             for key in map(str, person.keys):
                 if not KEYS.fullmatch(key):
                     content.unread[NOT_READ][key] += 1

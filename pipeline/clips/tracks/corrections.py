@@ -29,7 +29,7 @@ class CorrectedPeople:
     """The people of a clip with N detections: whose each is, or NOBODY's."""
 
     joints: Doubles  # (N, J, 3); left and right are exchanged in place
-    hands: Doubles | None  # (N, 42, 3), likewise
+    hands: Doubles  # (N, 42, 3) or (N, 0, 3), likewise
     skeleton: Skeleton  # the order of the joints
     frames: Ints  # (N,)
     before: Array  # (N,) names before corrections

@@ -28,7 +28,9 @@ def test_every_detection_is_in_a_track_or_has_a_reason(data, boxes, identified, 
         identity.append(rng.integers(0, 2, len(few)))
     skeleton = CORNERS if boxes else "coco"
     identities = ByFrame.join(identity) if identified else None
-    found = Detections(skeleton, np.arange(n), ByFrame.join(persons), identities, range(n))
+    no_hands = np.zeros((sum(map(len, persons)), 0, 3))
+    keypoints = ByFrame.join(persons)
+    found = Detections(skeleton, np.arange(n), keypoints, identities, range(n), no_hands)
     account = VideoAccount("a.mp4", found=found.n_persons)
     cleaning = Cleaning(min_frames=5, max_frames=20) if cleaned else None
     tracks = list(people(found, account, Rules(5, cleaning=cleaning)))
@@ -43,13 +45,15 @@ def test_bridged_frames_have_boxes_on_the_line_between_and_detected_ones_stay_as
     bbox = rng.uniform(0, 100, (4, 4)).astype(np.float32)
     kp_2d = rng.uniform(1, 100, (4, 49, 3)).astype(np.float32)
     account = VideoAccount("a.mp4", found=4, kept=4)
-    person = PersonTrack(frames, rng.uniform(size=(4, 17, 3)), bbox, kp_2d)
+    hands = kp_2d[:, 7:]
+    person = PersonTrack(frames, rng.uniform(size=(4, 17, 3)), bbox, kp_2d, hands=hands)
     (bridged,) = bridge_gaps([person], 3, account)
     assert bridged.frame_index.tolist() == [3, 4, 5, 6, 7, 8, 20]  # 11 missing frames are too many
     is_detected = [True, True, False, False, False, True, True]
     np.testing.assert_array_equal(bridged.bbox[is_detected], bbox)
     np.testing.assert_array_equal(bridged.kp_2d[is_detected], kp_2d)
-    assert not bridged.kp_2d[2:5].any()
+    np.testing.assert_array_equal(bridged.hands[is_detected], hands)
+    assert not bridged.kp_2d[2:5].any() and not bridged.hands[2:5].any()
     quarters = np.array([[0.25], [0.5], [0.75]])
     np.testing.assert_allclose(bridged.bbox[2:5], bbox[1] + quarters * (bbox[2] - bbox[1]), 1e-5)
     assert (account.found, account.kept) == (7, 7)

@@ -248,8 +248,8 @@ CONVERT = "convert videos/train --raw TMP/clips --cache CACHE"
 ON = f"{CONVERT} --set videos.hands=true"
 
 
-def stored(tmp_path):
-    split = cache.open(tmp_path / "cache")["videos/train"]
+def stored(tmp_path, root="cache"):
+    split = cache.open(tmp_path / root)["videos/train"]
     return {
         track.name: {name: split.rows(name, track.start, track.stop) for name in split.columns}
         for track in split.tracks
@@ -278,6 +278,10 @@ def test_a_split_keeps_its_hands_until_it_is_deleted(tmp_path, types):
         code=2,
     )
     assert_equal(stored(tmp_path), both)
+    prepare = "prepare videos --raw TMP/clips --cache CACHE --weights untrained:0 --plan"
+    assert "(none ends it)" not in types(prepare, "as before: videos.hands = true")
+    types("copy --cache CACHE --to TMP/copied")
+    assert_equal(stored(tmp_path, "copied"), both)
 
 
 def test_hands_follow_corrections_and_chosen_rows(tmp_path, types):

@@ -9,7 +9,6 @@ import numpy as np
 from pipeline.accounting import VideoAccount
 from pipeline.cli.text import count
 from pipeline.datasets.shared.clips.people import PersonTrack
-from pipeline.people.skeletons import Float32s, Ints
 
 
 def bridge_gaps(
@@ -49,14 +48,9 @@ def _bridge_person(person: PersonTrack, max_gap: int) -> PersonTrack:
 
     columns = [np.interp(bridged, frames, column) for column in person.bbox.T]
     bbox = np.column_stack(columns).astype(np.float32)
-    rows = np.searchsorted(bridged, frames)
-    kp_2d = _spread_rows(person.kp_2d, rows, len(bridged))
-    hands = None if person.hands is None else _spread_rows(person.hands, rows, len(bridged))
+    place = np.searchsorted(frames, bridged)
+    is_added = (frames[place] != bridged)[:, None, None]
+    kp_2d, hands = (
+        np.where(is_added, np.float32(0), joints[place]) for joints in (person.kp_2d, person.hands)
+    )
     return person._replace(frame_index=bridged, bbox=bbox, kp_2d=kp_2d, hands=hands)
-
-
-def _spread_rows(joints: Float32s, rows: Ints, n_rows: int) -> Float32s:
-    """n_rows rows of joints, of which `rows` (T,) are these, (T, J, 3), and the others 0."""
-    out = np.zeros((n_rows, *joints.shape[1:]), np.float32)
-    out[rows] = joints
-    return out

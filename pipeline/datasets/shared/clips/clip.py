@@ -326,8 +326,7 @@ def _fit_to_clip(labels: _ClipDetections, clip: Video) -> Detections:
         factor = np.array([width / labelled_width, height / labelled_height, 1])
         keypoints = detections.keypoints
         scaled = ByFrame(keypoints.rows * factor, keypoints.start)
-        hands = None if detections.hands is None else detections.hands * factor
-        detections = replace(detections, keypoints=scaled, hands=hands)
+        detections = replace(detections, keypoints=scaled, hands=detections.hands * factor)
     persons, _ = zero_invalid_joints(detections.keypoints.rows)
     persons[persons[..., 2] < MIN_CONFIDENCE] = 0
     _require_turned(labels.place, persons, clip)

@@ -46,12 +46,9 @@ class ClipDataset(Dataset):
     corrects_people = True
     by_clip: ClassVar[tuple[str, ...]] = ("table_columns",)
     keeps: ClassVar[tuple[str, ...]] = ("hands",)
-    added: ClassVar[Mapping[str, Any]] = {
-        "people_classes": None,
-        "identities": None,
-        "table_columns": None,
-        "hands": False,
-    }
+    added: ClassVar[Mapping[str, Any]] = dict.fromkeys(
+        ("people_classes", "identities", "table_columns")
+    ) | {"hands": False}
 
     def __post_init__(self) -> None:
         self.stated("")  # raises ConfigError for an invalid option

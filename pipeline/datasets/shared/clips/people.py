@@ -41,7 +41,7 @@ from pipeline.files.raw.corrections import Correction
 from pipeline.grades import grade
 from pipeline.grades.words import Word
 from pipeline.people.boxes import smooth_boxes, tight_boxes
-from pipeline.people.hands import exchange_hands
+from pipeline.people.hands import NO_HANDS, exchange_hands
 from pipeline.people.skeletons import (
     Array,
     Bools,
@@ -100,7 +100,7 @@ class PersonTrack(NamedTuple):
     bbox: Float32s  # (T, 4)
     kp_2d: Float32s  # (T, 49, 3); all 0 of people who are known by boxes alone
     crop_scale: float = CROP_SCALE
-    hands: Float32s | None = None  # (T, 42, 3) as kp_2d; None: not read
+    hands: Array = NO_HANDS  # (T, 42, 3) as kp_2d; (T, 0, 3): not read
     person: str = ""  # the detector's identity, or a number by order of appearance
     # whose rows they were before corrections: name, first and last frame of each stretch
     stretches: Sequence[Sequence[str | int]] = ()
@@ -109,7 +109,7 @@ class PersonTrack(NamedTuple):
     def columns(self) -> dict[str, Array]:
         columns: dict[str, Array] = {"frame_index": self.frame_index, "bbox": self.bbox}
         columns["kp_2d"] = self.kp_2d
-        if self.hands is not None:
+        if self.hands.size:
             columns["kp_2d_hands"] = self.hands
         return columns
 
@@ -172,9 +172,11 @@ def people(
             n_changes = int(np.isin(track.frame_index[1:], changed).sum())
             of_track = rows[np.isin(frame_index, track.frame_index)]
             stretches = corrected.stretches(of_track)
-            track = track._replace(identity_changes=n_changes, stretches=stretches)
-            if hands is not None:
-                track = track._replace(hands=hands[of_track].astype(np.float32))
+            track = track._replace(
+                hands=hands[of_track].astype(np.float32),
+                identity_changes=n_changes,
+                stretches=stretches,
+            )
             reason = selection.reason_to_drop(track)
             if reason is not None:
                 account.drop_track(reason, n_frames)

@@ -63,7 +63,9 @@ def found(frames, number, boxes=False):
         corners = [[[p.min(axis=0), p.max(axis=0)] for p in persons] for persons in seen]
         keypoints = [np.insert(np.array(pair), 2, 0.9, axis=-1) for pair in corners]
     identity = [np.array(number(frames[t]), np.int64) for t in at]
-    return Detections(skeleton, np.array(at), ByFrame.join(keypoints), ByFrame.join(identity), at)
+    people = ByFrame.join(keypoints)
+    no_hands = np.zeros((len(people.rows), 0, 3))
+    return Detections(skeleton, np.array(at), people, ByFrame.join(identity), at, no_hands)
 
 
 def people(frame):
@@ -124,7 +126,8 @@ def standing_apart(n_frames, numbers, n_people=2):
     persons = [FIGURE + places + rng.normal(0, 0.5, (n_people, 17, 3)) * [1, 1, 0]] * n_frames
     identity = [np.array(numbers(t)) for t in range(n_frames)]
     at = np.arange(n_frames)
-    return Detections("coco", at, ByFrame.join(persons), ByFrame.join(identity), at)
+    no_hands = np.zeros((n_frames * n_people, 0, 3))
+    return Detections("coco", at, ByFrame.join(persons), ByFrame.join(identity), at, no_hands)
 
 
 def exchanged(steps):
