@@ -118,14 +118,21 @@ def change_files(root: Path) -> list[Path]:
 
 
 def prepare(root: Path, day: str) -> None:
-    """Write the version and the day, and move the lines of `changes/` into CHANGELOG.md."""
+    """Write the version and the day, and move the lines of `changes/` into CHANGELOG.md: below the
+    version's heading, which may be there already with an earlier day.
+    """
     for name, text in dated(root, day).items():
         (root / name).write_text(text)
     files = change_files(root)
-    heading = f"## {project(root)['project']['version']} ({day})"
-    lines = [heading, *changelog_lines({file.name: file.read_text() for file in files}), ""]
+    version = project(root)["project"]["version"]
+    lines = [
+        f"## {version} ({day})",
+        *changelog_lines({file.name: file.read_text() for file in files}),
+        "",
+    ]
     changelog = root / "CHANGELOG.md"
     earlier = changelog.read_text().removeprefix("# Changes\n") if changelog.exists() else ""
+    earlier = re.sub(rf"\n## {re.escape(version)} \(.*\)\n", "", earlier)
     changelog.write_text("# Changes\n\n" + "\n".join(lines) + earlier)
     for file in files:
         file.unlink()

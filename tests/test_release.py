@@ -57,6 +57,18 @@ def test_a_prepared_clone_has_the_version_the_day_and_all_changes_and_may_be_rel
     assert release.require_prepared(prepared) == f"v{VERSION}"
 
 
+def test_what_changes_after_it_was_prepared_joins_the_same_version(prepared):
+    (prepared / "changes/c.fix").write_text("C is right.\n")
+    commit(prepared)
+    release.prepare(prepared, "2027-02-04")
+    commit(prepared)
+    assert (prepared / "CHANGELOG.md").read_text() == (
+        f"# Changes\n\n## {VERSION} (2027-02-04)\n\n### Fixed\n\n- C is right.\n\n"
+        "### New\n\n- A is new.\n\n### Fixed\n\n- B is right.\n"
+    )
+    assert release.require_prepared(prepared) == f"v{VERSION}"
+
+
 def test_the_next_release_stands_above_the_last_one(prepared):
     git(prepared, "tag", f"v{VERSION}")
     with pytest.raises(release.Refused, match=f"the tag v{VERSION} exists: raise"):
