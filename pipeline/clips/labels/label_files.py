@@ -223,16 +223,19 @@ class ClipLabels:
             name = None
             if unmatched.by_plain_name:  # else save the time of `_plain`
                 name = unmatched.by_plain_name.get(_plain(_stem(clip)))
+            if name is not None and self._is_detection(parent, name):
+                continue
             if name is None and parent == folder:
                 name = unmatched.of_all
             if name is None:
                 continue
             labels = str(PurePath(KEYPOINTS, parent, name))
-            path = self._raw / labels
-            if read_detection(path) is not None:
-                continue  # `detect` renames its own files
-            return _LabelPaths(labels, path.is_dir())
+            return _LabelPaths(labels, (self._raw / labels).is_dir())
         return None
+
+    def _is_detection(self, folder: str, name: str) -> bool:
+        """Whether `detect` wrote a file in `keypoints/<folder>`: it renames its own files."""
+        return read_detection(self._raw / KEYPOINTS / folder / name) is not None
 
     def _list_unmatched(self, folder: str) -> _Unmatched:
         """List the names in `keypoints/<folder>` that match no clip."""
@@ -250,7 +253,8 @@ class ClipLabels:
                 uploaded[original].append(name)
             plain_name = _plain(name)
             if plain_name in _NAMES_OF_ALL or name == ALPHAPOSE:
-                of_all = name
+                if not self._is_detection(folder, name):  # asked once, not for each clip
+                    of_all = name
             else:
                 by_plain_name[plain_name] = name
             if name in folders:

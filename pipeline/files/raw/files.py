@@ -176,9 +176,12 @@ def _or_why_not(digest: Callable[P, str]) -> Callable[P, str]:
 @cache_result
 def file_digest(file: Path) -> str:
     """SHA-256 of a file; of a video over 16 MiB, SHA-256 of its size and its first, middle and last
-    MiB. Raises OSError.
+    MiB. A label file over 16 MiB, which many videos may have, is read once while it stays. Raises
+    OSError.
     """
     if file.suffix.lower() not in VIDEOS:
+        if file.stat().st_size > HASHED_WHOLE:
+            return remembered_digest(file)
         return whole_file_digest(file)
     with open_regular(file) as stream:
         size = os.fstat(stream.fileno()).st_size

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import datasets
 from pipeline.files.raw import RawVideo, RawVideos, changes, files, texts_of
 
 pytestmark = pytest.mark.processes
@@ -48,6 +49,30 @@ def test_videos_made_of_their_texts_are_the_same():
     ]
     made = RawVideos(texts_of(videos))
     assert ([*made], [*made[1:]], made[-1], len(made)) == (videos, videos[1:], videos[2], 3)
+
+
+def test_one_file_of_all_clips_is_read_once(tmp_path, monkeypatch):
+    (tmp_path / "keypoints").mkdir()
+    of_all = tmp_path / "keypoints/all.json"
+    of_all.touch()
+    os.truncate(of_all, files.HASHED_WHOLE + 1)
+    for number in range(5):
+        (tmp_path / f"{number}.mp4").touch()
+    opened, open_ = [], os.open
+
+    def note(path, *args, **options):
+        opened.append(path)
+        return open_(path, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", note)
+        videos = [*datasets.get("videos").videos(tmp_path, "train")]
+        before = {changes.video_digest(tmp_path, video) for video in videos}
+    assert [video.files[1].name for video in videos] == ["all.json"] * 5
+    assert [*map(str, opened)].count(str(of_all)) == 2  # is it of `detect`, and its digest
+    of_all.write_bytes(bytes(files.HASHED_WHOLE) + b"1")
+    after = {changes.video_digest(tmp_path, video) for video in videos}
+    assert (len(before | after)) == 10
 
 
 EDITS = {  # of a label folder with one file, one after another
