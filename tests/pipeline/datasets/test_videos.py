@@ -389,6 +389,7 @@ def test_an_invalid_order_is_refused_with_those_that_are_known(name, joints):
     [
         ("joints", "coco, b/*=h36m", "*"),
         ("joints", "lab/*=coco, lab/b/*=h36m, coco", "lab/*"),
+        ("joints", "lab/*=coco, lab/[ab]*=h36m", "lab/*"),
         ("fps", "slow/*=240, 60, fast/*=25", "*"),
     ],
 )
@@ -401,6 +402,8 @@ def test_a_pattern_may_fit_some_clips_of_an_earlier_one():
     reader = datasets.get("videos", joints="lab/?=coco, lab/*=h36m, lab*=openpose_coco, a/*=coco")
     stated = [reader.joint_order(clip).name for clip in ("lab/a", "lab/ab", "lab2/a")]
     assert stated == ["coco", "h36m", "openpose_coco"]
+    reader = datasets.get("videos", joints="*b*=coco, [ab].mp4=h36m")
+    assert [reader.joint_order(clip).name for clip in ("b.mp4", "a.mp4")] == ["coco", "h36m"]
 
 
 def test_the_first_pattern_that_fits_states_the_order():

@@ -69,7 +69,8 @@ def value_of_clip(
 
 def _covers(wide: str, pattern: str) -> bool:
     """Whether a pattern fits all that another fits: surely, if `*` is its only wildcard."""
-    return not re.search(r"[?\[]", wide) and fits(wide, "", pattern)[0]
+    one_name = re.sub(r"\[.*?\]", "?", pattern)  # of letters in brackets, a name has one
+    return not re.search(r"[?\[]", wide) and fits(wide, "", one_name)[0]
 
 
 def stated_order(split: str, joints: str | None, clip: str) -> StatedOrder:
