@@ -69,7 +69,7 @@ def first_import(terminal):
     types(CONVERT, r"frames 60 kept of 60")
     without = f"pipeline import {FILES} videos/train {OPTIONS}"
     types(without, r"SMPL-X's.*--smplx SMPLX_NEUTRAL.npz", code=2)
-    told = types(IMPORT.format(FILES), r"no ground truth: 36 rows with a body")
+    told = types(IMPORT.format(FILES), r"no ground truth: 36 rows with an estimate")
     assert "GVHMR's person 0" in told
     assert "likely" not in told
     assert (bodies(folder, "walk.mp4"), bodies(folder, "run.mp4")) == ((0, 12), (24, 0))
@@ -107,7 +107,7 @@ def changed(terminal):
     write_clip(folder / "clips", "run", (1,), 140)
     types(CONVERT, r"run\.mp4: 12 of 24 rows left", code=1)
     types(f"{CONVERT} --drop-removed", r"1 changed video")
-    told = types(IMPORT.format(FILES), r"12 rows with a body \(1 clip new or changed\)")
+    told = types(IMPORT.format(FILES), r"12 rows with an estimate \(1 clip new or changed\)")
     assert "no track lies within 15%, but" in told
     assert "walk.mp4" not in told
     after = places(folder)
@@ -118,7 +118,7 @@ def changed(terminal):
 
     # another result
     planted.write(folder / "gvhmr", "gvhmr", planted.gvhmr(betas=planted.betas(0) + 0.1))
-    types(IMPORT.format(FILES), r"12 rows with a body \(1 clip new or changed\)")
+    types(IMPORT.format(FILES), r"12 rows with an estimate \(1 clip new or changed\)")
     last = places(folder)
     for track, rows in after.items():
         assert (last[track] == rows) == (not track.startswith("walk"))

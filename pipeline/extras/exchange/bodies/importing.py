@@ -65,7 +65,7 @@ class _ImportedBodies:
     """Result of an import."""
 
     clips: int = 0  # number of new or changed clips
-    with_body: int = 0  # number of their rows with a body
+    with_body: int = 0  # number of their rows with a body or 3D joints
     # clip with result files -> its notes; for new or changed clips
     notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     is_written: bool = True  # False: all clips were up to date

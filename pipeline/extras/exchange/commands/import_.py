@@ -64,7 +64,7 @@ def _import_bodies(args: argparse.Namespace) -> int:
         out.print(plain(f"{name}: up to date"))
         return 0
     why = f"{count(result.clips, 'clip')} new or changed"
-    rows = f"{count(result.with_body, 'row')} with a body ({why})"
+    rows = f"{count(result.with_body, 'row')} with an estimate ({why})"
     out.print(plain(f"{name}: imported estimates, no ground truth: {rows}"))
     for video, notes in result.notes.items():
         for note in notes:
