@@ -3,7 +3,8 @@ the Python of an environment with the wheel alone, in no clone:
 
     ~/vibe/bin/python tests/stored/make.py tests/stored/0.1.0.tar.xz
 
-It writes below /tmp/vibe, so that the paths in the cache name nobody's folder:
+It writes below /tmp/vibe, and says that the machine is `host`: the cache names nobody's folder and
+machine.
 
     cache/          penn_action/train: two commits, a removed video, resnet50, and a stream that
                     lags; emdb/emdb1, rich/train and videos/train, without their raw data
@@ -16,7 +17,9 @@ It writes below /tmp/vibe, so that the paths in the cache name nobody's folder:
 
 import json
 import os
+import platform
 import shutil
+import socket
 import sys
 import tarfile
 from pathlib import Path
@@ -168,6 +171,8 @@ def train():
 
 
 def make(to):
+    socket.gethostname = lambda: "host"
+    platform.platform = lambda *_: "Linux"
     WORK.mkdir()
     writing.write_body(WORK / "body")
     make_penn()
