@@ -106,7 +106,7 @@ def test_make_setup_asks_it(programs, tmp_path):
     assert make is not None
     folder = tmp_path / "clone"
     folder.mkdir()
-    for name in ("Makefile", "pyproject.toml", SCRIPT.name):
+    for name in ("Makefile", "constraints.txt", "pyproject.toml", SCRIPT.name):
         shutil.copy(ROOT / name, folder)
     path = os.pathsep.join([str(programs), os.environ["PATH"]])
     for name in NAMES:

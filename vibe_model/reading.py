@@ -54,6 +54,7 @@ class Reading(NamedTuple):
 
         rows: (B, history + T, size). Returns (B, T, (history + 1) * size).
 
+        >>> import numpy as np
         >>> Reading("r", size=1, history=1).stack(np.array([[[1], [2], [3]]])).tolist()
         [[[1, 2], [2, 3]]]
         """

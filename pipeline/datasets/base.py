@@ -156,7 +156,7 @@ class Dataset(ABC):
     # last conversion took holds until another value is named
     by_clip: ClassVar[tuple[str, ...]] = ()
     # further options that hold likewise
-    keeps: ClassVar[tuple[str, ...]] = ()
+    lasting_options: ClassVar[tuple[str, ...]] = ()
     corrects_people: ClassVar[bool] = False  # whether `read` does `RawVideo.corrections` of people
     # options that were added later -> the value that changes nothing, which identities leave out
     added: ClassVar[Mapping[str, Any]] = {}

@@ -140,7 +140,7 @@ class ConversionRecord:
         names another value.
         """
         options = self.reader.get("parameters", {})
-        kept = (*dataset.by_clip, *dataset.keeps)
+        kept = (*dataset.by_clip, *dataset.lasting_options)
         values = {f"{dataset.name}.{option}": options.get(option) for option in kept}
         values["convert.corrections"] = self.split.provenance.get(CORRECTIONS)
         return {setting: value for setting, value in values.items() if value}

@@ -7,7 +7,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 DOCS = [page for page in sorted((ROOT / "docs").rglob("*.md")) if "_build" not in page.parts]
-PAGES = [*sorted(ROOT.glob("*.md")), *DOCS, *sorted((ROOT / "benchmarks").glob("*.md"))]
+OF_TODAY = sorted({*ROOT.glob("*.md")} - {ROOT / "CHANGELOG.md"})  # which has the names of its day
+PAGES = [*OF_TODAY, *DOCS, *sorted((ROOT / "benchmarks").glob("*.md"))]
 
 
 def document(name):

@@ -45,7 +45,7 @@ class ClipDataset(Dataset):
     labels = LabelRules(keypoints_from="detected")
     corrects_people = True
     by_clip: ClassVar[tuple[str, ...]] = ("table_columns",)
-    keeps: ClassVar[tuple[str, ...]] = ("hands",)
+    lasting_options: ClassVar[tuple[str, ...]] = ("hands",)
     added: ClassVar[Mapping[str, Any]] = dict.fromkeys(
         ("people_classes", "identities", "table_columns")
     ) | {"hands": False}
