@@ -262,7 +262,8 @@ def use(root: Path, wheel: Path, folder: Path) -> None:
     venv.create(tools, with_pip=True)
     pip = (tools / "bin/pip", "install", "--quiet", "--disable-pip-version-check")
     print("installing the wheel in a new environment: minutes")
-    run(*pip, "--constraint", root / "constraints.txt", f"{wheel}[clips,contracts]")
+    of_tests = "hypothesis"  # what tests/conftest.py imports
+    run(*pip, "--constraint", root / "constraints.txt", f"{wheel}[clips,contracts]", of_tests)
     print("try: people, joints and bodies in a real clip")
     run(tools / "bin/vibe-pipeline", "try", "--out", folder / "try", folder=folder)
     print("Data of one split of demo data")
