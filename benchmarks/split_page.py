@@ -24,6 +24,7 @@ from typing import Any, Final
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from playwright.sync_api import Browser, sync_playwright
 
 import cache
 from pipeline.files.outputs import OutputRule
@@ -68,7 +69,9 @@ def main() -> None:
         start = time.process_time()
         page = write_page(folder)
         cpu = time.process_time() - start
-        seen = look(page)
+        with sync_playwright() as playwright:
+            chromium = playwright.chromium
+            seen = look(page, chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"]))
         on_page = sum(name in planted for name in seen.pop("names"))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -174,24 +177,18 @@ def write_page(folder: Path) -> Path:
     return out / INDEX
 
 
-def look(page: Path) -> dict[str, Any]:
+def look(page: Path, browser: Browser) -> dict[str, Any]:
     """What Chromium finds on a page: figures, and the names on the first cards."""
-    from playwright.sync_api import sync_playwright
-
     files = set()
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        tab = browser.new_page(viewport={"width": 1280, "height": 900})
-        tab.on("requestfinished", lambda request: files.add(request.url))
-        tab.goto(page.as_uri(), wait_until="load")
-        tab.wait_for_timeout(500)
-        n_bytes = sum(
-            Path(url.removeprefix("file://")).stat().st_size
-            for url in files
-            if url.startswith("file:")
-        )
-        found: dict[str, Any] = tab.evaluate(LOOK)
-        browser.close()
+    tab = browser.new_page(viewport={"width": 1280, "height": 900})
+    tab.on("requestfinished", lambda request: files.add(request.url))
+    tab.goto(page.as_uri(), wait_until="load")
+    tab.wait_for_timeout(500)
+    n_bytes = sum(
+        Path(url.removeprefix("file://")).stat().st_size for url in files if url.startswith("file:")
+    )
+    found: dict[str, Any] = tab.evaluate(LOOK)
+    tab.close()
     return {"bytes of the first page": n_bytes} | found
 
 

@@ -110,11 +110,11 @@ def test_nothing_is_cut_off_on_a_telephone_and_nothing_asked_of_a_network(tab_of
 
 
 @pytest.mark.slow
-def test_ten_thousand_tracks_are_a_light_page_and_those_planted_are_on_it(tmp_path):
+def test_ten_thousand_tracks_are_a_light_page_and_those_planted_are_on_it(tmp_path, browser):
     sys.path.insert(0, str(Path(__file__).parents[4] / "benchmarks"))
     benchmark = importlib.import_module("split_page")
     planted = benchmark.make(tmp_path, 10_000, 20, benchmark.PLANTED)
-    seen = benchmark.look(benchmark.write_page(tmp_path))
+    seen = benchmark.look(benchmark.write_page(tmp_path), browser)
     assert seen["bytes of the first page"] < 1_200_000
     assert seen["elements"] < 700
     assert {*planted} <= {*seen["names"]}
