@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.browser import NEEDED, browser  # noqa: F401  a fixture
+from tests.browser import NEEDED
 
 ROOT = Path(__file__).parents[2]
 # what people type -> names of pages that answer, as regular expressions
@@ -81,7 +81,7 @@ WIDER = """[...document.querySelectorAll("article table")].filter(
 
 @NEEDED
 @pytest.mark.parametrize("width", [390, 1280])
-def test_no_page_and_no_table_is_wider_than_the_window(site, browser, width):  # noqa: F811
+def test_no_page_and_no_table_is_wider_than_the_window(site, browser, width):
     page = browser.new_page(viewport={"width": width, "height": 800})
     wide = {}
     for file in (*site.glob("*.html"), *site.glob("docs/**/*.html"), *site.glob("bench*/*.html")):
@@ -96,7 +96,7 @@ def test_no_page_and_no_table_is_wider_than_the_window(site, browser, width):  #
 
 
 @NEEDED
-def test_a_page_opens_the_player_of_the_demo_clip(site, browser):  # noqa: F811
+def test_a_page_opens_the_player_of_the_demo_clip(site, browser):
     page = browser.new_page()
     page.goto((site / "docs/index.html").as_uri())
     page.get_by_role("link", name="Open this page").click()
@@ -108,7 +108,7 @@ def test_a_page_opens_the_player_of_the_demo_clip(site, browser):  # noqa: F811
 
 
 @NEEDED
-def test_nine_of_ten_queries_have_a_right_page_among_the_first_three(site, browser):  # noqa: F811
+def test_nine_of_ten_queries_have_a_right_page_among_the_first_three(site, browser):
     page = browser.new_page()
     first = {}
     for query in QUERIES:
