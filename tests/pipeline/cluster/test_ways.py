@@ -128,7 +128,7 @@ def run_until_done(root, spec, resources, **options):
         try:
             return extract(root, spec, resources, **options)
         except PipelineError as error:
-            assert re.search("ended at the same part|were lost while they ran", str(error))
+            assert re.search("ended at the same (part|work)|were lost while they ran", str(error))
     return extract(root, spec, resources, **options)
 
 
