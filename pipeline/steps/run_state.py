@@ -1,6 +1,6 @@
 """The state of the last runs of a command, as a file for monitoring.  [raw -> tracks -> features]
 
-A command that writes a cache ends by `record_run`: `<folder>/<command>-<name>.json` has the last
+A command that writes a cache ends by `record_run`: `<folder>/<command>/<name>.json` has the last
 run and the last one that ended with 0. A killed run writes nothing, so watch the age of the latter.
 """
 
@@ -81,7 +81,7 @@ def record_run(
             **contents,
             "version": package_version(),
         }
-        file = folder / f"{command}-{name.replace('/', '-')}.json"
+        file = folder / command / f"{name}.json"
         success = _read(file).get(_SUCCESS) if code else run
         state = {"command": command, "name": name, _LAST: run, _SUCCESS: success}
         data = f"{json.dumps(state, indent=1)}\n".encode()
@@ -95,7 +95,7 @@ def read_states(settings: Settings | None, root: cache.Root) -> list[dict[str, A
     folder = _state_folder(settings, root)
     if folder is None:
         return []
-    states = (_read(file) for file in sorted(folder.glob("*.json")))
+    states = (_read(file) for file in sorted(folder.rglob("*.json")))
     return [state for state in states if state]
 
 

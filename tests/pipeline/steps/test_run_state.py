@@ -16,7 +16,7 @@ EXTRACT = "extract penn_action/train --cache CACHE --weights untrained:0"
 def state(penn):
     """Reads the state of a command; its folder is CACHE.state."""
     folder = penn.root.with_name(f"{penn.root.name}.state")
-    return lambda command: json.loads((folder / f"{command}-penn_action-train.json").read_text())
+    return lambda command: json.loads((folder / command / "penn_action/train.json").read_text())
 
 
 def moment(run):
@@ -54,7 +54,7 @@ def test_shares_of_a_job_and_busy_runs_write_none(penn, types, monkeypatch):
     types(f"{CONVERT} --part 1/2")
     assert not folder.exists()
     types(CONVERT)
-    (file,) = folder.iterdir()
+    file = folder / "convert/penn_action/train.json"
     before = file.read_text()
     penn.remove("0005")
     with penn.split.store.lock("penn_action/train/.writing"):
@@ -90,9 +90,8 @@ def test_the_setting_names_the_folder_of_the_cache_of_luigi_cfg(penn, types, lui
     file = luigi_cfg()
     file.write_text(file.read_text().replace("[data]", f"state = {tmp_path / 'elsewhere'}\n[data]"))
     types(CONVERT)
-    assert [file.name for file in (tmp_path / "elsewhere").iterdir()] == [
-        "convert-penn_action-train.json"
-    ]
+    elsewhere = tmp_path / "elsewhere"
+    assert [*elsewhere.rglob("*.json")] == [elsewhere / "convert/penn_action/train.json"]
 
 
 def test_status_has_the_states_as_json_and_for_prometheus(penn, types, types_json, state, tmp_path):
