@@ -3,6 +3,7 @@ to processes.
 """
 
 import contextlib
+import functools
 import gc
 import itertools
 import logging
@@ -153,6 +154,16 @@ def no_waiting_for_the_disk():
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda fd: None)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def git_is_asked_once():
+    """For the commit, which hundreds of commands in this process record, 25 ms of git for each."""
+    from pipeline.processes import software
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(software, "_git_commit", functools.cache(software._git_commit))
         yield
 
 
