@@ -17,7 +17,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -39,7 +39,7 @@ from pipeline.files.raw.files import (
 
 PAGES: Final = (".html", ".htm")
 _GENERATOR: Final = re.compile(rb'<meta name="generator" content="([^"]*)">')
-_HEAD: Final = 2000  # bytes of a page that name its command
+HEAD: Final = 2000  # bytes of a page that name its command and its split
 _KEYPOINTS: Final = "keypoints"  # the folder of label files below a raw folder of clips
 
 
@@ -59,15 +59,11 @@ class OutputRule:
     command: str
     inputs: Sequence[Path] = ()  # files and raw folders that it reads
     overwrite: bool = False
-    # whether the command wrote a file that has no mark, in an earlier version
-    is_earlier: Callable[[Path], bool] = lambda _: False
 
     def require_file(self, out: Path) -> None:
         """Raise PipelineError if the command may not write the page or clip `out`."""
         self.require_place(out)
-        mark = read_mark(out)
-        is_own = mark == mark_of(self.command)
-        self._require_own(out, is_own=is_own or (not mark and self.is_earlier(out)))
+        self._require_own(out, is_own=read_mark(out) == mark_of(self.command))
 
     def require_place(self, out: Path) -> None:
         """Raise PipelineError if `out` is an input, is in a cache, or is in a raw folder and no
@@ -161,7 +157,7 @@ def read_mark(file: Path) -> str:
 
     errors = (OSError, ValueError, LookupError, av.FFmpegError)
     with contextlib.suppress(*errors), open_regular(file) as stream:
-        match = _GENERATOR.search(stream.read(_HEAD))
+        match = _GENERATOR.search(stream.read(HEAD))
         if match is not None:
             return match[1].decode()
         stream.seek(0)

@@ -24,7 +24,6 @@ from pipeline.files.places import require_parent
 from pipeline.files.raw import is_demo_data
 from pipeline.settings.folders import BODY, body_of, check_own_folder
 from pipeline.show import CLIP
-from pipeline.show.page import is_page
 from pipeline.show.tracks import PageContent, from_cache, from_raw
 from pipeline.steps.grading import describe_words
 
@@ -38,7 +37,7 @@ def _run(args: argparse.Namespace) -> int:
     is_clip = args.out.suffix.lower() == CLIP
     check_page(args.out, (*PAGES, CLIP))
     inputs = inputs_of(args.cache, args.raw)
-    OutputRule("show", inputs, args.overwrite, is_page).require_file(args.out)
+    OutputRule("show", inputs, args.overwrite).require_file(args.out)
     name = f"{args.dataset}/{args.split}"
     with bar(f"show {name}", err, unit="frame") as progress:
         shown = _read_tracks(args)

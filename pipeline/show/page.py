@@ -14,7 +14,6 @@ import contextlib
 import hashlib
 import itertools
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -24,7 +23,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from jinja2.environment import TemplateStream
 
 from pipeline.cli.text import as_called, count
-from pipeline.files.outputs import mark_of
+from pipeline.files.outputs import HEAD, mark_of
 from pipeline.files.pixels.frames import Image
 from pipeline.files.places import is_whole_page, write_aside
 from pipeline.files.raw.corrections import quote
@@ -113,29 +112,12 @@ def _hash_source(text: str) -> str:
     return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
-def is_page(file: Path) -> bool:
-    """Whether it is a page of tracks, of any version and command."""
-    return _mark_of(file) is not None
-
-
 def shows(page: Path, digest: str) -> bool:
     """Whether a whole page of this version shows the split of this digest."""
-    if _mark_of(page) != f"{digest} {VERSION}":
-        return False
+    mark = f'<meta name="split" content="{digest} {VERSION}">'
     with contextlib.suppress(OSError), open_regular(page) as stream:
-        return is_whole_page(stream)
+        return mark.encode() in stream.read(HEAD) and is_whole_page(stream)
     return False
-
-
-def _mark_of(page: Path) -> str | None:
-    """The digest and the version in a page's head; None if it is no page of tracks."""
-    head = b""
-    with contextlib.suppress(OSError), open_regular(page) as stream:
-        head = stream.read(2000)
-    match = re.search(rb'<meta name="split" content="(\w[\w ]*)">', head)
-    if match is None:
-        return None
-    return match[1].decode()
 
 
 def write(page: TemplateStream, out: Path) -> None:

@@ -67,7 +67,7 @@ class Report(PipelineTask):
 
     def work(self) -> None:
         with self.progress() as progress:
-            rule = OutputRule("report", is_earlier=_is_report)
+            rule = OutputRule("report")
             rule.require_file(_page())
             _configured_content().write(_page(), progress)
         self.say(size(_page().stat().st_size))
@@ -90,10 +90,6 @@ def _show(out: Path, mark: str) -> None:
 def _page() -> Path:
     """Path of the task's page."""
     return settings().paths.runs / PAGE
-
-
-def _is_report(file: Path) -> bool:
-    return bool(_recorded_fingerprint(file))
 
 
 def _recorded_fingerprint(page: Path) -> str:
@@ -193,7 +189,7 @@ def _run(args: argparse.Namespace) -> int:
     else:
         folder = Path() if s.named_paths is None else s.named_paths.runs
         out = folder / PAGE
-    rule = OutputRule("report", inputs_of(content.root), args.overwrite, _is_report)
+    rule = OutputRule("report", inputs_of(content.root), args.overwrite)
     rule.require_file(out)
     with bar("  report", console.out) as progress:
         mark = content.write(out, progress)

@@ -67,15 +67,14 @@ def test_a_page_that_no_report_wrote_is_not_replaced(project, build, tasks_comma
     assert '<meta name="generator" content="vibe-pipeline report">' in page(project).read_text()
 
 
-def test_a_report_of_8b52af4a_is_replaced_and_none_is_written_into_a_raw_folder_of_images(
+def test_a_report_is_replaced_and_none_is_written_into_a_raw_folder_of_images(
     project, tasks_command, tmp_path
 ):
     out = tmp_path / "mine.html"
     words = ("report", "--out", str(out))
-    assert tasks_command(project, *words)[0] == 0
+    for _ in range(2):
+        assert tasks_command(project, *words)[0] == 0
     out.write_text(out.read_text().replace('<meta name="generator"', '<meta name="other"'))
-    assert tasks_command(project, *words)[0] == 0
-    out.write_text(out.read_text().replace("report", "note"))
     assert tasks_command(project, *words)[0] == 2
     split = cache.open(project.folder / "cache")["3dpw/train"]
     raw = Path(split.provenance["raw"])

@@ -95,9 +95,7 @@ def _run(args: argparse.Namespace) -> int:
         err.print(f"{ERROR} {plain(text)}")
     if missing:
         return 2
-    # the whole folder is this command's, also what an earlier version wrote without a mark
-    code = code or _run_command(commands.prepare)
-    code = code or _run_command([*commands.fit_bodies, "--overwrite"])
+    code = code or _run_command(commands.prepare) or _run_command(commands.fit_bodies)
     if code:
         return code
 
