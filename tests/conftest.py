@@ -109,12 +109,14 @@ def pytest_terminal_summary(terminalreporter):
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """Files go to processes whole, for the sake of their fixtures; those of tests/tasks share one
-    finished project.
+    finished project, those of tests/journeys the process that runs commands.
     """
     from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
     class ByFile(LoadFileScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid):
+            if nodeid.startswith("tests/journeys/"):
+                return "tests/journeys"
             is_of_project = nodeid.startswith("tests/tasks/") and not nodeid.startswith(
                 "tests/tasks/report/"
             )

@@ -89,13 +89,15 @@ class Terminal:
 
     def is_intact(self, cache):
         """Every byte is as it was written, features belong to their frames, and the counts add
-        up.
+        up: the frames kept, by split.
         """
         found = self.types_json(f"pipeline verify --json --cache {cache}")
         assert found["ok"], found
         assert not found["notes"], found
-        self.types(f"python {FEATURES_ONE_BY_ONE} {cache} 20")
-        assert self.frames_kept(cache)
+        self.types(f"python {FEATURES_ONE_BY_ONE} {cache} 20", r": \d+ rows")
+        kept = self.frames_kept(cache)
+        assert kept
+        return kept
 
 
 def changed(settings, changes):

@@ -71,29 +71,27 @@ def test_a_missing_server_is_an_error(endpoint, url, soon, monkeypatch):
         assert endpoint in one_line(refused.value)
 
 
-def ignore(conditions, patch):
-    """Let the server carry out puts as if these conditions were not stated."""
+def ignore(ignored, patch):
+    """Let the server carry out puts as if this condition were not stated."""
     real = obstore.put
 
     def put(store, key, data, *, mode="overwrite", **options):
         condition = {"create": "If-None-Match", "overwrite": ""}.get(str(mode), "If-Match")
-        if condition in conditions:
+        if condition == ignored:
             mode = "overwrite"
         return real(store, key, data, mode=mode, **options)
 
     patch.setattr(obstore, "put", put)
 
 
-@pytest.mark.parametrize(
-    "conditions", [("If-None-Match",), ("If-Match",), ("If-None-Match", "If-Match")]
-)
-def test_a_store_that_ignores_conditions_is_refused_by_every_writer_and_can_be_read(
-    conditions, url, tmp_path, monkeypatch
+@pytest.mark.parametrize("condition", ["If-None-Match", "If-Match"])
+def test_a_store_that_ignores_a_condition_is_refused_by_every_writer_and_can_be_read(
+    condition, url, tmp_path, monkeypatch
 ):
     for root in (url, tmp_path):
         two_commits(root)
     before = objects(url, every=True)
-    ignore(conditions, monkeypatch)
+    ignore(condition, monkeypatch)
     for write in (
         lambda: toy.add(url, "z", 4),
         lambda: toy.stream_writer(url, "late", plan="w").__enter__(),
