@@ -177,7 +177,8 @@ class ExtraColumn(Column):
         if problem:
             return problem
         if self.gaps:
-            array = array[~np.isnan(array).all(axis=-1)]
+            rows = array.reshape(-1, math.prod(self.shape))
+            array = rows[~np.isnan(rows).all(axis=1)]
         if not np.isfinite(array).all() or (array == np.array(self.fill)).any():
             return f"holds its fill value {self.fill}, NaN or infinity, which are no valid values"
         return ""

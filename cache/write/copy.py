@@ -254,8 +254,7 @@ def write_tracks(
 def _extra_columns(source: Split, clean: Clean) -> list[ExtraColumn]:
     """The extra columns, to be written as they are stored: rows may have gaps."""
     return [
-        replace(column, gaps=bool(column.shape), about=clean(column.about))
-        for column in source.extra.values()
+        replace(column, gaps=True, about=clean(column.about)) for column in source.extra.values()
     ]
 
 

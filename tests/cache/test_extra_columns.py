@@ -94,7 +94,12 @@ columns = st.tuples(
     st.sampled_from([*extra.DTYPES]),
     st.sampled_from(["row", "track"]),
     st.just(False),
-) | st.just(((3,), "float32", "row", True))
+) | st.tuples(
+    st.sampled_from([(), (3,), (2, 3)]),
+    st.sampled_from(["float32", "float64"]),
+    st.just("row"),
+    st.just(True),
+)
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=UNHURRIED)
@@ -115,6 +120,14 @@ def test_what_is_written_is_read_over_commits_and_in_a_copy(drawn, tmp_path_fact
         assert {name: column.as_json() for name, column in split.extra.items()} == expected
     assert cache.verify(root / "a").problems == cache.verify(root / "b").problems == ()
     assert not cache.verify(root / "b").notes
+
+
+def test_a_row_that_is_nan_in_part_is_no_gap(tmp_path):
+    column = ExtraColumn("turn", about="made up", shape=(2, 2), gaps=True)
+    entry, (track,) = video("a", [6], [column])
+    track.extra["turn"][1, 0] = np.nan
+    with cache_refuses("turn holds its fill value"):
+        write(tmp_path, [(entry, [track])], [column])
 
 
 def test_a_killed_writer_goes_on(tmp_path):
