@@ -285,5 +285,6 @@ steps.require([steps.fresh_stream()], complete=True)
 """
 
 
+@pytest.mark.slow
 def test_a_lab_knows_which_videos_keep_their_rows(tmp_path):
     run_code(KEEP_THEIR_ROWS, tmp_path)

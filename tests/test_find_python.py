@@ -2,7 +2,6 @@
 the newest.
 """
 
-import os
 import shutil
 import subprocess
 import sys
@@ -99,32 +98,6 @@ def test_without_any_a_line_says_what_to_install(programs):
     assert "make PYTHON=/path/to/python3.12 setup" in answer.stderr
     named = find(programs, "python3")
     assert "3.13 with venv, but PYTHON=python3." in named.stderr
-
-
-def test_make_setup_asks_it(programs, tmp_path):
-    make = shutil.which("make")
-    assert make is not None
-    folder = tmp_path / "clone"
-    folder.mkdir()
-    for name in ("Makefile", "constraints.txt", "pyproject.toml", SCRIPT.name):
-        shutil.copy(ROOT / name, folder)
-    path = os.pathsep.join([str(programs), os.environ["PATH"]])
-    for name in NAMES:
-        write(programs / name, OTHER)
-    write(programs / "uv", "#!/bin/sh\nexit 1\n")
-    # without what was typed behind the `make` that runs the tests
-    environment = {name: os.environ[name] for name in os.environ.keys() - {"MAKEFLAGS", "VENV"}}
-    answer = subprocess.run(
-        [make, "setup"],
-        cwd=folder,
-        env=environment | {"PATH": path, "PYTHON": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert answer.returncode == 2
-    assert "found no Python 3.11, 3.12 or 3.13" in answer.stderr
-    assert not (folder / ".venv").exists()
 
 
 MAKE = """#!/bin/sh

@@ -118,6 +118,15 @@ def test_commands_that_need_tools_add_them_once_and_again_when_pyproject_changes
     assert calls[-3:] == [installs, *others]
 
 
+def test_without_a_python_that_fits_nothing_is_made(clone):
+    (clone.programs / "python3.13").unlink()
+    with pytest.raises(subprocess.CalledProcessError) as ended:
+        clone.make("setup")
+    assert ended.value.returncode == 2
+    assert "found no Python 3.11, 3.12 or 3.13" in ended.value.stderr
+    assert not (clone.folder / ".venv").exists()
+
+
 def test_commands_of_the_product_add_no_tools(clone):
     clone.has("uv")
     clone.make("setup")

@@ -59,20 +59,13 @@ def test_a_fault_fails_the_test_of_an_importer_and_tests_far_away_are_left(proje
     assert "1 of 6 test files left: make test" in printed
 
 
-def test_a_changed_and_a_new_test_run_themselves(project):
+def test_a_new_test_runs_itself_and_a_deleted_file_has_its_importers_tested(project):
+    assert run_quick(project) == (1, "nothing differs from HEAD\n")
     new = project / "tests/vibe_model/test_new.py"
     new.write_text(FILES["tests/vibe_model/test_far.py"])
     code, printed = run_quick(project)
     assert code == 1
     assert "FAILED tests/vibe_model/test_new.py::test_far" in printed
-
-
-def test_without_a_difference_it_says_so(project):
-    code, printed = run_quick(project)
-    assert (code, printed) == (1, "nothing differs from HEAD\n")
-
-
-def test_a_deleted_file_has_its_importers_tested(project):
     (project / "pipeline/people/boxes.py").unlink()
     code, printed = run_quick(project)
     assert code != 0

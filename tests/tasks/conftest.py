@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from luigi.cmdline import luigi_run
+from matplotlib.figure import Figure
 
 from pipeline import plug_ins
 from pipeline.cli.console import VERB_WIDTH
@@ -263,6 +264,12 @@ def no_network(monkeypatch):
     replace_network(monkeypatch)
 
 
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Plots of a report cost nothing. tests/tasks/report draws them, and the fixture `made`."""
+    monkeypatch.setattr(Figure, "savefig", lambda figure, file, **options: file.write("<svg/>"))
+
+
 def forget():
     """What this process knows of a project."""
     settings.settings.cache_clear()
@@ -294,7 +301,7 @@ def within(monkeypatch):
 
 
 @pytest.fixture
-def tasks_command(within, capsys):
+def tasks_command(within, no_figures, capsys):
     """`python -m tasks WORDS` in a project: its exit code and what it printed."""
 
     def run(project, *words):
@@ -308,7 +315,7 @@ def tasks_command(within, capsys):
 
 
 @pytest.fixture
-def build(within, no_network, capsys):
+def build(within, no_network, no_figures, capsys):
     """`luigi --module tasks NAME` in this process, with a network that costs nothing:
     `build(project, "Data")`.
     """
