@@ -39,8 +39,8 @@ from tests.trees import contents
 from tests.waiting import await_that
 
 ROOT = Path(__file__).parents[2]
-# Forks a process for each command, which is killed at one of its writes, by a seed; "" for none. Then
-# it prints their exit codes.
+# For each line of [commands, folder, environment], forks a process for each command, which is killed at one
+# of its writes, by a seed; "" for none. Then it prints their exit codes.
 RUNNER = """
 import json, os, random, signal, sys, traceback
 from cache.storage import local, object_store
@@ -48,6 +48,8 @@ from pipeline import datasets, table
 from pipeline.__main__ import main
 import pipeline.commands.convert, pipeline.commands.detect, pipeline.commands.extract
 import pipeline.datasets.penn_action, pipeline.extras.demo.detector, pipeline.features.streams.homography
+# what commands import when they work
+import pipeline.commands.options.steps, pipeline.extras.demo.writing, pipeline.steps.extraction.extract
 from tests.inline_processes import inline_processes
 
 def dying(real):
@@ -56,62 +58,82 @@ def dying(real):
         return real(*args, **options)
     return act
 
-if "WATCHED_PENN" in os.environ:  # the fixture `reads`: parts are taken over by the same reader's code
-    table.OWN[datasets.ENTRY_POINTS]["penn_action"] = "tests.fixtures:WatchedPenn"
-children = []
-for words, seed in json.loads(sys.argv[1]):
-    children.append(os.fork())
-    if children[-1]:
-        continue
-    code = 70
-    try:
-        if seed:
-            rng = random.Random(int(seed))
-            store = object_store.ObjectStore
-            for owner, name in ((local, "write_synced"), (local, "publish"), (local.os, "replace"),
-                                (store, "put"), (store, "put_small")):
-                setattr(owner, name, dying(getattr(owner, name)))
-        with inline_processes():
-            code = main(words)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        os._exit(code)
-print()
-print(*(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children))
+for line in sys.stdin:
+    commands, folder, environment = json.loads(line)
+    children = []
+    for words, seed in commands:
+        children.append(os.fork())
+        if children[-1]:
+            continue
+        code = 70
+        os.dup2(2, 1)
+        try:
+            os.chdir(folder)
+            os.environ.update(environment)
+            if "WATCHED_PENN" in environment:  # the fixture `reads`: parts are taken over by the same reader's code
+                table.OWN[datasets.ENTRY_POINTS]["penn_action"] = "tests.fixtures:WatchedPenn"
+            if seed:
+                rng = random.Random(int(seed))
+                store = object_store.ObjectStore
+                for owner, name in ((local, "write_synced"), (local, "publish"), (local.os, "replace"),
+                                    (store, "put"), (store, "put_small")):
+                    setattr(owner, name, dying(getattr(owner, name)))
+            with inline_processes():
+                code = main(words)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+    print(*(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children), flush=True)
 """
 AGAIN = ("1/3", "2/3", "3/3", "2/3", "5/5")  # one of them twice
 ROUNDS = pytest.mark.parametrize("rounds", [1, pytest.param(6, marks=pytest.mark.slow)])
 KILLED = -signal.SIGKILL
 
 
-def run_parts(command, parts, seeds):
-    """Run parts at the same time, and return their exit codes."""
-    commands = [
-        (f"{command} --part {part}".split(), str(seed))
-        for part, seed in zip(parts, seeds, strict=True)
-    ]
-    done = subprocess.run(
-        [sys.executable, "-c", RUNNER, json.dumps(commands)],
+@pytest.fixture(scope="module")
+def run_parts():
+    """Runs parts at the same time, and returns their exit codes."""
+    with subprocess.Popen(
+        [sys.executable, "-c", RUNNER],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-        timeout=600,
-    )
-    codes = [int(code) for code in done.stdout.splitlines()[-1].split()]
-    assert set(codes) <= {0, KILLED}, done
-    return codes
+    ) as runner:
+
+        def run(command, parts, seeds):
+            commands = [
+                (f"{command} --part {part}".split(), str(seed))
+                for part, seed in zip(parts, seeds, strict=True)
+            ]
+            print(
+                json.dumps([commands, str(Path.cwd()), {**os.environ}]),
+                file=runner.stdin,
+                flush=True,
+            )
+            codes = [int(code) for code in runner.stdout.readline().split()]
+            assert set(codes) <= {0, KILLED}
+            return codes
+
+        yield run
+        runner.stdin.close()
 
 
-def kill_and_run_again(command, rounds=1):
-    """Kill three parts at random, and run them again, one twice, and one of another number."""
-    seeds = random.Random(1)
-    codes = []
-    for _ in range(rounds):  # in the last ones, there may be nothing left to write
-        codes += run_parts(command, AGAIN[:3], [seeds.randrange(100) for _ in range(3)])
-    assert KILLED in codes
-    assert KILLED not in run_parts(command, AGAIN, [""] * len(AGAIN))
+@pytest.fixture
+def kill_and_run_again(run_parts):
+    """Kills three parts at random, and runs them again, one twice, and one of another number."""
+
+    def run(command, rounds=1):
+        seeds = random.Random(1)
+        codes = []
+        for _ in range(rounds):  # in the last ones, there may be nothing left to write
+            codes += run_parts(command, AGAIN[:3], [seeds.randrange(100) for _ in range(3)])
+        assert KILLED in codes
+        assert KILLED not in run_parts(command, AGAIN, [""] * len(AGAIN))
+
+    return run
 
 
 def given_up(root):
@@ -128,16 +150,24 @@ def noise(tmp_path_factory):
     return convert_noise(tmp_path_factory.mktemp("noise"), 8, cut_short=False)
 
 
+@pytest.fixture(scope="module")
+def calm_noise(noise, into):
+    """The same with homographies, of one run."""
+    root = Path(shutil.copytree(noise, noise.with_name("calm")))
+    stream = streams.get("homography")
+    into.extract(root, SPLIT, name="homography", stream=stream, workers=1)
+    return root
+
+
 EXTRACT = f"extract {SPLIT} --kind homography --workers 1 --cache"
 CONVERT = f"convert {SPLIT} --raw RAW/penn_action --workers 1 --cache"
 
 
 @ROUNDS
 def test_killed_parts_of_an_extraction_end_with_the_bytes_of_one_run(
-    noise, tmp_path, into, types, rounds
+    noise, calm_noise, tmp_path, into, types, rounds, kill_and_run_again
 ):
-    calm, root = (Path(shutil.copytree(noise, tmp_path / name)) for name in ("calm", "parts"))
-    types(f"{EXTRACT} {calm}")
+    root = Path(shutil.copytree(noise, tmp_path / "parts"))
     kill_and_run_again(f"{EXTRACT} {root}", rounds)
     assert cache.open(root)[SPLIT].streams == ()
     types(
@@ -147,27 +177,27 @@ def test_killed_parts_of_an_extraction_end_with_the_bytes_of_one_run(
     assert "unfinished work" in cache.gc(root).skipped[0]
     assert into.tree(given_up(root)) == into.tree(noise)
     types(f"{EXTRACT} {root}", "extracted, 0 rows computed")
-    assert into.tree(root) == into.tree(calm)
+    assert into.tree(root) == into.tree(calm_noise)
     assert not list(root.rglob(".writing"))
 
 
-def test_parts_of_an_extraction_stage_in_an_object_store_too(url, noise, tmp_path, into, types):
-    calm = Path(shutil.copytree(noise, tmp_path / "calm"))
+def test_parts_of_an_extraction_stage_in_an_object_store_too(
+    url, noise, calm_noise, into, types, kill_and_run_again
+):
     cache.store_at(url).put_small(contents(noise), "")
-    types(f"{EXTRACT} {calm}")
     kill_and_run_again(f"{EXTRACT} {url}")
     types(
         f"status --cache {url}",
         "finished by shares, not yet in the cache: shards of homography: 20",
     )
     types(f"{EXTRACT} {url}", "extracted, 0 rows computed")
-    assert objects(url) == into.tree(calm)
+    assert objects(url) == into.tree(calm_noise)
     assert not [key for key in cache.store_at(url).file_sizes("") if ".writing" in key]
 
 
 @ROUNDS
 def test_killed_parts_of_a_conversion_end_with_the_bytes_of_one_run(
-    tmp_path, into, types, reads, rounds, demo_data
+    tmp_path, into, types, reads, rounds, demo_data, kill_and_run_again
 ):
     raw, calm, root = (tmp_path / name for name in ("raw/penn_action", "calm", "parts"))
     demo_data.dataset("penn_action", raw, n_videos=4, n_frames=3)
@@ -188,7 +218,7 @@ def test_killed_parts_of_a_conversion_end_with_the_bytes_of_one_run(
 
 @ROUNDS
 def test_killed_parts_of_a_detection_end_with_the_files_of_one_run(
-    tmp_path, types, rounds, demo_data
+    tmp_path, types, rounds, demo_data, kill_and_run_again
 ):
     raw, calm, out = (tmp_path / name for name in ("raw", "calm", "parts"))
     demo_data.dataset("kinetics", raw, n_videos=3, n_frames=8)

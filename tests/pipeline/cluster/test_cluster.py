@@ -7,7 +7,6 @@ import itertools
 import os
 import re
 import shlex
-import shutil
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -79,76 +78,12 @@ def test_a_worker_with_other_libraries_is_refused(two, monkeypatch):
         list(mapped(two.address, str))
 
 
-def test_a_worker_with_other_code_is_refused_before_anything_is_read(running, penn, tmp_path, ran):
-    running.have(0)
-    other = running.add(code=copy_code(tmp_path / "other"))
-    words = [
-        "convert",
-        penn.name,
-        *penn.places,
-        "--scheduler",
-        running.address,
-    ]
-    shown = " ".join(ran(*words, code=2).err.split())
-    running.kill(other)  # the next test wants workers with this code
-    assert re.search(
-        rf"Dask worker at tcp://\S+ on {socket.gethostname()}: expected code \w{{12}}, as here, "
-        r"found",
-        shown,
-    )
-    assert "Use the same code and environment, and start both again." in shown
-    assert not (penn.root / penn.name / "manifest.json").exists()
-
-
 def test_a_worker_that_does_not_see_the_raw_folder_is_refused_before_anything_is_read(
     two, made_up, tmp_path
 ):
     with pipeline_refuses(r"Dask worker at tcp://.*/raw not found"):
         list(mapped(two.address, made_up.Doubled(tmp_path), shared=tmp_path / "raw"))
     assert made_up.logged(tmp_path) == []
-
-
-class Elsewhere(type(Path())):  # type: ignore[misc]
-    """Of a process whose working folder the workers do not have: they stay in their own."""
-
-    @classmethod
-    def cwd(cls):
-        return Path("/nowhere")
-
-
-@pytest.fixture
-def stale(running, penn, tmp_path, monkeypatch):
-    """A path at which this process has the raw folder of `penn`, and the only worker a copy of it;
-    and the copy.
-    """
-    running.have(0)
-    running.have(1)
-    copy = penn.elsewhere(running.folder / tmp_path.name)
-    path = copy.raw.relative_to(running.folder)
-    monkeypatch.chdir(tmp_path)
-    path.parent.mkdir(parents=True)
-    path.symlink_to(penn.raw)
-    monkeypatch.setattr(cluster, "Path", Elsewhere)
-    yield path, copy
-    shutil.rmtree(running.folder / tmp_path.name)
-
-
-def make_unreadable(label):
-    label.unlink()
-    label.symlink_to("/proc/self/mem")  # no error but its first byte
-
-
-@pytest.mark.parametrize("is_old", [True, False])
-def test_what_a_worker_has_of_an_earlier_state_or_cannot_read_is_read_again_by_name(
-    is_old, running, stale, penn, into, ran, tmp_path
-):
-    raw, copy = stale
-    penn.edit("0003") if is_old else make_unreadable(copy.label("0003"))
-    words = ["convert", penn.name, "--raw", raw, "--cache", penn.root]
-    shown = " ".join(ran(*words, "--scheduler", running.address).err.split())
-    assert f"{penn.name}: 1 video read here, first 0003: Dask workers cannot read them" in shown
-    ran("convert", penn.name, "--raw", penn.raw, "--cache", tmp_path / "calm")
-    assert_equal(penn.rows("kp_2d"), into.rows(tmp_path / "calm", penn.name, "kp_2d"))
 
 
 def test_workers_read_for_a_conversion_that_leaves_a_track_out(two, penn, ran, tmp_path):
@@ -186,19 +121,8 @@ def test_a_worker_with_other_labels_of_all_videos_or_other_weights_is_refused(
         detect_planned(detection, DetectionResources(workers=1), dask=Dask(two.address))
 
 
-def test_a_worker_may_have_a_copy_of_the_raw_folder_with_other_times(
-    running, stale, penn, into, ran, tmp_path
-):
-    raw, copy = stale
-    os.utime(copy.label("0003"), ns=(1, 1))
-    words = ["convert", penn.name, "--cache", penn.root, "--raw"]
-    ran(*words, raw, "--scheduler", running.address)
-    assert "up to date" in ran(*words, penn.raw).out
-    assert len(penn.split.tracks) == 3
-
-
 # --------------------------------------------------------------------------------------------------
-# conversion
+# workers that are lost, or that differ: from here on there are fewer
 
 
 def test_a_conversion_that_loses_a_worker_ends_alike(
@@ -224,8 +148,38 @@ def test_a_conversion_that_loses_a_worker_ends_alike(
     assert into.tree(tmp_path / "cluster") == into.tree(tmp_path / "alone")
 
 
-# --------------------------------------------------------------------------------------------------
-# extraction
+class Elsewhere(type(Path())):  # type: ignore[misc]
+    """Of a process whose working folder the workers do not have: they stay in their own."""
+
+    @classmethod
+    def cwd(cls):
+        return Path("/nowhere")
+
+
+def test_what_a_worker_has_of_an_earlier_state_or_cannot_read_is_read_again_by_name(
+    running, penn, into, ran, tmp_path, monkeypatch
+):
+    """At one path, this process has the raw folder, and the only worker a copy, in which other times
+    do not matter.
+    """
+    running.have(1)
+    copy = penn.elsewhere(running.folder / tmp_path.name)
+    raw = copy.raw.relative_to(running.folder)
+    monkeypatch.chdir(tmp_path)
+    raw.parent.mkdir(parents=True)
+    raw.symlink_to(penn.raw)
+    monkeypatch.setattr(cluster, "Path", Elsewhere)
+    penn.edit("0001")
+    unreadable = copy.label("0003")
+    unreadable.unlink()
+    unreadable.symlink_to("/proc/self/mem")  # no error but its first byte
+    os.utime(copy.label("0005"), ns=(1, 1))
+    words = ["convert", penn.name, "--cache", penn.root, "--raw"]
+    shown = " ".join(ran(*words, raw, "--scheduler", running.address).err.split())
+    assert f"{penn.name}: 2 videos read here, first 0001: Dask workers cannot read them" in shown
+    assert "up to date" in ran(*words, penn.raw).out
+    ran("convert", penn.name, "--raw", penn.raw, "--cache", tmp_path / "calm")
+    assert_equal(penn.rows("kp_2d"), into.rows(tmp_path / "calm", penn.name, "kp_2d"))
 
 
 def test_streams_of_every_kind_give_the_same_bytes_as_here(
@@ -267,6 +221,27 @@ def test_streams_of_every_kind_give_the_same_bytes_as_here(
         again = extract_together([plan_extraction(root, PENN, specs[0])], resources, **options)[0]
         assert (again.computed, again.carried) == (3, 5)
     assert into.tree(shared) == into.tree(alone)
+
+
+def test_a_worker_with_other_code_is_refused_before_anything_is_read(running, penn, tmp_path, ran):
+    running.have(0)
+    other = running.add(code=copy_code(tmp_path / "other"))
+    words = [
+        "convert",
+        penn.name,
+        *penn.places,
+        "--scheduler",
+        running.address,
+    ]
+    shown = " ".join(ran(*words, code=2).err.split())
+    running.kill(other)  # the next test wants workers with this code
+    assert re.search(
+        rf"Dask worker at tcp://\S+ on {socket.gethostname()}: expected code \w{{12}}, as here, "
+        r"found",
+        shown,
+    )
+    assert "Use the same code and environment, and start both again." in shown
+    assert not (penn.root / penn.name / "manifest.json").exists()
 
 
 # ----------------------------------------------------------------------------------------- whether

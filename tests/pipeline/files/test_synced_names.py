@@ -4,6 +4,7 @@ import importlib.util
 
 import pytest
 
+from pipeline.extras.demo.layouts import Request
 from tests.synced import watch_renames
 
 pytestmark = pytest.mark.promise("power cut")
@@ -23,7 +24,8 @@ def test_of_prepare_and_show(penn, types, network):
     assert renames.unsynced == []
 
 
-def test_of_demo_data(run, tmp_path):
+def test_of_demo_data(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(Request, "frames", lambda self, usual: 4)
     with watch_renames(tmp_path) as renames:
         assert run("synthesize", "--out", tmp_path / "demo", "--size", "tiny", "--workers", 1) == 0
     assert {"penn_action", "amass", "body"} <= {*renames.names}

@@ -52,7 +52,9 @@
       for (const frame of frames) seek(frame);
       return settle(frames[frames.length - 1]);
     },
-    async play() {
+    async play(start) {
+      seek(start);
+      await settle(start);
       const video = document.getElementById("video");
       const found = [];
       const ended = new Promise((done) => video.addEventListener("ended", done, { once: true }));

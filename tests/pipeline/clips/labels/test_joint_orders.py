@@ -2,6 +2,7 @@
 contradict it: projected motions of the demo body in every known layout, and real output.
 """
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -170,8 +171,12 @@ LEGS, FACE = ("knee", "ankle", "toe", "heel"), ("nose", "eye", "ear", "head")
 UPPER = (*FACE, "neck", "shoulder", "elbow", "wrist")
 
 
-@pytest.mark.parametrize("hidden", [(), LEGS, FACE, UPPER, ("elbow", "wrist")])
-@pytest.mark.parametrize("order", ORDER_NAMES)
+HIDDEN = itertools.product(
+    ("coco", "h36m", "body_25", "halpe_26"), (LEGS, FACE, UPPER, ("elbow", "wrist"))
+)
+
+
+@pytest.mark.parametrize(("order", "hidden"), [*((order, ()) for order in ORDER_NAMES), *HIDDEN])
 def test_no_pose_side_or_part_of_the_body_is_refused(order, hidden, read, hard):
     names = skeletons.joint_names(order)
     for name, person in {**hard, "moving": motion()[::3]}.items():
