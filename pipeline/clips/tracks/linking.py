@@ -36,19 +36,16 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 
-from cache.windows import spread
-from pipeline.clips.labels.people_table import ByFrame, take_in_place
-from pipeline.clips.tracks.pairs import CAP, Pairs, assign, square
-from pipeline.people.boxes import extents
+from pipeline.clips.tracks.pairs import CAP, MAX_COST, Pairs, assign, square
+from pipeline.clips.tracks.seen_detections import SeenDetections
 from pipeline.people.homography import transfer
-from pipeline.people.skeletons import Array, Bools, Doubles, Floats, Ints, zero_invalid_joints
+from pipeline.people.skeletons import Array, Bools, Doubles, Floats, Ints
 from pipeline.processes import show_done
 
 SECOND: Final = 25  # frames that count as a second if the frame rate is unknown
@@ -64,7 +61,6 @@ SURENESS: Final = 0.3  # weight of the term that prefers persons who were seen r
 # weight of the term that prefers persons who were seen often, so that half of a person, briefly
 # detected as another one, does not take over the track
 NEWCOMER: Final = 10.0
-LEAST_CONFIDENCE: Final = 0.05  # of a detection
 # diagonals from where a person is expected: one who appears farther away is somebody else
 REACH: Final = 0.7
 # the camera's shift from frame to frame; lengths in diagonals
@@ -77,20 +73,7 @@ STEADIEST: Final = 3  # persons whose offsets are tried as the shift
 NEAREST: Final = 32  # detections of least cost to each of them: a crowd has more
 SAMPLED: Final = 4  # of so many persons of a crowd, one tells which shifts cost too much
 ALL_PAIRS: Final = 1 << 9  # up to so many pairs in a frame, all are compared; then those near
-MARGIN_PX: Final = 1.0  # gives a box around two aligned joints an area
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _SeenDetections:
-    """All N detections with a seen joint, in the order of frames and sorted within each frame."""
-
-    rows: Ints  # (N, 2) (t, p): position of the frame among the T, and number in the frame
-    keypoints: Doubles  # (N, J, 3) px px confidence 0 to 1
-    confidence: Doubles  # (N,) mean of the joints, at least LEAST_CONFIDENCE
-    centre: Doubles  # (N, 2) px, of the boxes
-    sides: Doubles  # (N, 2) px, of the boxes
-    size: Doubles  # (N,) px: diagonals of the boxes, with MARGIN_PX
-    start: Ints  # (T + 1,) index of each frame's first detection, and N
+SLACK: Final = 1e-6  # px: more than rounding
 
 
 def link(
@@ -122,7 +105,7 @@ def link(
     """
     if not len(keypoints):
         return []
-    seen_detections = _collect_detections(keypoints)
+    seen_detections = SeenDetections.collect(keypoints)
     frames = np.asarray(frame_index, np.int64)
     scene = _scenes(frame_index, cuts)
     persons: list[list[int]] = []  # indices of each person's detections in `seen_detections`
@@ -170,7 +153,7 @@ class _Filters:
     Detections are given by their indices in `seen`.
     """
 
-    def __init__(self, seen: _SeenDetections) -> None:
+    def __init__(self, seen: SeenDetections) -> None:
         self._seen = seen
         self.person = np.zeros(0, np.int64)  # (A,) number of the person
         self.last = np.zeros(0, np.int64)  # (A,) index of the person's last detection
@@ -242,13 +225,20 @@ class _Filters:
         of C shifts px: at least those with an offset up to `reach` (A,) px.
         """
         n_rows = len(self.last)
-        pairs = np.arange(n_rows * len(detections))
-        if len(pairs) > ALL_PAIRS:
-            found = self._search(detections, shifts, reach)
-            column = np.fromiter(chain.from_iterable(found), np.int64)
-            query = np.repeat(np.arange(len(found)), [*map(len, found)])
-            pairs = np.unique(query % n_rows * len(detections) + column)
-        return self._compare(detections, pairs)
+        n_pairs = n_rows * len(detections)
+        if n_pairs <= ALL_PAIRS:
+            return self._compare(detections, np.arange(n_pairs))
+        found = self._search(detections, shifts, reach)
+        column = np.fromiter(chain.from_iterable(found), np.int64)
+        query = np.repeat(np.arange(len(found)), [*map(len, found)])
+        shift, row = np.divmod(query, n_rows)
+        pairs, which = np.unique(row * len(detections) + column, return_inverse=True)
+        # boxes are larger than `reach`: few of their pairs are near
+        seen_offsets = self._seen.offsets(self.last, detections, pairs)
+        expected = self._state[row, 0] + shifts[shift]
+        is_near = square(seen_offsets[which] - expected) <= (reach[row] + SLACK) ** 2
+        near = np.unique(which[is_near])
+        return self._compare(detections, pairs[near])
 
     def _search(
         self, detections: Ints, shifts: Doubles, reach: Doubles, *, lists: bool = True
@@ -358,7 +348,8 @@ class _Filters:
         shift = self._shift_variance * (weight @ pairs.offset[nearest])
         self._learn_spread(shift, usual)
         if not is_all:
-            pairs = self.pair(detections, shift[None], REACH * size)
+            possible = np.sqrt(MAX_COST * variance)  # px: longer offsets cost too much
+            pairs = self.pair(detections, shift[None], np.minimum(REACH * size, possible))
         self._state[:, 0] += shift
         return pairs._replace(offset=pairs.offset - shift)
 
@@ -464,34 +455,3 @@ def split_at_gaps(frame_index: Ints, max_gap: int, cuts: Sequence[int] = ()) -> 
     is_cut = np.diff(scene) > 0
     starts = np.flatnonzero(is_gap | is_cut) + 1
     return np.split(np.arange(len(frame_index)), starts)
-
-
-def _collect_detections(keypoints: Sequence[Floats]) -> _SeenDetections:
-    """Detections with a seen joint, sorted within a frame by box, then by all numbers.
-
-    So the order of a frame's detections in the file does not matter.
-    """
-    by_frame = ByFrame.join(keypoints)
-    frame, number = spread(np.diff(by_frame.start))  # number: in the frame, from 0
-    points, _ = zero_invalid_joints(by_frame.rows.astype(np.float64, copy=False))
-    points[..., 2] = np.minimum(points[..., 2], 1)
-    corners, any_seen = extents(points)
-
-    n = int(any_seen.sum())  # the others are sorted last
-    keys = np.column_stack([~any_seen, frame, corners.reshape(-1, 4)])
-    order = np.lexsort(keys.T[::-1])[:n]  # lexsort's last key counts most
-    # if two boxes of a frame are equal, all numbers decide
-    is_equal = keys[order[1:]] == keys[order[:-1]]
-    if is_equal.all(axis=1).any():
-        keys = np.column_stack([keys, points.reshape(len(keys), -1)])
-        order = np.lexsort(keys.T[::-1])[:n]
-
-    rows = np.column_stack([frame, number])[order]
-    start = np.searchsorted(rows[:, 0], np.arange(len(keypoints) + 1))
-    corners = corners[order]
-    sides = corners[:, 1] - corners[:, 0]
-    size = np.linalg.norm(sides + 2 * MARGIN_PX, axis=-1)
-    mean_confidence = points[order, :, 2].mean(axis=1)
-    points = take_in_place(points, order)
-    confidence = np.maximum(mean_confidence, LEAST_CONFIDENCE)
-    return _SeenDetections(rows, points, confidence, corners.mean(axis=1), sides, size, start)
