@@ -99,7 +99,6 @@ def raw_folder_changes(terminal, kept):
     shutil.copytree(folder / "raw", folder / "elsewhere")
     types(f"{DATA} --set paths.raw=elsewhere")
     assert terminal.is_intact("cache") == kept
-    types(DATA)
 
 
 def damage(terminal, kept):

@@ -61,7 +61,7 @@ def server(monkeypatch):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
     server.objects, server.puts, server.n_puts = {}, [], 0
     server.ended = threading.Event()
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))  # s, of its last look
     thread.start()
     for name, value in {
         "AWS_ACCESS_KEY_ID": "a",

@@ -3,12 +3,11 @@ refuses.
 """
 
 import pytest
-from numpy.testing import assert_array_equal
 
 import cache
 from cache.write.parts import Part
 from tests.cache import toy
-from tests.cache.storage.buckets import LEFT, SPLIT, STREAM, objects, requests_of, two_commits
+from tests.cache.storage.buckets import SPLIT, STREAM, objects, requests_of, two_commits
 from tests.raising import cache_refuses
 
 obstore = pytest.importorskip(
@@ -29,22 +28,6 @@ def one_line(error):
     assert "\n" not in text
     assert len(text) < 700
     return text
-
-
-def test_the_objects_are_the_files_and_are_read_as_they_are(url, server, tmp_path):
-    for root in (url, tmp_path):
-        two_commits(root)
-    name, _, prefix = url.removeprefix("s3://").partition("/")
-    found = {}
-    for page in server.get_paginator("list_objects_v2").paginate(Bucket=name, Prefix=f"{prefix}/"):
-        for key in (entry["Key"].removeprefix(f"{prefix}/") for entry in page["Contents"]):
-            if not any(part in LEFT for part in key.split("/")):
-                found[key] = server.get_object(Bucket=name, Key=f"{prefix}/{key}")["Body"].read()
-    assert found == toy.tree(tmp_path)
-    ours, theirs = (toy.opened(root) for root in (url, tmp_path))
-    windows = theirs.windows(8, 5, STREAM)
-    for field, values in theirs.read(windows).items():
-        assert_array_equal(ours.read(windows)[field], values)
 
 
 def test_wrong_credentials_are_an_error(url, soon, monkeypatch):
