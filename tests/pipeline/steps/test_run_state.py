@@ -94,7 +94,9 @@ def test_the_setting_names_the_folder_of_the_cache_of_luigi_cfg(penn, types, lui
     assert [*elsewhere.rglob("*.json")] == [elsewhere / "convert/penn_action/train.json"]
 
 
-def test_status_has_the_states_as_json_and_for_prometheus(penn, types, types_json, state, tmp_path):
+def test_status_has_the_states_as_json_and_for_prometheus(
+    penn, types, types_json, state, network, tmp_path
+):
     types(CONVERT)
     types(EXTRACT)
     (split,) = types_json("status --cache CACHE")

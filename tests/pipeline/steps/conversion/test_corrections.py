@@ -146,33 +146,31 @@ def digests(tmp_path):
     return read
 
 
-@pytest.mark.parametrize("text", DONE)
-def test_a_correction_is_done_and_undone_to_the_bit(
-    clip, lines, tracks, types, network, digests, text
-):
+def test_a_correction_is_done_and_undone_to_the_bit(clip, lines, tracks, types, network, digests):
     clip(TWO)
     clip({3: LEFT}, "b.mp4")
     types(CONVERT)
     types(EXTRACT)
     before = digests()
-    whole = tracks()
-    network.batches.clear()
-    lines(*text.splitlines())
-    assert "rows of unchanged files" not in types(CORRECT)
-    assert frames(tracks()) == DONE[text] | {"b.mp4/3": ALL}
-    types(EXTRACT)
-    # at a cut, boxes are smoothed again: rows have other pixels
-    assert bool(network.batches) == ("cut" in text and "join" not in text)
-    network.batches.clear()
-    types(CORRECT, "up to date")
-    if text.startswith("exchange"):
-        kp_2d = whole["a.mp4/1"]["kp_2d"]
-        kp_2d[30:51] = kp_2d[30:51, OPPOSITE]
-        assert_equal(tracks(), whole)
-    types(f"{CONVERT} --set convert.corrections=none", "1 video with other corrections (0 corr")
-    types(EXTRACT)
-    assert digests() == before
-    assert network.batches == []
+    for text, expected in DONE.items():
+        whole = tracks()
+        network.batches.clear()
+        lines(*text.splitlines())
+        assert "rows of unchanged files" not in types(CORRECT)
+        assert frames(tracks()) == expected | {"b.mp4/3": ALL}, text
+        types(EXTRACT)
+        # at a cut, boxes are smoothed again: rows have other pixels
+        assert bool(network.batches) == ("cut" in text and "join" not in text), text
+        network.batches.clear()
+        types(CORRECT, "up to date")
+        if text.startswith("exchange"):
+            kp_2d = whole["a.mp4/1"]["kp_2d"]
+            kp_2d[30:51] = kp_2d[30:51, OPPOSITE]
+            assert_equal(tracks(), whole)
+        types(f"{CONVERT} --set convert.corrections=none", "1 video with other corrections (0 corr")
+        types(EXTRACT)
+        assert digests() == before, text
+        assert network.batches == [], text
 
 
 FORMS = "expected a name alone, leave_out NAME [FRAMES], join PERSON PERSON, cut PERSON FRAME"
@@ -223,17 +221,16 @@ WRONG = dict.fromkeys(UNREADABLE.strip().splitlines(), (2, FORMS)) | {
 }
 
 
-@pytest.mark.parametrize("text", WRONG)
-def test_a_wrong_line_is_named_and_changes_nothing(clip, lines, tracks, types, tmp_path, text):
+def test_a_wrong_line_is_named_and_changes_nothing(clip, tracks, types, tmp_path):
     clip(TWO)
     clip({1: LEFT}, "with blank.mp4")
     types(CONVERT)
     before = tracks()
-    (tmp_path / "c.txt").write_bytes(text.encode())
-    code, message = WRONG[text]
-    where = f"c.txt, line {text.count(chr(10)) + 1}: "
-    types(CORRECT, where, message.replace("TMP", str(tmp_path)), code=code)
-    assert_equal(tracks(), before)
+    for text, (code, message) in WRONG.items():
+        (tmp_path / "c.txt").write_bytes(text.encode())
+        where = f"c.txt, line {text.count(chr(10)) + 1}: "
+        types(CORRECT, where, message.replace("TMP", str(tmp_path)), code=code)
+        assert_equal(tracks(), before, text)
 
 
 def test_lines_of_windows_with_quotes_and_comments_are_right(clip, types, tracks, tmp_path):
@@ -245,25 +242,29 @@ def test_lines_of_windows_with_quotes_and_comments_are_right(clip, types, tracks
     assert sorted(tracks()["b #1 .mp4/1"]["frame_index"]) == [*range(9), *range(100, N)]
 
 
-@pytest.mark.parametrize("verb", ["join 0003/0 0003/1", "cut 0003/0 3", "identities 0003 link"])
-def test_people_of_datasets_without_a_detector_are_not_corrected(penn, lines, types, verb):
-    lines("# people", verb)
+HOLD = "join, cut, exchange_sides and identities hold for clips of videos, kinetics and insta_variety alone, found"
+
+
+def test_people_of_datasets_without_a_detector_are_not_corrected(penn, lines, types):
     convert = "convert penn_action/train --raw RAW/penn_action --cache CACHE"
-    said = "hold for clips of videos, kinetics and insta_variety alone, found"
-    types(f"{convert} --set convert.corrections=TMP/c.txt", "c.txt, line 2", said, code=2)
+    correct = f"{convert} --set convert.corrections=TMP/c.txt"
+    for wrong in ("join 0003/0 0003/1", "cut 0003/0 3", "identities 0003 link"):
+        lines("# people", wrong)
+        types(correct, f"c.txt, line 2: {HOLD}", code=2)
     lines("leave_out 0003/0 2-3")
-    types(f"{convert} --set convert.corrections=TMP/c.txt", "2 left_out_by_hand")
+    types(correct, "2 left_out_by_hand")
 
 
-@pytest.mark.parametrize("text", ["identities ONE link", "cut ONE 2", "exchange_sides ONE 0-1"])
-def test_people_of_records_are_not_corrected(lines, tracks, types, tmp_path, text):
+def test_people_of_records_are_not_corrected(lines, types, tmp_path):
     made_insta_variety.write(tmp_path / "raw", made_insta_variety.clip())
-    lines(text.replace("ONE", "train/clips_00/00000"))
-    convert = "convert insta_variety/train --raw RAW --cache CACHE"
-    said = "c.txt, line 1: join, cut, exchange_sides and identities hold for clips of"
-    types(f"{convert} --set convert.corrections=TMP/c.txt", said, code=2)
+    correct = (
+        "convert insta_variety/train --raw RAW --cache CACHE --set convert.corrections=TMP/c.txt"
+    )
+    for wrong in ("identities ONE link", "cut ONE 2", "exchange_sides ONE 0-1"):
+        lines(wrong.replace("ONE", "train/clips_00/00000"))
+        types(correct, f"c.txt, line 1: {HOLD}", code=2)
     lines("leave_out train/clips_00/00000 1")
-    types(f"{convert} --set convert.corrections=TMP/c.txt", "1 left_out_by_hand")
+    types(correct, "1 left_out_by_hand")
 
 
 def test_people_of_kinetics_are_cut_and_joined(lines, tracks, types, tmp_path):
