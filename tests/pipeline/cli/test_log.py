@@ -144,7 +144,7 @@ def test_work_that_reports_nothing_says_so_in_each_while(monkeypatch, capsys):
     progress.end_run(0)
 
 
-def test_busy_has_a_code_of_its_own_only_if_nothing_else_failed(penn, types, monkeypatch):
+def test_busy_has_a_code_of_its_own_only_if_nothing_else_failed(penn, types, network, monkeypatch):
     monkeypatch.setattr(parts, "RENEW", 0.01)
     prepare = "prepare penn_action --raw RAW/penn_action --cache CACHE"
     with Part(2, 3).running(penn.root, f"{penn.name}/.writing"):

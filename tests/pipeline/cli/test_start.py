@@ -1,5 +1,6 @@
 """What a command imports before it works: modules, of which each costs time at each start."""
 
+import functools
 import subprocess
 import sys
 
@@ -18,9 +19,14 @@ def imports(*words):
     return {line.rpartition("|")[2].strip() for line in lines}
 
 
+@functools.cache
+def bare():
+    return imports("-c", "pass")
+
+
 def modules(*words, program="pipeline"):
     """Modules of a command that a bare Python does not have."""
-    return imports("-m", program, *words) - imports("-c", "pass")
+    return imports("-m", program, *words) - bare()
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,12 @@ K = np.array([[1400.0, 0, 640], [0, 1400, 360], [0, 0, 1]])
 
 def labels(n=N, step=5, k=K, width=72):
     """Two people, each with a world that begins at its own body; row by row, picture by picture."""
+    made = _labels(n, step, tuple(map(tuple, k)), width)
+    return {key: rows.copy() for key, rows in made.items()}
+
+
+@functools.cache
+def _labels(n, step, k, width):
     random, arms = np.random.default_rng(0), procedural("neutral")
     rows = []
     tilt = Rotation.from_euler("xz", [0.1, 0.05]).as_matrix()
@@ -32,7 +38,7 @@ def labels(n=N, step=5, k=K, width=72):
             extrinsics[:3, :3], extrinsics[:3, 3] = tilt, (1.2 * p - 0.6, 0.1, 4 + p)
             trans_cam = np.array([0.01 * i, 0.02, 0.1 * p])
             joints = skin(arms, betas, pose[None], (trans_cam + extrinsics[:3, 3])[None]).joints[0]
-            px = cameras.project(joints, k)
+            px = cameras.project(joints, np.array(k))
             gtkps = np.concatenate([px, np.ones((24, 1))], axis=1)
             row = {
                 "imgname": f"{SEQ}/{SEQ}_{step * i:04d}.png",
