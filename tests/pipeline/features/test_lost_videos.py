@@ -141,10 +141,12 @@ def no_answer(penn):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "says"),
-    [(other_images, "has other images than those"), (no_answer, "Input/output error")],
+    ("kind", "spoil", "says"),
+    [
+        ("resnet50", other_images, "has other images than those"),
+        ("homography", no_answer, "Input/output error"),
+    ],
 )
-@pytest.mark.parametrize("kind", OPTIONS)
 def test_a_changed_or_unreadable_clip_costs_itself_and_the_next_run_computes_it(
     kind, spoil, says, penn, into, extract, tmp_path
 ):
@@ -216,8 +218,15 @@ def test_parts_leave_a_lost_clip_to_the_last_command_and_that_to_the_next(
     assert arrays_of(into, penn.root, "homography") == calm
 
 
-@pytest.mark.parametrize("folder", ["features", "features/resnet50"])
-@pytest.mark.parametrize("held", ["", "a dead link", "lost+found", "MARKER"])
+@pytest.mark.parametrize(
+    ("folder", "held"),
+    [
+        ("features", ""),
+        ("features", "lost+found"),
+        ("features/resnet50", "a dead link"),
+        ("features/resnet50", "MARKER"),
+    ],
+)
 def test_a_stream_whose_disk_is_not_mounted_is_a_problem_and_nothing_is_computed_into_it(
     folder, held, penn, types, extract, tmp_path
 ):

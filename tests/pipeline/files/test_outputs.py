@@ -47,10 +47,16 @@ def generator(page):
 
 
 @pytest.mark.promise("inputs")
-@pytest.mark.parametrize("overwrite", ["", " --overwrite"])
-@pytest.mark.parametrize(
-    "place",
-    [
+def test_nothing_is_drawn_over_a_raw_file_or_into_what_datasets_and_caches_read(
+    clips, types, tmp_path
+):
+    (tmp_path / "link").symlink_to(clips)
+    (tmp_path / "to_crowd.mp4").symlink_to(clips / "crowd.mp4")
+    (tmp_path / "in_cache").symlink_to(tmp_path / "cache/videos")
+    (clips / "pictures").mkdir()
+    (clips / "pictures/000001.jpg").touch()
+    before = tree(tmp_path)
+    for place in (
         "RAW/crowd.mp4",
         "RAW/new.mp4",
         "TMP/link/crowd.mp4",
@@ -59,19 +65,10 @@ def generator(page):
         "RAW/pictures/page.html",
         "CACHE/page.html",
         "TMP/in_cache/page.html",
-    ],
-)
-def test_nothing_is_drawn_over_a_raw_file_or_into_what_datasets_and_caches_read(
-    clips, types, tmp_path, place, overwrite
-):
-    (tmp_path / "link").symlink_to(clips)
-    (tmp_path / "to_crowd.mp4").symlink_to(clips / "crowd.mp4")
-    (tmp_path / "in_cache").symlink_to(tmp_path / "cache/videos")
-    (clips / "pictures").mkdir()
-    (clips / "pictures/000001.jpg").touch()
-    before = tree(tmp_path)
-    types(f"{SHOW} --out {place}{overwrite}", "Name a place outside", code=2)
-    assert tree(tmp_path) == before
+    ):
+        for overwrite in ("", "--overwrite"):
+            types(f"{SHOW} --out {place} {overwrite}", "Name a place outside", code=2)
+            assert tree(tmp_path) == before
     types(CONVERT, "up to date")
 
 
@@ -118,9 +115,8 @@ def test_files_that_a_command_wrote_into_a_folder_are_not_read_where_that_is_a_r
     ]
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
+def test_an_about_json_of_others_hides_no_clip(clips):
+    for content in (
         "",
         "[]",
         "[" * 100_000,
@@ -128,11 +124,9 @@ def test_files_that_a_command_wrote_into_a_folder_are_not_read_where_that_is_a_r
         '{"generator": "another tool", "files": ["crowd.mp4"]}',
         '{"generator": "vibe-pipeline predict", "files": 3}',
         '{"generator": "vibe-pipeline predict", "files": [["crowd.mp4"], null, "../raw/crowd.mp4"]}',
-    ],
-)
-def test_an_about_json_of_others_hides_no_clip(clips, content):
-    (clips / ABOUT).write_text(content)
-    assert list_clips(clips) == ["crowd.mp4", "other.mp4"]
+    ):
+        (clips / ABOUT).write_text(content)
+        assert list_clips(clips) == ["crowd.mp4", "other.mp4"]
     (clips / ABOUT).unlink()
     os.mkfifo(clips / ABOUT)
     assert list_clips(clips) == ["crowd.mp4", "other.mp4"]

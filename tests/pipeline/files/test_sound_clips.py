@@ -159,8 +159,7 @@ MISTIMED = {  # encoder, container, options
 }
 
 
-@pytest.mark.parametrize("n_frames", [-3, 30, 100_000])
-@pytest.mark.parametrize("order", [6, 12, 16])
+@pytest.mark.parametrize(("order", "n_frames"), [(6, -3), (12, 30), (16, -3), (16, 100_000)])
 @pytest.mark.parametrize("name", MISTIMED)
 def test_a_frame_with_a_wrong_time_loses_nothing(tmp_path, name, order, n_frames):
     codec, end, options = MISTIMED[name]
