@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 from cache.errors import CacheError
@@ -117,12 +117,12 @@ def _check_split(manifest: Mapping[str, Any]) -> None:
     _require(isinstance(sums, dict), SUMS, sums)
 
 
-def check_tables(tables: Tables, manifest: Mapping[str, Any]) -> None:
-    """Raise ValueError, with what was found, for tables that are not those of a split's manifest:
-    the names, dtypes, shapes and numbers of tracks and videos.
+def check_tables(tables: Tables, manifest: Mapping[str, Any], extra: Iterable[ExtraColumn]) -> None:
+    """Raise ValueError, with what was found, for tables that are not those of a split's manifest,
+    with these extra columns: the names, dtypes, shapes and numbers of tracks and videos.
     """
     forms: dict[str, tuple[Any, tuple[int, ...]]] = dict(TABLES)
-    for column in ExtraColumn.from_manifest(manifest).values():
+    for column in extra:
         if column.per == "track":
             forms[column.array] = column.dtype, column.shape
     for name in manifest.get(SUMS, {}):

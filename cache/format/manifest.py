@@ -226,8 +226,7 @@ class Commit:
         if self.place.stream is not None:
             return Tables()
         if not self.digest:
-            extra = ExtraColumn.from_manifest(self.manifest)
-            return Tables.from_records([], extra.values())
+            return Tables.from_records([], self.extra.values())
         key = self.tables_key
         store = self.place.home
         file = store.read_many([key]).get(key)
@@ -240,7 +239,7 @@ class Commit:
             raise self.place.damage_error(key, expected=expected, found="other bytes")
         try:
             tables = Tables.decode(file)
-            check_tables(tables, self.manifest)
+            check_tables(tables, self.manifest, self.extra.values())
         except (ValueError, OverflowError) as error:
             expected = "the tables of the manifest"
             raise self.place.damage_error(key, expected=expected, found=str(error)) from error
@@ -303,6 +302,11 @@ class Commit:
         return shards
 
     @cached_property
+    def extra(self) -> dict[str, ExtraColumn]:
+        """Extra columns of rows and tracks, by name; a stream has none."""
+        return ExtraColumn.from_manifest(self.manifest)
+
+    @cached_property
     def columns(self) -> Mapping[str, Column]:
         """All columns that the manifest may name, by name: those of a split with its extra columns
         per row, or the arrays of a stream.
@@ -310,7 +314,7 @@ class Commit:
         manifest = self.manifest
         if "stream" in manifest:
             return StreamForm.from_manifest(manifest).columns(manifest["stream"])
-        split_columns = {**COLUMNS, **ExtraColumn.from_manifest(manifest)}
+        split_columns = {**COLUMNS, **self.extra}
         return {name: column for name, column in split_columns.items() if column.per == "row"}
 
     def column_metadata(self, name: str, extent: int) -> bytes:
@@ -412,7 +416,7 @@ class Commit:
 
         Raises CacheError if no commit in the manifest covers the shard.
         """
-        size = self.manifest["geometry"]["rows_per_shard"]
+        size = self.geometry.rows_per_shard
         start = shard * size
         commits = self.manifest["commits"]
         for first, end in commits:

@@ -71,10 +71,10 @@ class OpenSplit(OpenCommit):
             fields.remove("image_size")
         return frozenset({*self.columns, *fields})
 
-    @cached_property
+    @property
     def extra(self) -> dict[str, ExtraColumn]:
         """Extra columns of rows and tracks, by name."""
-        return ExtraColumn.from_manifest(self.manifest)
+        return self.commit.extra
 
     @cached_property
     def track_fields(self) -> dict[str, Array]:

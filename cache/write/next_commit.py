@@ -42,8 +42,7 @@ class SplitState:
         """Whether some columns are new or declared differently than in the commit: then no
         committed video stays.
         """
-        declared = ExtraColumn.from_manifest(self.commit.manifest)
-        stored = {name: column.stored_as for name, column in declared.items()}
+        stored = {name: column.stored_as for name, column in self.commit.extra.items()}
         target = {name: column.stored_as for name, column in self.extra.items()}
         return stored != target or not self.columns.keys() <= self.commit.manifest["shards"].keys()
 
