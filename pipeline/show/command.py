@@ -25,6 +25,7 @@ from pipeline.files.raw import is_demo_data
 from pipeline.settings.folders import BODY, body_of, check_own_folder
 from pipeline.show import CLIP
 from pipeline.show.tracks import PageContent, from_cache, from_raw
+from pipeline.steps.conversion_record import ConversionRecord
 from pipeline.steps.grading import describe_words
 
 
@@ -101,7 +102,7 @@ def _read_tracks(args: argparse.Namespace, n_tracks: int | None = None) -> PageC
     """Read tracks from the cache or from raw files. n_tracks: as of `from_cache`."""
     name = f"{args.dataset}/{args.split}"
     if args.cache is not None:
-        demo = bool(cache.open(args.cache)[name].manifest.get("stand_in", False))
+        demo = ConversionRecord(cache.open(args.cache)[name]).is_stand_in
         body = _body(args, datasets.get(args.dataset), demo=demo)
         return from_cache(args.cache, name, args.video, n_tracks=n_tracks, raw=args.raw, body=body)
     if args.raw is not None:

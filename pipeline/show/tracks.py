@@ -162,10 +162,11 @@ def from_cache(
         MissingAssets: the body's files are missing.
     """
     split = cache.open(root)[name]
-    stand_in = bool(split.manifest.get("stand_in", False))
-    folder = _raw_folder(split, raw)
-    _refuse_other_body(folder or Path(name), stand_in, body)
     record = ConversionRecord(split)
+    folder = raw or record.raw
+    if folder is None and "bbox" in split.columns:
+        raise record.unknown_raw()
+    _refuse_other_body(folder or Path(name), record.is_stand_in, body)
     worst = worst_first(StoredGrades(split).numbers)
     if n_tracks is None:
         numbers = _video_tracks(split, video, worst)
@@ -176,9 +177,9 @@ def from_cache(
         origin=f"the cache {root}",
         raw=folder,
         body=body,
-        stand_in=stand_in,
-        reader=split.manifest.get("reader", {}),
-        totals=split.manifest.get("accounting", {}),
+        stand_in=record.is_stand_in,
+        reader=record.reader,
+        totals=record.totals,
         totals_of="the whole split",
         n_rejected=record.n_rejected,
         rejected=tuple(islice(record.rejections(), min(record.n_rejected, MOST_LISTED))),
@@ -240,21 +241,6 @@ def from_raw(
         warnings=tuple(warnings),
         tracks=tuple(tracks),
     )
-
-
-def _raw_folder(split: Split, raw: Path | None) -> Path | None:
-    """`raw`, else the recorded folder; None for labels without images."""
-    if raw is not None:
-        return raw
-    recorded = split.provenance.get("raw")
-    if recorded is not None:
-        return Path(str(recorded))
-    if "bbox" in split.columns:
-        raise PipelineError(
-            f"{split.name}: its raw folder is not recorded in provenance.json. Name the dataset's "
-            "own raw folder: --raw DIR."
-        )
-    return None
 
 
 def _warnings(split: Split, raw: Path | None) -> list[str]:

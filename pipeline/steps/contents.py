@@ -29,6 +29,7 @@ from pipeline.cli.text import printable
 from pipeline.features.committed import is_current, is_untrained
 from pipeline.grades.words import MEASURES, Grade
 from pipeline.processes.software import package_version
+from pipeline.steps.conversion_record import ConversionRecord
 from pipeline.steps.grading import grades_by_video
 
 # counts of person-frames in a video's account; unknown for a video of another program
@@ -63,7 +64,7 @@ def _video_rows(splits: Sequence[cache.Split], problems: list[str]) -> Iterator[
     """
     reasons = set()
     for split in splits:
-        frames = split.manifest.get("accounting", {}).get("frames", {})
+        frames = ConversionRecord(split).totals.get("frames", {})
         reasons |= {*frames.get("dropped", {})}
     columns = sorted(reasons)
 
@@ -195,7 +196,7 @@ def list_digests(
         progress(number, len(contents), f"{split.name} {content}")
         try:
             notes = []  # what a reader of the list has to know
-            if stream is None and split.manifest.get("stand_in"):
+            if stream is None and ConversionRecord(split).is_stand_in:
                 notes.append("demo data")
             if stream is not None and is_untrained(split, stream):
                 notes.append("untrained")

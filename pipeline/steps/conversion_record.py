@@ -113,13 +113,17 @@ class ConversionRecord:
         """
         raw = given or self.raw
         if raw is None:
-            raise PipelineError(
-                f"{self.split.name}: its raw folder is not recorded in provenance.json. {_NAME_RAW}"
-            )
+            raise self.unknown_raw()
         if not raw.is_dir():
             problem = f"its raw folder was {raw}" if given is None else f"--raw is {raw}"
             raise PipelineError(f"{self.split.name}: {problem}, which does not exist. {_NAME_RAW}")
         return raw
+
+    def unknown_raw(self) -> PipelineError:
+        """The error that the raw folder is not recorded, for the caller to raise."""
+        return PipelineError(
+            f"{self.split.name}: its raw folder is not recorded in provenance.json. {_NAME_RAW}"
+        )
 
     def body_folder(self, given: Path | None) -> Path | None:
         """Return the given body folder, else the recorded one if the rows depend on it.

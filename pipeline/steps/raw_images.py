@@ -34,9 +34,9 @@ def raw_folder(split: Split, given: Path | None) -> Path:
     """The split's raw folder: the given one, or the one of its conversion. A split that was
     imported has none of its own, so it must be given. Raises PipelineError if there is none.
     """
-    imported = split.manifest.get("reader", {}).get("imported")
-    if imported:
-        origin = f"{split.name}: imported from {imported['file']}"
+    record = ConversionRecord(split)
+    if record.imported is not None:
+        origin = f"{split.name}: imported from {record.imported}"
         videos = np.unique(split.tracks.video).tolist()
         if not all(split.videos[number].source for number in videos):
             raise PipelineError(
@@ -46,7 +46,7 @@ def raw_folder(split: Split, given: Path | None) -> Path:
         if given is None:
             do = "Name the dataset's raw folder: --raw DIR, or [paths] raw in luigi.cfg."
             raise PipelineError(f"{origin}. {do}")
-    return ConversionRecord(split).raw_folder(given)
+    return record.raw_folder(given)
 
 
 def require_videos(split: Split, raw: Path | None, shards: Sequence[int]) -> None:

@@ -41,6 +41,7 @@ from pipeline.show.bodies import BodyPainter, SeenBody
 from pipeline.show.canvas import Canvas
 from pipeline.show.clip import DEMO_MARK, PEOPLE, frames_of, rate_of
 from pipeline.show.video_file import FOR_PAGES, SUFFIX, video_writer
+from pipeline.steps.conversion_record import ConversionRecord
 from pipeline.steps.raw_images import raw_folder
 
 VERSION: Final = 2  # raised whenever the same joints would give other bodies
@@ -188,7 +189,7 @@ class _BodiesWriter:
         self._n_done = 0
         self._total = sum(track.stop - track.start for track in split.tracks)
         self.about: dict[str, Any] = {**ABOUT, "split": job.name, "stream": job.stream}
-        self.about["stand_in"] = bool(split.manifest.get("stand_in"))
+        self.about["stand_in"] = ConversionRecord(split).is_stand_in
         self.tracks: list[TrackSummary] = []
         self.overlays: list[str] = []
         self.left_out = 0  # rows without joints

@@ -32,6 +32,7 @@ from pipeline.files.pixels.frames import Video
 from pipeline.files.pixels.pictures import Pictures
 from pipeline.people.estimates import recorded_estimates
 from pipeline.people.skeletons import Array, Bools, Doubles, Ints
+from pipeline.steps.conversion_record import ConversionRecord
 
 BATCH: Final = 8192  # rows; 64 MB of features
 FPS: Final = 30.0  # of WHAM's and GVHMR's files
@@ -269,7 +270,7 @@ def origin_of(split: cache.Split, *streams: str) -> dict[str, Any]:
     origin = {
         "split": split.name,
         "split_digest": split.manifest["digest"],
-        "demo": bool(split.manifest.get("stand_in")),
+        "demo": ConversionRecord(split).is_stand_in,
         "stand_in": any(manifest.get("stand_in") for manifest in manifests),
         "weights": {stream: weights_of(split, stream) for stream in streams},
     }

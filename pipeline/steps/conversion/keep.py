@@ -55,8 +55,8 @@ class Loss(NamedTuple):
         cls,
         before: VideoAccount,
         now: VideoAccount,
-        lost: Mapping[str, int] = {},
-        n_lost_before: float = math.inf,
+        lost: Mapping[str, int],
+        n_lost_before: float,
     ) -> Self | None:
         """The loss of a video that was read; None: it loses nothing, and could be read.
 

@@ -39,7 +39,7 @@ from pipeline.people.skeletons import JOINTS, Array, Doubles
 from pipeline.people.smpl_files import N_BETAS, N_POSE
 from pipeline.processes.software import staging_plan
 from pipeline.steps.conversion.refusals import refuse_mixed_cache
-from pipeline.steps.conversion_record import committed_split
+from pipeline.steps.conversion_record import ConversionRecord, committed_split
 from pipeline.steps.grading import announce_grades, store_grades
 
 VERSION: Final = 7  # raised whenever the same files would give other labels; 7: one world a clip
@@ -242,13 +242,13 @@ def _origin(split: cache.Split, by_clip: Mapping[str, _Clip], bodies: BodyModels
         "version": JOINTS_VERSION if TOOL in tools else VERSION,
         "parameters": {},
         "body": bodies.smpl.digest,
-        "stand_in": bool(split.manifest["stand_in"]),
+        "stand_in": ConversionRecord(split).is_stand_in,
         "imported": {
             "format": "bodies",
             "file": f"estimates of {', '.join(sorted(tools))}",
             "smplx": bodies.smplx and bodies.smplx.digest,
             # fingerprint of how the clips' split was read
-            "clips": cache.fingerprint(split.manifest.get("reader", {})),
+            "clips": cache.fingerprint(ConversionRecord(split).reader),
             "estimates": estimates,
         },
     }
@@ -284,7 +284,7 @@ def _require_same_files(
 ) -> None:
     """Raise PipelineError for a split of another origin, and for bodies that would be lost."""
     path = f"{committed.root}/{committed.name}"
-    imported = committed.manifest.get("reader", {}).get("imported", {})
+    imported = ConversionRecord(committed).reader.get("imported", {})
     if imported.get("format") != "bodies":
         raise PipelineError(
             f"{path}: was not made of such files. Name another cache (--cache): the clips' own "

@@ -25,6 +25,7 @@ from pipeline.people.estimates import estimates_of
 from pipeline.settings.arguments import choose_splits
 from pipeline.settings.file import Section
 from pipeline.settings.folders import BODY, body_of
+from pipeline.steps.conversion_record import ConversionRecord
 from pipeline.steps.sharing import licences_of, private_lines
 
 
@@ -60,7 +61,7 @@ def _run(args: argparse.Namespace) -> int:
         out.print(f"  {DOUBT} bodies are {plain(estimates)}, no ground truth")
     if exported.stand_in:
         content = f"{UNTRAINED} of the features' network"
-        if splits[0].manifest.get("stand_in"):
+        if ConversionRecord(splits[0]).is_stand_in:
             content = f"{STAND_IN} demo data"
         out.print(f"  {content}: use only to try the pipeline")
     if export_format.has_card:
@@ -136,7 +137,7 @@ def _default_body(args: argparse.Namespace, name: str) -> dict[str, str]:
     if dataset is None:
         return {}
     split = cache.open(args.cache)[name]
-    demo = bool(split.manifest.get("stand_in"))
+    demo = ConversionRecord(split).is_stand_in
     body = body_of(args.cfg, args.body, dataset, demo=demo, needed="pose" in split.columns)
     if body is None or not body.is_dir():
         return {}

@@ -39,7 +39,7 @@ from pipeline.people.skeletons import JOINTS, Skeleton, joint_names
 from pipeline.processes.software import staging_plan
 from pipeline.steps.conversion.identity import describe, report_other_work
 from pipeline.steps.conversion.refusals import refuse_mixed_cache
-from pipeline.steps.conversion_record import committed_split
+from pipeline.steps.conversion_record import ConversionRecord, committed_split
 from pipeline.steps.grading import announce_grades, store_grades
 
 VERSION: Final = 1  # raised whenever the same file would give different tracks
@@ -174,7 +174,7 @@ def _is_committed(root: cache.Root, name: str, origin: Mapping[str, Any]) -> boo
     committed = committed_split(root, name)
     if committed is None:
         return False
-    before = committed.manifest.get("reader", {})
+    before = ConversionRecord(committed).reader
     if before == origin:
         return True
     earlier = "converted from raw data"

@@ -51,6 +51,7 @@ from pipeline.extras.streams.world import Hmr2, Stationary
 from pipeline.features.streams.network import ResNet50
 from pipeline.files.raw import refuse_mixture
 from pipeline.people.skeletons import Array
+from pipeline.steps.conversion_record import ConversionRecord
 
 _FROM_MIRRORED: Final = "needs HMR2.0 on mirrored crops, which no stream contains"
 _FROM_FIRST: Final = "needs bodies from HMR2.0's heads on the first crop, which no stream contains"
@@ -127,8 +128,8 @@ class _Layout(ABC, Generic[S]):
             return None
         if not folder.is_dir():
             raise PipelineError(f"--body: folder {folder} not found")
-        stand_in = bool(split.manifest.get("stand_in"))
-        refuse_mixture(split.name, folder, is_demo=stand_in, option="--body")
+        is_demo = ConversionRecord(split).is_stand_in
+        refuse_mixture(split.name, folder, is_demo=is_demo, option="--body")
         return Bodies(folder)
 
     def content(
