@@ -16,7 +16,6 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote
 
 import cache
 from pipeline import datasets
@@ -30,7 +29,7 @@ from pipeline.commands.preparation import DetectorChoice, Preparation
 from pipeline.errors import PipelineError
 from pipeline.features.committed import stream_label
 from pipeline.features.spec import StreamSpec
-from pipeline.files.outputs import OutputRule, mark_of, read_mark
+from pipeline.files.outputs import OutputRule
 from pipeline.files.places import require_writable
 from pipeline.files.raw import is_demo_data
 from pipeline.settings.folders import BODY
@@ -234,10 +233,6 @@ def _show(run: NextRun, _: Settings) -> StepReport:
         shown = from_cache(recipe.root, recipe.name, n_tracks=0, raw=recipe.raw, body=recipe.body)
         rule = OutputRule("prepare", overwrite=True)  # `_check_page` has looked
         SplitPage(shown, split, progress).write(folder, rule)
-    earlier = Path(f"{folder}.html")
-    if read_mark(earlier) == mark_of("prepare"):
-        address = quote(f"{folder.name}/{INDEX}")
-        earlier.write_text(f'<!DOCTYPE html><title>Moved</title><a href="{address}">Moved</a>\n')
     detail = f"{count(len(split.tracks), 'track')} in {from_here(page)}"
     return StepReport(details=[detail])
 
@@ -283,7 +278,7 @@ def _print_split(split: cache.Split, folder: Path, status: str) -> int:
     from pipeline.show.split.page import INDEX
 
     title = f"[bold]{plain(split.name)}[/bold]"
-    if split.manifest["stand_in"]:
+    if ConversionRecord(split).is_stand_in:
         title += f"  {STAND_IN}"
     out.print(title)
     for text in accounting_lines(split.manifest["accounting"]):

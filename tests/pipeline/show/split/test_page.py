@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import cache
-from pipeline.files.outputs import OutputRule, mark_of
+from pipeline.files.outputs import OutputRule
 from pipeline.grades.words import MEASURES, Grade
 from pipeline.show.drawing import NAMES
 from pipeline.show.split import tracks as split_tracks
@@ -204,20 +204,14 @@ def test_motions_have_stick_figures_if_there_is_a_body(embedded, root, tmp_path)
         assert (tmp_path / name / "players/0.html").is_file()
 
 
-def test_prepare_writes_the_page_once_and_links_it_from_its_earlier_one(penn, types):
+def test_prepare_writes_the_page_once(penn, types):
     penn.without_marker()
     folder = penn.root.with_name(f"{penn.root.name}-penn_action-train")
-    earlier = folder.with_name(f"{folder.name}.html")
-    earlier.write_text(f'<meta name="generator" content="{mark_of("prepare")}"><p>old')
     prepare = "prepare penn_action --raw RAW/penn_action --cache CACHE"
     for n_pages in 2, 0:
         assert types(prepare).count("✓ show") == n_pages
-    assert f'href="{folder.name}/index.html"' in earlier.read_text()
     page = Page((folder / "index.html").read_text())
     assert len(names_on(page)) == len(cache.open(penn.root)["penn_action/train"].tracks)
     assert [*(folder / "players").iterdir()] == []
-    # and somebody else's is left alone
-    earlier.write_text("<p>mine")
     (folder / "index.html").unlink()
     assert types(prepare).count("✓ show") == 1
-    assert earlier.read_text() == "<p>mine"
