@@ -50,13 +50,6 @@ def list_names(group: str) -> tuple[str, ...]:
     return (*table.OWN[group], *(entry.name for entry in _entry_points(group)))
 
 
-@functools.cache
-def _warn_once(message: str) -> None:
-    from pipeline.cli.console import err  # here: processes that read videos print nothing
-
-    err.warn(message)
-
-
 load: Final = pkgutil.resolve_name  # imports "module:attribute"
 
 
@@ -182,7 +175,11 @@ class Registry(Generic[T]):
         """Load all records, ours first. Those that cannot be loaded are left out with a warning."""
         loaded = self.load_all(self.names())
         for error in loaded.broken.values():
-            _warn_once(str(error))
+            from pipeline.cli.console import (
+                warn_once,  # here: processes that read videos print nothing
+            )
+
+            warn_once(str(error))
         return list(loaded.records.values())
 
     @contextmanager

@@ -9,6 +9,7 @@ A command fills a `CommandResult`, and ends with `return print_result(result, as
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -144,6 +145,12 @@ out: Final = _TerminalConsole(
 err: Final = _TerminalConsole(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 # standard output for JSON and documents; unlike `out`, not affected by `text_to_stderr`
 documents: Final = _TerminalConsole(highlight=False, emoji=False, soft_wrap=True, width=UNFOLDED)
+
+
+@functools.cache
+def warn_once(text: str) -> None:
+    """Print a warning to `err`, unless this process has printed it before."""
+    err.warn(text)
 
 
 def is_first_problem_visible() -> bool:

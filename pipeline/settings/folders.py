@@ -81,7 +81,7 @@ def body_of(
         needed  dataset              [paths] body
         True                         used if it suits the data; else a warning is printed
         False                        not used
-        None    checks fits          used if fits can be checked with it (`_body_for_fits`)
+        None    checks fits          used if its files are complete and it suits the data
         None    another one          as True if it uses the body, else as False
 
     A demo body suits demo data, a real one real data. demo: Whether these are demo data. A missing
@@ -92,7 +92,8 @@ def body_of(
     body = settings.named_paths.body
     if needed is None:
         if dataset.labels.checks_fits:
-            return _body_for_fits(body, demo=demo)
+            is_usable = is_demo_data(body) == demo and not smpl_files.missing(body)
+            return body if is_usable else None
         needed = dataset.labels.uses_body
     if not needed:
         return None
@@ -107,13 +108,3 @@ def body_of(
     remark = f"[paths] body = {from_here(body)} is not used for {dataset.name}: {why}"
     err.warn(remark)
     return None
-
-
-def _body_for_fits(body: Path, *, demo: bool) -> Path | None:
-    """Return the body folder if fits can be checked with it, else None.
-
-    Its files must be complete, and be a demo body for demo data or a real one for real data.
-    """
-    if is_demo_data(body) != demo or smpl_files.missing(body):
-        return None
-    return body

@@ -6,13 +6,12 @@ A cache whose disk is not mounted must not be created again in its mount point.
 from __future__ import annotations
 
 import errno
-import functools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cache
-from pipeline.cli.console import err
+from pipeline.cli.console import warn_once
 from pipeline.cli.system_errors import error_text
 from pipeline.errors import ConfigError
 from pipeline.files.places import require_writable
@@ -78,13 +77,7 @@ def forbid_new_cache(settings: Settings, root: cache.Root) -> None:
         try:
             settings.source.section("paths").rewrite("new_cache", "once", "no")
         except OSError as error:
-            _warn_once(f"{error_text(error)} Set [paths] new_cache = no there.")
-
-
-@functools.cache
-def _warn_once(text: str) -> None:
-    """Print a warning, unless this process has printed it before."""
-    err.warn(text)
+            warn_once(f"{error_text(error)} Set [paths] new_cache = no there.")
 
 
 def _creation_of(settings: Settings, root: cache.Root) -> str:

@@ -444,17 +444,13 @@ def _check_datasets(
     return tuple(name for name in listed if name in names)
 
 
-def _is_below(folder: Path, root: Path) -> bool:
-    return folder.resolve().is_relative_to(root.resolve())
-
-
 def _check_folders(paths: Paths, source: SettingsFile) -> None:
     """Raise ConfigError for a folder in the cache: `gc` would delete its files."""
     root = local_folder(paths.cache)
     for key in ("raw", "body", "runs", "state"):
-        folder = getattr(paths, key)
-        if folder is not None and root is not None and _is_below(folder, root):
+        folder: Path | None = getattr(paths, key)
+        if folder and root and folder.resolve().is_relative_to(root.resolve()):
             raise ConfigError(
-                f"{source.where('paths', key)}: {getattr(paths, key)} is in the cache "
+                f"{source.where('paths', key)}: {folder} is in the cache "
                 f"{paths.cache}, which must hold nothing else. Name another folder."
             )

@@ -35,6 +35,7 @@ from pipeline.show.video_file import encode_jpeg
 
 VERSION: Final = 6  # of a page's content: `prepare` and `try` replace pages of others
 QUALITY: Final = 80  # of the page's JPEGs
+PORTRAIT_QUALITY: Final = 75
 FRAMES: Final = 5  # of a motion
 MARGIN_M: Final = 0.1  # around 3D skeletons
 GRID_M: Final = 0.5  # distance of the grid lines behind 3D joints
@@ -143,6 +144,7 @@ def templates(by: str, *folders: Path) -> Environment:
     environment.filters["count"] = count
     environment.filters["jpeg_uri"] = _jpeg_uri
     environment.globals["version"] = VERSION
+    environment.globals["portrait_quality"] = PORTRAIT_QUALITY
     environment.globals["generator"] = mark_of(by)
     environment.globals["grid"] = _grid
     environment.globals["isnan"] = math.isnan
@@ -150,9 +152,9 @@ def templates(by: str, *folders: Path) -> Environment:
     return environment
 
 
-def _jpeg_uri(image: Image) -> str:
+def _jpeg_uri(image: Image, quality: int = QUALITY) -> str:
     """An RGB image as a data URI with a JPEG."""
-    return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(image, QUALITY)).decode()
+    return f"data:image/jpeg;base64,{base64.b64encode(encode_jpeg(image, quality)).decode()}"
 
 
 def _grid(low: float, length: float) -> list[float]:

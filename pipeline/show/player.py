@@ -32,10 +32,8 @@ from pipeline.show.player_pictures import PageImages, PictureRecorder
 from pipeline.show.player_pictures import Paint as Paint
 from pipeline.show.player_tracks import PlayedTrack, ShownFrames, WholeClip, choose_people
 from pipeline.show.tracks import PageContent, ShownTrack
-from pipeline.show.video_file import encode_jpeg
 
 LARGEST: Final = 90_000_000  # bytes of video and data; portraits and texts are below 10 MB
-PORTRAIT_QUALITY: Final = 75
 UNKNOWN: Final = "unknown"  # word of a track without one
 
 
@@ -131,7 +129,7 @@ class _Row(NamedTuple):
     runs: str  # paths of the bar, in frames
     outside: str
     jumps: str
-    portraits: _PortraitStrip
+    portraits: Image
     portrait_frames: list[int]
     solid: Solid  # of those frames
     place: str  # of the first row, in lines of corrections
@@ -217,21 +215,8 @@ def _describe_row(track: PlayedTrack, strip: Image, body: Path | None) -> _Row:
             f"M{frame} 6h{step}v2h-{step}z" for frame in track.frames[track.is_outside]
         ),
         jumps="".join(f"M{frame + 0.5} 0V10" for frame in track.frames[track.is_jump]),
-        portraits=_strip_uri(strip),
+        portraits=strip,
         portrait_frames=rows["frame_index"].tolist(),
         solid=Solid.from_rows(rows, body),
         place=describe_place(*(person.track.rows[name][0] for name in ("frame_index", "bbox"))),
     )
-
-
-class _PortraitStrip(NamedTuple):
-    """Portraits as the page has them."""
-
-    uri: str
-    width: int
-    height: int
-
-
-def _strip_uri(strip: Image) -> _PortraitStrip:
-    jpeg = base64.b64encode(encode_jpeg(strip, PORTRAIT_QUALITY)).decode()
-    return _PortraitStrip(f"data:image/jpeg;base64,{jpeg}", strip.shape[1], strip.shape[0])

@@ -22,7 +22,7 @@ from contextvars import ContextVar
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO, Final, ParamSpec, TypeVar
 
-from pipeline.cli.console import err
+from pipeline.cli.console import warn_once
 from pipeline.errors import note_fault, within
 
 P = ParamSpec("P")
@@ -399,7 +399,7 @@ def list_files(raw: Path) -> list[str]:
         resolved = Path(folder).resolve()
         mark, listed = read_about(Path(folder)) if ABOUT in names else ("", set())
         if mark:
-            _tell_once(f"{folder}: skipped what {mark} wrote there")
+            warn_once(f"{folder}: skipped what {mark} wrote there")
         shown = [name for name in folders if not (is_litter(name) or name in listed)]
         folders.clear()
         for name in shown:
@@ -411,9 +411,3 @@ def list_files(raw: Path) -> list[str]:
         shown = [name for name in names if not (is_litter(name) or name in listed)]
         files += [f"{prefix}{name}" for name in shown]
     return sorted(files)
-
-
-@functools.cache
-def _tell_once(text: str) -> None:
-    """Print a line, unless this process has printed it before."""
-    err.warn(text)

@@ -28,8 +28,8 @@ from pipeline.people.boxes import crop_person
 from pipeline.people.skeletons import KEYPOINTS_13
 from pipeline.show.canvas import Canvas
 from pipeline.show.drawing import SIDE_COLOURS, flat
-from pipeline.show.page import TEMPLATES, policy_of, templates, write
-from pipeline.show.player import PORTRAIT_QUALITY, UNKNOWN, write_video
+from pipeline.show.page import PORTRAIT_QUALITY, TEMPLATES, policy_of, templates, write
+from pipeline.show.player import UNKNOWN, write_video
 from pipeline.show.player_data import json_data, pack
 from pipeline.show.split.histograms import Histogram, make_histograms
 from pipeline.show.split.tracks import BONES, ListedTrack, SplitTracks
