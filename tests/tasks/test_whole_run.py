@@ -177,15 +177,15 @@ def test_a_terminated_training_names_its_checkpoint_if_there_is_one(
     assert (code, "error: terminated: nothing is kept yet: no checkpoint" in shown) == (143, True)
 
 
-# A process is sent the signal at the first last.pt, however fast it trains.
-SIGNALLED = """
-import os, pathlib
+# A process is interrupted at the first last.pt, however fast it trains.
+INTERRUPTED = """
+import os, pathlib, signal
 exchange = pathlib.Path.replace
 def replace(self, target):
     exchanged = exchange(self, target)
     if pathlib.Path(target).name == "last.pt":
         pathlib.Path.replace = exchange
-        os.kill(os.getpid(), {number})
+        os.kill(os.getpid(), signal.SIGINT)
     return exchanged
 pathlib.Path.replace = replace
 """
@@ -193,28 +193,19 @@ pathlib.Path.replace = replace
 
 @pytest.mark.promise("resumable")
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("number", "code", "word"),
-    [
-        (signal.SIGINT, -2, "interrupted"),
-        (signal.SIGTERM, 143, "terminated"),
-        (signal.SIGKILL, -9, ""),
-    ],
-    ids=["Ctrl-C", "SIGTERM", "SIGKILL"],
-)
-def test_a_training_that_was_ended_continues_to_the_same_numbers(made, project, number, code, word):
+def test_a_training_that_ctrl_c_ended_continues_to_the_same_numbers(made, project):
     shutil.rmtree(project.folder / "runs")
     project.configure("[vibe]\ncheckpoint_every = 1")
     site = project.folder / "site"
     site.mkdir()
-    (site / "sitecustomize.py").write_text(SIGNALLED.format(number=int(number)))
+    (site / "sitecustomize.py").write_text(INTERRUPTED)
     process = project.start("EvaluateVIBE", "--local-scheduler", packages=site)
     shown, _ = process.communicate()
-    assert process.returncode == code, shown
+    assert process.returncode == -signal.SIGINT, shown
     assert "Traceback" not in shown
     (folder,) = project.runs
     assert not (folder / "metrics.json").exists()
-    assert word in shown
+    assert "interrupted" in shown
 
     ran = project.luigi("EvaluateVIBE")
     assert ran.code == 0, ran.shown

@@ -35,14 +35,6 @@ def assert_close(found, expected):
             assert error <= 1e-5 * torch.linalg.norm(value) + 1e-6, name
 
 
-WITHOUT_DROPOUT = """
-import json, sys, torch
-torch.set_num_threads(1)
-from vibe_model import TrainConfig, training
-torch.nn.Dropout.forward = lambda self, values: values
-folder = training.run(TrainConfig.from_dict(json.loads(sys.argv[1])))
-sys.stdout.write(f"FOLDER {folder}\\n")  # in one piece: processes share the output
-"""
 # Saving is slow, and every loss is nan.
 GIVES_UP = """
 import json, sys, time, torch
@@ -109,30 +101,6 @@ def state(folder):
 
 
 @pytest.mark.slow
-def test_two_launched_processes_train_as_one_and_do_not_train_again(few, tmp_path, without_dropout):
-    written = []
-    for _ in range(2):
-        answer = launch(WITHOUT_DROPOUT, few, tmp_path)
-        assert answer.returncode == 0, answer.stdout + answer.stderr
-        assert "Warning" not in answer.stderr
-        (both,) = few.runs.iterdir()
-        assert {line for line in answer.stdout.splitlines() if line.startswith("FOLDER")} == {
-            f"FOLDER {both}"
-        }
-        written.append(everything(both))
-    assert written[0] == written[1]
-    alone = state(training.run(replace(few, runs=tmp_path / "alone")))
-    assert_close(state(both), alone)
-    for found, expected in zip(
-        state(both)["training"]["history"], alone["training"]["history"], strict=True
-    ):
-        assert found["losses"] == pytest.approx(expected["losses"], rel=1e-5)
-    # The first of them writes.
-    assert read_file(both / "metrics.json")["processes"] == 2
-    assert len(list(both.glob("events.*"))) == 1
-
-
-@pytest.mark.slow
 def test_a_run_killed_with_four_processes_resumes_with_one_and_two_at_the_same_windows(
     few, tmp_path, without_dropout
 ):
@@ -158,7 +126,13 @@ def test_a_run_killed_with_four_processes_resumes_with_one_and_two_at_the_same_w
             shutil.copytree(config.runs, resumed.runs)
             answer = launch(KILLED, resumed, tmp_path, processes, NOTES=str(notes))
             assert answer.returncode == 0, answer.stderr
-            assert_close(state(runs.run_folder(resumed)), state(undisturbed))
+            folder = runs.run_folder(resumed)
+            assert_close(state(folder), state(undisturbed))
+            assert "Warning" not in answer.stderr
+            assert read_file(folder / "metrics.json").get("processes", 1) == processes
+            before = everything(folder)  # it is finished, and is not trained again
+            assert launch(KILLED, resumed, tmp_path, processes, NOTES="/dev/null").returncode == 0
+            assert everything(folder) == before
         noted = sorted(json.loads(line) for line in notes.read_text().splitlines())
         last = begin + len(noted)
         assert noted == sorted(expected[begin:last])
