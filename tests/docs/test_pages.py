@@ -96,9 +96,8 @@ def test_whoever_sees_the_clip_reads_whose_it_is_and_finds_its_licence(file):
     assert "Redistributions" in (file.parent / licence).read_text()
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # torchdata's import of torch's old names
 def test_windows_resume_at_the_same_sample(folder, monkeypatch):
-    """By the permutation of the page; and by torchdata's loader, where it is installed."""
+    """By the permutation of the page."""
     monkeypatch.chdir(folder)
     page = ROOT / "docs/api/cache.md"
     names = run_examples(page)
@@ -111,14 +110,6 @@ def test_windows_resume_at_the_same_sample(folder, monkeypatch):
     for n_workers in (0, 2):
         loader = DataLoader(windows, batch_size=4, sampler=order[k:], num_workers=n_workers)
         assert starts(loader) == windows.windows[order, 0].tolist()[k:]
-    pytest.importorskip("torchdata")
-    (example,) = re.findall(rf"^```{NOT_RUN}\n((?:.*\n)*?)```$", page.read_text(), re.MULTILINE)
-    names |= {"windows": windows}
-    exec(example, names)
-    seen = [names[name]["rows"][:, 0].tolist() for name in ("first", "second")]
-    assert len({*seen[0], *seen[1]}) == 4
-    rest = starts(names["resumed"])
-    assert len({*seen[0], *seen[1], *rest}) == len(windows)
 
 
 def run_examples(file):

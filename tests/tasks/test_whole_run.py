@@ -17,7 +17,6 @@ from tasks.results import RunMetrics, rows_by_split
 from tasks.training_run import TrainingView
 from tests.results import read_file
 from tests.tasks.conftest import PROBE, ROOT, Project
-from vibe_model.evaluation.protocols import by_protocol
 from vibe_model.training.loop import TrainingProgress
 
 STAGES = [
@@ -40,26 +39,9 @@ def test_one_command_goes_from_raw_files_to_an_evaluated_model(made):
     assert "data demo data (seed 0, tiny), in raw: 3dpw, amass" in made.reported.words
     assert lines[-1] == "report     runs/report.html (open it in a browser)"
     assert len([line for line in lines if re.search(r"epoch \d of 2: mean loss", line)]) == 2
-
-
-def test_the_printed_table_and_results_csv_agree_with_metrics_json(made):
-    result = read_file(made.project.runs[0] / "metrics.json")["3dpw/test"]
-    with (made.project.runs[0] / "results.csv").open() as stream:
-        written = {
-            (row["split"], row["protocol"], row["model"]): row for row in csv.DictReader(stream)
-        }
-    truth = {}
-    for protocol, numbers in by_protocol(result).items():
-        truth |= {(protocol, "VIBE"): numbers, (protocol, "mean body"): numbers["baseline"]}
-    assert {protocol for protocol, _ in truth} == {"default", "published", "hmmr"}
-    assert written.keys() == {("3dpw/test", *key) for key in truth}
-    for key, values in truth.items():
-        row = written["3dpw/test", *key]
-        assert [float(row[name]) for name in ERRORS] == pytest.approx(
-            [values[name] for name in ERRORS], abs=0.005
-        )
-    shown = ["VIBE", *(f"{truth['default', 'VIBE'][name]:.1f}" for name in ERRORS)]
-    assert any(line.split()[: len(shown)] == shown for line in made.reported.lines)
+    measured = read_file(made.project.runs[0] / "metrics.json")["3dpw/test"]
+    shown = ["VIBE", *(f"{measured[name]:.1f}" for name in ERRORS)]
+    assert any(line.split()[: len(shown)] == shown for line in lines)
 
 
 def test_a_second_run_runs_nothing_changes_nothing_and_imports_no_torch(made):

@@ -5,7 +5,6 @@ No NumPy and nothing of `cache`: `struct`, `json`, `hashlib`, `zipfile`, and our
 
 import ast
 import hashlib
-import itertools
 import json
 import math
 import re
@@ -134,15 +133,6 @@ def read_table(name, files):
 
 def text(row):
     return bytes(row).rstrip(b"\0").decode()
-
-
-def cut(runs, has):
-    """The stretches of runs where `has(row)`."""
-    for a, b in runs:
-        for there, rows in itertools.groupby(range(a, b), has):
-            stretch = list(rows)
-            if there:
-                yield stretch[0], stretch[-1] + 1
 
 
 def windows(runs, *, seqlen, stride):

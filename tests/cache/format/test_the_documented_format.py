@@ -19,7 +19,6 @@ from tests.cache.format.documented import (
     Files,
     Manifest,
     crc32c,
-    cut,
     open_manifest,
     read_column,
     read_table,
@@ -53,11 +52,6 @@ def split(root):
     return home, *open_manifest(home)
 
 
-def column(home, name, manifest):
-    spec = layout.COLUMNS[name]
-    return read_column(home, name, manifest, [*spec.shape], spec.dtype.name)
-
-
 def flags(base):
     return read_column(base, "resnet50_ok", open_manifest(base / "resnet50")[0], [], "uint8")
 
@@ -75,18 +69,6 @@ def runs_of(split):
     starts = read_table("run_start", files)
     stops = read_table("run_stop", files)
     return [(a, b) for (a,), (b,) in zip(starts, stops, strict=True)]
-
-
-def test_every_column_reads_as_documented(root, split):
-    home, manifest, _ = split
-    ours = toy.opened(root)
-    assert set(manifest["shards"]) == set(ours.columns)
-    for name in ours.columns:
-        theirs = column(home, name, manifest)
-        for start, end in manifest["commits"]:
-            assert same(ours.rows(name, start, end), [theirs[row] for row in range(start, end)]), (
-                name
-            )
 
 
 @pytest.mark.promise("plain Zarr")
@@ -140,15 +122,6 @@ def test_tables_accounts_and_windows_read_as_documented(root, split):
     assert manifest["sums"]["rows"] == manifest["rows"]
 
     assert windows(runs_of(split), seqlen=8, stride=3) == ours.windows(8, 3).tolist()
-
-
-def test_windows_of_a_stream_are_cut_as_documented(root, split):
-    base = root / "toy/train/features"
-    ok = flags(base)
-    theirs = windows(
-        cut(runs_of(split), lambda row: ok.get(row) in {(1,), (2,)}), seqlen=5, stride=2
-    )
-    assert theirs == toy.opened(root).windows(5, 2, stream="resnet50").tolist() != []
 
 
 def test_the_checksum_is_the_documented_one():

@@ -30,14 +30,6 @@ class TestBatches:
         toy.write_stream(root, bad_rows=[20], shards=[0, 1])
         return toy.opened(root)
 
-    def test_features_come_as_asked_for(self, split):
-        windows = split.windows(8, 8, "resnet50")
-        for dtype in ("float32", "float16", "float64"):
-            features = split.read(windows, "resnet50", fields=["features"], dtype=dtype)["features"]
-            assert features.dtype == dtype
-            rows = windows[:, :1] + np.arange(8)
-            assert_array_equal(features, toy.features(rows.ravel(), 4).reshape(len(windows), 8, 4))
-
     @pytest.mark.parametrize("dtype", ["int8", "float33", np.uint16])
     def test_a_dtype_that_does_not_hold_features_is_refused_by_name(self, split, dtype):
         with pytest.raises(ValueError, match=r"dtype is .*, expected float16, float32 or float64"):

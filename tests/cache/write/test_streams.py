@@ -63,18 +63,6 @@ def test_a_shard_that_is_not_committed_is_not_read(tracks):
         assert np.isnan(split.column("features/resnet50")[40:44]).all()
 
 
-def test_keys_are_found_in_every_shard(tmp_path):
-    toy.write(tmp_path, toy.videos())
-    toy.write_stream(tmp_path)
-    toy.write(tmp_path, [], drop=["a"])
-    rows = np.random.default_rng(0).permutation(200)
-    with writer_of(tmp_path) as writer:
-        mask, features, ok = writer.shards.carried(toy.keys(rows))
-    assert_array_equal(mask, rows < 143)
-    assert_array_equal(ok, rows < 143)
-    assert_array_equal(features[mask], toy.features(rows[mask], 4))
-
-
 def test_what_does_not_fit_a_shard_the_form_or_a_split_is_refused(tmp_path):
     with cache_refuses("convert it before"), writer_of(tmp_path):
         pass

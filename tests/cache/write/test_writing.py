@@ -67,15 +67,6 @@ def test_the_tables_give_back_tracks_and_videos(tmp_path):
         split.tracks[2]
 
 
-@pytest.mark.promise("incremental")
-def test_a_second_commit_starts_on_a_shard_boundary_and_rewrites_no_shard(tmp_path):
-    toy.add(tmp_path, "a", 10)
-    before = toy.tree(tmp_path / "toy/train/kp_2d/c")
-    toy.add(tmp_path, "b", 5)
-    assert toy.opened(tmp_path).manifest["commits"] == [[0, 10], [32, 37]]
-    assert before.items() < toy.tree(tmp_path / "toy/train/kp_2d/c").items()
-
-
 def test_a_commit_that_is_made_again_changes_no_file(tmp_path):
     videos = toy.videos()
     toy.write(tmp_path, videos)
