@@ -4,8 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.__main__ import parser
-
 NAME = "penn_action/train"
 
 
@@ -15,21 +13,6 @@ def configured(penn, luigi_cfg):
     penn.converted()
     luigi_cfg()
     return Path(penn.root)
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("penn_action", "train", "--raw", "r"),
-        ("penn_action/train", "--raw", "r"),
-        ("--raw", "r", "penn_action/train"),
-    ],
-    ids=" ".join,
-)
-def test_a_split_is_one_word_or_two(words):
-    for command, *more in (("convert", "--cache", "c"), ("show", "--out", "o")):
-        args = parser().parse_args([command, *words, *more])
-        assert (args.dataset, args.split, args.raw) == ("penn_action", "train", Path("r"))
 
 
 def test_without_a_cache_that_of_luigi_cfg_is_used_and_printed(configured, ran):

@@ -23,7 +23,6 @@ from pipeline.datasets.shared.contradictions import (
     MISPLACED,
     OUTSIDE,
     SHAPE,
-    contradiction_lines,
     note_contradictions,
 )
 from pipeline.extras.demo.camera import Camera
@@ -264,18 +263,6 @@ def test_what_is_not_known_says_nothing_and_every_row_is_looked_at():
     assert contradictions_of(track, root=moved) == {MISPLACED.text: half + 1}
     short = replace(track, **{name: array[:7] for name, array in track.columns.items()})
     assert contradictions_of(short, root=2 * root[:7]) == {}, "seven rows prove nothing"
-
-
-def test_a_line_counts_the_frames_and_videos_of_a_check():
-    accounts = [VideoAccount(name) for name in "abc"]
-    accounts[0].contradictions[FAR.text] = 20
-    accounts[2].contradictions.update({FAR.text: 1200, SHAPE.text: 8})
-    restored = [VideoAccount.from_dict(account.as_dict()) for account in accounts]
-    assert contradiction_lines(restored) == [
-        "a number of betas is over 5 in 8 frames of 1 video, most in c",
-        "the person is over 50 m from the camera in 1,220 frames of 2 videos, most in c",
-    ]
-    assert "contradictions" not in accounts[1].as_dict()
 
 
 def test_what_is_said_has_the_limit():

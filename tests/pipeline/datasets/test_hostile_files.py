@@ -6,7 +6,6 @@ is touched, nothing is run and nothing is written.
 
 import json
 import os
-import pickle
 import random
 import re
 import shutil
@@ -21,12 +20,9 @@ import h5py
 import pytest
 
 from pipeline import datasets
-from pipeline.accounting import Accounting
 from pipeline.datasets import RELEASES
-from pipeline.datasets.base import Dataset
-from pipeline.files.formats.pickles import load_pickle
 from pipeline.files.pixels.sources import parse
-from pipeline.files.raw import MARKER, RawVideo
+from pipeline.files.raw import MARKER
 from pipeline.people.track import column_problems
 from pipeline.processes import Failed
 from pipeline.processes.ordered import ordered_map
@@ -364,26 +360,6 @@ def reasons_of(name, raw):
     dataset = datasets.get(name)
     videos = [(split, video) for split in dataset.splits for video in dataset.videos(raw, split)]
     return {dataset.read_accounted(raw, split, video)[1].set_aside for split, video in videos}
-
-
-def test_a_package_s_reader_that_loads_an_unsafe_pickle_has_no_defect(tmp_path):
-    class Pickles(Dataset):
-        name = "pickles"
-        splits = ("train",)
-        version = 1
-
-        def videos(self, raw, split):
-            return [RawVideo("a", (Path("a.pkl"),))]
-
-        def read(self, raw, split, video, account, body):
-            return load_pickle(raw / video.files[0], kind="sequence")["tracks"]
-
-    (tmp_path / "a.pkl").write_bytes(pickle.dumps(Path("a")))
-    report = Accounting()
-    list(Pickles().tracks(tmp_path, "train", report=report))
-    (account,) = report
-    assert account.set_aside == "unsafe_pickle"
-    assert "asks for pathlib" in account.message
 
 
 @pytest.mark.promise("contained")

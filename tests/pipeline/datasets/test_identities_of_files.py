@@ -10,7 +10,6 @@ import cache
 from pipeline import datasets
 from pipeline.grades import tracks_of, video_grades
 from pipeline.steps.conversion.convert import convert
-from pipeline.steps.conversion.identity import reader_parts
 from tests.fixtures import planned
 from tests.pipeline.clips.labels.made_detections import COCO_NAMES
 from tests.pipeline.datasets import made_people as made
@@ -170,17 +169,6 @@ def test_what_is_stated_of_identities_is_done(name, tmp_path):
     named, dropped, notes = names(identities="nobody")
     assert (named, dropped) == ([], {"no_identity": 120})
     assert "nobody has the key 'nobody'" in notes
-
-
-@pytest.mark.parametrize("name", ["videos", "kinetics", "insta_variety"])
-def test_stated_identities_are_part_of_a_reader_s_identity_and_not_remembered(name, tmp_path):
-    def reader(**options):
-        return reader_parts(datasets.get(name, **options), "train", tmp_path, None)
-
-    assert "identities" not in reader()["parameters"]
-    for stated in ("file", "link", "instance_id"):
-        assert reader(identities=stated)["parameters"]["identities"] == stated
-        assert reader(identities=stated) != reader()
 
 
 def test_the_next_conversion_knows_no_identities_that_were_stated(tmp_path, types):

@@ -7,7 +7,6 @@ import json
 import pytest
 
 from pipeline import datasets
-from tests.fixtures import planned
 from tests.pipeline.datasets.by_hand import coco, standing, write_coco, write_video
 
 N = 60
@@ -129,17 +128,6 @@ def test_stated_classes_are_people_and_are_not_remembered(write, types, tmp_path
     assert tracks_of(tmp_path) == ["a.mp4/2"]
     types(CONVERT, "people_classes was 3, is not set")
     assert tracks_of(tmp_path) == ["a.mp4/1"]
-
-
-def test_classes_are_part_of_the_identity_only_if_they_are_stated(write, tmp_path):
-    write(a=mot(1))
-
-    def reader(**options):
-        dataset = datasets.get("videos", **options)
-        return planned(dataset, "train", raw=tmp_path / "raw", root=tmp_path / "cache").reader
-
-    assert "people_classes" not in reader()["parameters"]
-    assert reader(people_classes="3")["parameters"]["people_classes"] == "3"
 
 
 @pytest.mark.parametrize("name", ["videos", "kinetics", "insta_variety"])

@@ -78,22 +78,13 @@ def test_stored_grades_are_read_without_rows(penn, types, ran):
     types("status --cache CACHE --tracks", "no grades: ", code=1)
 
 
-def test_status_says_how_many_tracks_are_good(penn, types, types_json):
-    penn.converted()
-    types("status --cache CACHE", "penn_action/train: 3 tracks: 3 good")
-    assert types_json("status --cache CACHE")[0]["grades"] == {
-        "good": 3,
-        "doubtful": 0,
-        "bad": 0,
-        "unknown": 0,
-    }
-
-
-def test_a_changed_limit_changes_words_without_a_run(penn, types, monkeypatch):
+def test_a_changed_limit_changes_words_without_a_run(penn, types, types_json, monkeypatch):
     penn.converted()
     stricter = dataclasses.replace(MEASURES["visible_percent"], doubtful=95)
     monkeypatch.setitem(MEASURES, "visible_percent", stricter)
     types("status --cache CACHE", "penn_action/train: 3 tracks: 2 good, 1 doubtful")
+    (split,) = types_json("status --cache CACHE")
+    assert split["grades"] == {"good": 2, "doubtful": 1, "bad": 0, "unknown": 0}
     assert penn.plan().up_to_date
 
 

@@ -8,7 +8,6 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -25,7 +24,7 @@ from pipeline.steps.conversion import convert
 from pipeline.steps.conversion.parts import read_spooled
 from pipeline.steps.conversion.plan import plan_conversion
 from pipeline.steps.conversion_record import ConversionRecord
-from tests.fixtures import planned
+from tests.fixtures import planned, planned_again
 from tests.mounts import mounted
 from tests.packages import without
 from tests.pipeline.steps.conversion.lab import Lab, Lines
@@ -98,21 +97,6 @@ def test_only_new_and_changed_videos_are_read_and_rows_of_removed_ones_go(penn, 
     for name in ("0001/0", "0007/0"):
         assert_array_equal(after[name], before["0001/0"])
     assert penn.plan().up_to_date
-
-
-def test_pictures_are_measured_and_their_source_is_kept(penn):
-    penn.frames("0005").joinpath("000008.jpg").unlink()
-    done = penn.convert()
-    assert done.document["accounting"]["frames"] == {
-        "found": 24,
-        "kept": 23,
-        "dropped": {"no_picture": 1},
-    }
-    video = next(video for video in penn.split.videos if video.name == "0001")
-    height, width, _ = cv2.imread(str(penn.frames("0001") / "000001.jpg")).shape
-    assert (video.width, video.height) == (width, height)
-    assert video.source == "pictures:frames/0001/{:06d}.jpg+1"
-    assert penn.split.provenance["raw"] == str(penn.raw.resolve())
 
 
 def a_folder_for_a_label(penn):
@@ -229,6 +213,7 @@ def test_strict_accepts_a_clip_without_keypoints(embedded, into, types, penn, tm
     done = into.convert(root, raw, "kinetics", strict=True)
     counts = {"found": 2, "kept": 1, "set_aside": {"no_keypoints": 1}, "without_tracks": 0}
     assert (done.document["accounting"]["videos"], done.document["rejected"]) == (counts, {})
+    assert planned_again(cache.open(root)["kinetics/train"]).up_to_date
     assert not [*ConversionRecord(cache.open(root)["kinetics/train"]).rejections()]
     without_rows = "1 video without rows: no_keypoints, "
     types("status --cache CACHE", f"{without_rows}the video has no keypoint files")

@@ -216,6 +216,7 @@ WRONG = dict.fromkeys(UNREADABLE.strip().splitlines(), (2, FORMS)) | {
     "leave_out a.mp4/1 120-130": (1, "which has a.mp4/1, a.mp4/2"),
     "leave_out a.mp4/1-1": (1, "which has a.mp4/1, a.mp4/2"),
     "identities a.mp4/1 link": (1, "which has a.mp4/1, a.mp4/2"),
+    "leave_out a.mp4/1 @10:99,60,40": (1, "[10, 99, 60, 40], found [[10.0, 22.6"),
     "exchange_sides a.mp4/1 10 @10:99,60,40": (1, "[10, 99, 60, 40], found [[10, 22.5, 60"),
     "exchange_sides a.mp4/1 10 @200:22,60,40": (1, "[200, 22, 60, 40], found nobody"),
 }

@@ -194,6 +194,7 @@ def test_a_video_that_moves_is_in_the_new_split_before_it_leaves_the_old_one(pla
             for _ in range(2):
                 shown = types(place.convert(split), f"convert {other}", code=1)
                 assert DROP not in shown
+                assert "missing from" not in shown
                 assert "the rows are kept" in shown
                 assert place.rows() == start
         types(place.convert(other))

@@ -32,19 +32,6 @@ def move(tmp_path):
     return move
 
 
-def test_a_video_that_moved_is_not_called_missing_beside_the_command_that_takes_it(
-    clips, move, types
-):
-    clips("train/a.mp4", "train/b.mp4")
-    types(f"{CONVERT} --set videos.cuts=false")
-    move("train/a.mp4", "val/a.mp4")
-    said = types(f"{CONVERT} --set videos.cuts=false", "1 video moved to another split", code=1)
-    assert "missing from" not in said
-    assert "--drop-removed" not in said
-    types(f"{CONVERT.replace('train', 'val')} --set videos.cuts=false", "videos 1 kept of 1")
-    assert "moved to" not in types(f"{CONVERT} --set videos.cuts=false", "1 removed")
-
-
 def test_a_video_that_no_split_took_is_missing_beside_one_that_moved(clips, move, types, tmp_path):
     clips("train/a.mp4", "train/b.mp4", "train/c.mp4")
     types(f"{CONVERT} --set videos.cuts=false")

@@ -58,13 +58,6 @@ def test_what_fails_in_the_same_way_stays_where_it_is(penn, types):
     types(f"{retry} --raw TMP/moved", "rejected 0005", code=1)
 
 
-def test_a_video_that_was_rejected_by_design_is_not_retried(embedded, into, tmp_path):
-    raw = embedded.copy("kinetics", tmp_path / "kinetics")
-    shutil.copy(next((raw / "train").rglob("*.mp4")), raw / "train/unseen.mp4")
-    into.convert(tmp_path / "cache", raw, "kinetics")
-    assert planned_again(cache.open(tmp_path / "cache")["kinetics/train"]).up_to_date
-
-
 def test_options_of_the_reader_are_those_of_the_conversion(embedded, tmp_path):
     raw, root = embedded.copy("amass", tmp_path / "amass"), tmp_path / "cache"
     file = sorted(raw.rglob("*_poses.npz"))[0]

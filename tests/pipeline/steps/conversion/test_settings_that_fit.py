@@ -76,17 +76,6 @@ def test_a_line_whose_track_is_another_one_now_is_its_video_s_error(clips, liste
     assert "a.mp4/2" not in tracks()
 
 
-def test_keypoints_made_again_before_a_line_is_used_are_compared_with_its_place(
-    clips, listed, tracks, types
-):
-    clips("a.mp4")
-    types(CONVERT.partition(" --set")[0])
-    listed("leave_out a.mp4/1 @0:25,55,30  # from the player")
-    clips("a.mp4", left=2, right=1)
-    types(CONVERT, "no_such_track", code=1)
-    assert tracks() == {"a.mp4/1": "left", "a.mp4/2": "right"}
-
-
 def test_other_detections_of_the_same_person_are_left_out(
     clips, listed, tracks, types, monkeypatch
 ):
