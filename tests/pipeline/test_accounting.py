@@ -25,19 +25,6 @@ def test_found_equals_kept_plus_dropped_or_the_check_fails():
         account.check()
 
 
-def test_a_video_put_aside_half_way_accounts_for_all_that_was_found():
-    account = VideoAccount("clip", found=30)
-    account.keep_track(20)
-    account.drop("degenerate_box", 2)
-    account.reject("video_unreadable", "clip.mp4 does not decode")
-    account.check()
-    assert (account.kept, account.tracks_kept, account.dropped) == (
-        0,
-        0,
-        Counter({"video_unreadable": 30}),
-    )
-
-
 def test_totals_add_up_over_videos():
     accounting = Accounting()
     first, second, third = (accounting.video(name) for name in "abc")

@@ -42,12 +42,6 @@ def test_a_crop_shifted_by_whole_pixels_is_a_cut():
     assert_array_equal(crop, picture[30 : 30 + 224, 20 : 20 + 224])
 
 
-def test_outside_the_picture_is_black():
-    crop = crop_person(np.full((100, 100, 3), 200, np.uint8), np.array([0, 0, 100, 100]), scale=1)
-    assert (crop[:110, :110] == 0).all()
-    assert (crop[116:, 116:] == 200).all()
-
-
 def test_doubling_resamples_bilinearly():
     picture = np.zeros((112, 112, 3), np.uint8)
     picture[:, 1::2] = 100  # columns alternate 0, 100

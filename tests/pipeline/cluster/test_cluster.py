@@ -72,12 +72,6 @@ def test_detection_gives_the_same_files_as_on_one_machine(two, embedded, tmp_pat
 # workers must have
 
 
-def test_a_worker_with_other_libraries_is_refused(two, monkeypatch):
-    monkeypatch.setattr(cluster, "versions", lambda *plug_ins: {"numpy": "1.26.0"})
-    with pipeline_refuses(r"Dask worker at tcp://.*expected numpy 1.26.0, as here, found"):
-        list(mapped(two.address, str))
-
-
 def test_a_worker_that_does_not_see_the_raw_folder_is_refused_before_anything_is_read(
     two, made_up, tmp_path
 ):

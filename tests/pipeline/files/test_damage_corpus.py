@@ -187,17 +187,6 @@ def test_a_half_lost_packet_gives_no_frame_of_another(tmp_path, name):
             assert "cannot be decoded" in found.remarks[0]
 
 
-def test_a_zeroed_half_of_any_packet_in_an_avi_is_damage(tmp_path):
-    name = "h264_b_frames.avi"
-    data, sound = read_sound(tmp_path, name)
-    uneven = [place for place in holes(data, name)[::2] if (place.stop - place.start) % 4]
-    assert len(uneven) > 5
-    for place in uneven:
-        middle = (place.start + place.stop + 1) // 2
-        damaged = data[:middle] + bytes(place.stop - middle) + data[place.stop :]
-        assert find_wrong(read(tmp_path, name, damaged), sound) == []
-
-
 def read_on_any_cores(folder, name, data):
     """What is read on one core, and must be read on several."""
     with on_cores(1):

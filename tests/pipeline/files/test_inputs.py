@@ -166,18 +166,3 @@ def test_what_is_gone_has_a_stamp_and_a_digest_of_its_own(tmp_path):
         assert changes.stamp(tmp_path, video).startswith(f"{expected} {path}")
         assert changes.video_digest(tmp_path, video) != before
         (tmp_path / "elsewhere").rename(tmp_path / path)
-
-
-@pytest.mark.parametrize(("name", "n_known"), [("clip.mp4", 4), ("downtown.pkl", 5)])
-def test_a_large_video_is_known_by_its_ends_and_its_middle_and_labels_by_every_byte(
-    tmp_path, name, n_known
-):
-    size, seen = files.HASHED_WHOLE + 3, set()
-    for changed in (None, 0, size // 3, size // 2, size - 1):
-        with (tmp_path / name).open("wb") as stream:
-            stream.truncate(size)
-            if changed is not None:
-                stream.seek(changed)
-                stream.write(b"x")
-        seen.add(files.file_digest(tmp_path / name))
-    assert len(seen) == n_known

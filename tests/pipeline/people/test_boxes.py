@@ -13,18 +13,12 @@ def person(cx, cy, w, h, confidence=1.0):
     return np.array([(cx + sx * w / 2, cy + sy * h / 2, confidence) for sx, sy in corners])
 
 
-def test_a_tight_box_is_the_extent_made_square_by_its_larger_side():
-    boxes, empty, degenerate = tight_boxes(person(50, 80, 20, 60)[None])
-    assert_array_equal(boxes, [[50, 80, 60, 60]])
-    assert boxes.dtype == np.float32
-    assert not empty.any()
-    assert not degenerate.any()
-    assert_allclose(tight_boxes(person(50, 80, 20, 60)[None], factor=1.1)[0], [[50, 80, 66, 66]])
-
-
-def test_only_visible_joints_count():
+def test_a_tight_box_is_the_extent_of_visible_joints_made_square_by_its_larger_side():
     joints = np.concatenate([person(50, 80, 20, 60), [[1000, 1000, 0], [np.nan, 5, 1]]])
-    assert_array_equal(tight_boxes(joints[None])[0], [[50, 80, 60, 60]])
+    boxes, empty, degenerate = tight_boxes(joints[None])
+    assert_array_equal(boxes, [[50, 80, 60, 60]])
+    assert (boxes.dtype, empty.any(), degenerate.any()) == (np.float32, False, False)
+    assert_allclose(tight_boxes(joints[None], factor=1.1)[0], [[50, 80, 66, 66]])
 
 
 def test_no_visible_joint_is_empty_and_under_a_pixel_is_degenerate():

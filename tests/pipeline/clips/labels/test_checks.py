@@ -182,14 +182,6 @@ def test_whoever_writes_x_before_y_as_advised_gets_right_boxes_without_joints(re
     np.testing.assert_allclose(found.keypoints.rows[..., :2], expected, atol=1e-3)
 
 
-def test_boxes_of_centre_aspect_and_height_are_refused(read):
-    """As DeepSORT has them."""
-    low, size = corners(people())
-    aspect = np.stack([size[:, 0] / size[:, 1], size[:, 1]], axis=1)
-    with raw_refuses("140 of 140 boxes have a side under 1 px"):
-        read(boxes(low + size / 2, aspect))
-
-
 @pytest.mark.parametrize("share", [0.4, 0])
 def test_a_few_flat_boxes_and_boxes_of_zeros_are_not_refused(share, read):
     low, size = corners(people())

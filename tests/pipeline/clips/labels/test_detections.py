@@ -11,7 +11,7 @@ import pytest
 from pipeline.clips.labels import keypoints_json, mmpose, text_files
 from pipeline.clips.labels.detections import read_results
 from pipeline.clips.labels.joint_orders import StatedOrder
-from pipeline.clips.labels.label_content import Stated
+from pipeline.clips.labels.label_content import BOXES_ALONE, Stated
 from pipeline.clips.labels.people_formats import FORMATS
 from pipeline.files.formats import large_json
 from pipeline.people.skeletons import joint_names
@@ -79,6 +79,7 @@ def test_boxes_of_unsure_people_keep_their_score_and_names_of_a_csv_theirs(tmp_p
     (tmp_path / "k").write_text("track,frame,x,y,w,h\nbob,0,1,2,3,4\nann,0,5,6,7,8\n")
     found = read(tmp_path / "k")
     assert [found.names[k] for k in found.identity[0]] == ["bob", "ann"]
+    assert [*found.unread] == [BOXES_ALONE]
     np.testing.assert_array_equal(found.keypoints[0][1, :, :2], [[5, 6], [12, 14]])
 
 

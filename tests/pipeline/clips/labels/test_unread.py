@@ -202,11 +202,6 @@ def test_nothing_is_told_of_what_a_tools_own_files_always_have(name, tmp_path):
     assert found.unread == boxes | TOLD.get(name, {})
 
 
-def test_a_table_of_its_own_columns_alone_has_nothing_to_tell(tmp_path):
-    lines = "track,frame,x,y,w,h\n" + "".join(f"ann,{t},10,10,30,60\n" for t in EVERY)
-    assert read(write(tmp_path / "k", {"": lines})).unread == {BOXES_ALONE: {}}
-
-
 def test_openposes_and_cocos_empty_keys_say_nothing(tmp_path):
     empty = {"person_id": [-1], "face_keypoints_2d": [], "pose_keypoints_3d": []}
     pages = [{"people": [page["people"][0] | empty]} for page in PEOPLE]

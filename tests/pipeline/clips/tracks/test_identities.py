@@ -200,28 +200,6 @@ def test_identities_of_people_who_are_seen_in_part_are_used(fps):
     assert (is_used, account.notes) == (True, [])
 
 
-def runners(seen, fps, speed=4.5):
-    """Two people who run past each other, of whom only those `seen` in a frame are detected."""
-    step = speed * HEIGHT_PX / PERSON_M / fps
-    frames = []
-    for t, numbers in enumerate(seen):
-        since = t - (len(seen) - 1) / 2
-        places = {1: 600 + step * since, 2: 600 - step * since}
-        frames.append([(n, np.add(FIGURE, [places[n], 300, 0]), 0.9) for n in sorted(numbers)])
-    return frames
-
-
-@pytest.mark.parametrize("fps", [10, 12, 15, 25])
-@pytest.mark.parametrize("together", [4, 6, 8, 12, 20, 40])
-def test_people_who_run_past_each_other_and_are_seen_together_for_moments_are_who_the_file_says(
-    fps, together
-):
-    frames = runners([{1}] * 15 + [{1, 2}] * together + [{2}] * 15, fps)
-    is_used, account = judged(found(frames, people), fps)
-    assert (is_used, account.notes) == (True, [])
-    assert bool(account.assumed) == (together < 21)
-
-
 def crossing(seed, fps, n_people=2):
     """People who walk past each other at other depths, for 8 s, of whom nobody is missed."""
     rng = np.random.default_rng(seed)

@@ -67,15 +67,6 @@ def test_people_in_equal_boxes_are_in_order_of_their_joints():
         assert [track[:, 1].tolist() for track in tracks] == [[order[0], 0], [order[1], 1]]
 
 
-def test_a_newcomer_gets_a_new_track():
-    detections = [person(100)[None]] + [np.stack([person(40), person(101)])] * 3
-    tracks = link(detections, range(4))
-    assert [track.tolist() for track in tracks] == [
-        [[0, 0], [1, 1], [2, 1], [3, 1]],
-        [[1, 0], [2, 0], [3, 0]],
-    ]
-
-
 def test_a_detection_without_a_joint_belongs_to_no_person():
     unseen = person(100) * [1, 1, 0]
     assert link([np.stack([unseen, person(100)])], [0])[0].tolist() == [[0, 1]]
@@ -190,20 +181,6 @@ def test_one_person_is_split_at_gaps_and_cuts():
         [1, 2, 3],
         [4, 5],
     ]
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    start=st.floats(0, 1000),
-    speed=st.floats(-9, 9),  # a tenth of the person's size a frame
-    noise=st.floats(0, 2),
-    gap=st.integers(0, 24),
-    seed=st.integers(0, 2**32 - 1),
-)
-def test_whoever_is_alone_keeps_one_track_over_less_than_a_second(start, speed, noise, gap, seed):
-    rng, frames = np.random.default_rng(seed), [*range(20), *range(20 + gap, 40 + gap)]
-    alone = [person(start + speed * t) + rng.normal(0, noise, (8, 3)) * [1, 1, 0] for t in frames]
-    assert len(link([one[None] for one in alone], frames)) == 1
 
 
 @settings(max_examples=25, deadline=None)

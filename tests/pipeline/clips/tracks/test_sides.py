@@ -89,14 +89,6 @@ def test_people_whom_nobody_exchanged_stay_as_detected_at_any_rate(motion, fps):
     assert not is_undecided.any()
 
 
-@pytest.mark.parametrize("fps", [25, 30])
-def test_an_exchange_in_a_spin_is_put_right_by_the_turns_around_it(fps):
-    """The line between the shoulders turns by 7 degrees from frame to frame."""
-    true = record("spin, 0.5 turns/s", fps, seed=0).keypoints
-    found, *_ = put_right(exchange(true, [40, 41, 42, 97], range(17)), fps)
-    np.testing.assert_array_equal(found[:, 5:], true[:, 5:])
-
-
 def test_what_somebody_may_do_between_two_frames_decides_nothing():
     """In 0.2 s a person turns about, and hands and feet get to each other's places."""
     true = walk()

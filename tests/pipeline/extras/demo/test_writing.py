@@ -5,7 +5,6 @@ import json
 import pytest
 
 from pipeline.__main__ import main
-from pipeline.cli.progress import silent
 from pipeline.extras.demo import writing as synthetic
 from pipeline.extras.demo.layouts import SIZES, Request
 from pipeline.files.raw import is_demo_data
@@ -58,21 +57,6 @@ def test_what_is_up_to_date_stays_and_another_seed_replaces_it(tmp_path, monkeyp
     assert is_demo_data(place[1])
 
 
-@pytest.mark.parametrize("content", [None, "{}", '{"stand_in": false}', "no json"])
-def test_a_folder_of_something_else_is_refused_and_stays(content, tmp_path):
-    folder = tmp_path / "raw" / "amass"
-    folder.mkdir(parents=True)
-    (folder / "precious.npz").write_bytes(b"years of work")
-    if content is not None:
-        (folder / "STAND_IN.json").write_text(content)
-    before = contents(tmp_path)
-    with pipeline_refuses("other files, which are not changed"):
-        place = (tmp_path / "raw", tmp_path / "body")
-        synthetic.synthesize(*place, request=Request(0, "tiny"), workers=1, progress=silent)
-    assert contents(tmp_path) == before
-    assert not (tmp_path / "body").exists()  # refused before anything was written
-
-
 def marked_by_hand(folder):
     """Made-up data of a user, as docs/adding-a-dataset.md says to mark it."""
     mark = {"stand_in": True, "what": "Random people, made up to try the reader."}
@@ -91,6 +75,8 @@ CHANGES = {
         "ACCAD/notes.txt",
     ),
     "another content": (with_the_mark_of_demo_data, ".npz"),
+    "no mark": (lambda folder: (folder / "STAND_IN.json").unlink(), ".npz"),
+    "a broken mark": (lambda folder: (folder / "STAND_IN.json").write_text("no json"), ".json"),
     "an own mark": (marked_by_hand, "STAND_IN.json without a list of files"),
     "a link": (lambda folder: (folder / "mine").symlink_to(folder.parent), "mine"),
     "own keypoints": (lambda folder: _own_keypoints(folder), "keypoints/clip.mp4.json"),

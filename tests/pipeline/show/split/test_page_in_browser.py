@@ -1,6 +1,7 @@
 """The page of a split in a real browser: filters, orders, pages of cards, and what it weighs."""
 
 import importlib
+import shutil
 import sys
 from pathlib import Path
 
@@ -14,14 +15,17 @@ from tests.pipeline.show.split.made_page import EVIL, made_split, person, writte
 pytestmark = NEEDED
 
 
-@pytest.fixture
-def page(tmp_path):
-    """The page of 60 people, two of whom are bad, and of one of them there is a player."""
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """The page of 60 people, two of whom are bad, and of one of them there is a player. Only to be
+    read.
+    """
+    folder = tmp_path_factory.mktemp("page")
     people = {f"v{number:02d}": person(arm=1 + 0.01 * number) for number in range(58)}
     people |= {EVIL: person(shake=50), "odd": person(shake=60, arm=2.5)}
-    made_split(tmp_path, people)
-    written(tmp_path, n_players=1)
-    return tmp_path / "page/index.html"
+    made_split(folder, people)
+    written(folder, n_players=1)
+    return folder / "page/index.html"
 
 
 def cards(tab):
@@ -72,7 +76,9 @@ def test_a_card_plays_its_video_or_has_the_command_and_the_line_that_leaves_it_o
     assert tab.title() == f"videos/train/{EVIL}"
 
 
-def test_pages_have_all_tracks_and_those_without_a_picture_a_figure(tab_of, page, monkeypatch):
+def test_pages_have_all_tracks_and_those_without_a_picture_a_figure(
+    tab_of, page, monkeypatch, tmp_path
+):
     tab = tab_of(page.as_uri())
     first = cards(tab)
     assert tab.is_disabled("#back")
@@ -81,8 +87,9 @@ def test_pages_have_all_tracks_and_those_without_a_picture_a_figure(tab_of, page
     assert len({*first, *cards(tab)}) == 60
     assert tab.is_disabled("#next")
     monkeypatch.setattr(split_page, "PICTURES", 48)
-    written(page.parents[1])
-    tab = tab_of(page.as_uri())
+    shutil.copytree(page.parents[1], tmp_path, dirs_exist_ok=True)
+    written(tmp_path)
+    tab = tab_of((tmp_path / "page/index.html").as_uri())
     assert tab.locator(".card canvas").count() == 0
     tab.click("#next")
     drawn = """(canvas) => canvas.getContext("2d").getImageData(0, 0, 160, 160).data
