@@ -73,7 +73,7 @@ test-slow: $(VENV)/.dev  ## the slow tests: crash loops, whole runs, benchmarks;
 	@$(TESTS) -m slow $(if $(SLOW),$$($(BIN)/python -m tests.slow_groups $(SLOW)))
 
 test-bounds: $(VENV)/.dev  ## the ends of the allowed versions, installed from a package index: 6 GB
-	@$(BIN)/python -m pytest -m bounds tests/test_decoder_versions.py tests/test_install.py
+	@$(BIN)/python -m pytest -m bounds tests/test_install.py
 
 test-all: $(VENV)/.dev  ## all of these tests
 	@$(TESTS) -m ""

@@ -13,7 +13,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-import cache  # noqa: E402
 from pipeline import datasets  # noqa: E402
 from pipeline.extras.demo import writing as synthetic  # noqa: E402
 from pipeline.extras.demo.layouts import Request  # noqa: E402
@@ -45,23 +44,6 @@ print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1
         command = [sys.executable, "-c", code, str(raw), str(tmp_path / f"cache {n_videos}")]
         peaks.append(int(subprocess.check_output(command, cwd=ROOT)) / 1024)
     assert peaks[1] - peaks[0] < 6, f"MiB: {peaks}"
-
-
-@pytest.mark.slow
-def test_the_cache_that_scale_measures_is_like_any_other(tmp_path):
-    scale = importlib.import_module("scale")
-    for split in scale.SPLITS:
-        scale.make(tmp_path, split, 240)  # four shards
-    assert cache.verify(tmp_path / "cache").ok
-    split = cache.open(tmp_path / "cache")["kinetics/train"]
-    assert (len(split.tracks), len(split.videos), split.manifest["rows"]) == (256, 64, 256 * 128)
-    assert len(split.windows(16, 16, stream="resnet50")) == 256 * 128 // 16
-    (
-        tmp_path / "cache/kinetics/train/stamps.json"
-    ).unlink()  # then contents decide: they are true too
-    places = {"raw": tmp_path / "raw/kinetics", "root": tmp_path / "cache"}
-    plan = planned(datasets.get("kinetics"), "train", **places)
-    assert (plan.why, plan.n_left_alone, len(plan.touched)) == ("", 64, 64)
 
 
 def test_a_plan_needs_little_memory_for_each_clip(tmp_path):

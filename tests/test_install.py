@@ -179,11 +179,6 @@ def environment(home, *install):
     return home / "bin"
 
 
-@pytest.fixture(scope="module")
-def tools(wheel, tmp_path_factory):
-    return environment(tmp_path_factory.mktemp("environment"), wheel)
-
-
 @pytest.mark.slow
 def test_an_editable_installation_comes_before_a_folder_of_a_packages_name(source, tmp_path):
     for name in PACKAGES:
@@ -191,23 +186,6 @@ def test_an_editable_installation_comes_before_a_folder_of_a_packages_name(sourc
     tools = environment(tmp_path, "--no-build-isolation", "--editable", source)
     files = [Path(file) for file in ran([tools / "python", "-c", SHOW], tmp_path / "work").split()]
     assert files == [source / name / "__init__.py" for name in PACKAGES]
-
-
-@pytest.mark.promise("problems of All datasets")
-@pytest.mark.slow
-def test_an_installed_package_runs_from_an_empty_folder(tools, tmp_path):
-    found = ran([tools / "python", "-c", SHOW], tmp_path).split()
-    assert len(found) == len(PACKAGES)
-    assert all(Path(file).is_relative_to(tools.parent) for file in found)
-    for name in PROJECT["scripts"]:
-        assert "usage:" in ran([tools / name, "--help"], tmp_path)
-    assert "file not found" in " ".join(
-        ran([tools / "vibe-pipeline", "doctor"], tmp_path, code=2).split()
-    )
-
-    shown = makes_data(tools, tmp_path)
-    assert "2 datasets" in shown
-    assert "demo data" in shown
 
 
 # Three steps on Penn Action's 2D joints alone.
@@ -226,6 +204,7 @@ report = no
 """
 
 
+@pytest.mark.promise("problems of All datasets")
 @pytest.mark.slow
 def test_with_the_wheel_alone_one_trains_and_reports_and_adds_a_dataset_and_streams(
     wheel, tmp_path
@@ -236,7 +215,12 @@ def test_with_the_wheel_alone_one_trains_and_reports_and_adds_a_dataset_and_stre
     tools = environment(tmp_path / "environment", "--no-build-isolation", wheel, *examples)
     work = tmp_path / "work"
     work.mkdir()
-    makes_data(tools, work)
+    found = ran([tools / "python", "-c", SHOW], work).split()
+    assert all(Path(file).is_relative_to(tools.parent) for file in found) and found
+    for name in PROJECT["scripts"]:
+        assert "usage:" in ran([tools / name, "--help"], work)
+    assert "file not found" in " ".join(ran([tools / "vibe-pipeline", "doctor"], work, 2).split())
+    assert "2 datasets" in makes_data(tools, work)
     with (work / "luigi.cfg").open("a") as cfg:
         cfg.write(TRAINING)
     luigi = [tools / "python", "-m", "luigi", "--module", "tasks"]
@@ -274,8 +258,12 @@ def makes_data(tools, folder):
 # the lowest and the newest versions
 
 PLACE = ROOT / ".venv-versions"  # 6 GB, which a temporary folder in memory has no room for
-# `try`'s steps, all readers, all of the cache
-CHECKED = ("cache", "pipeline/datasets/test_all_readers.py", "pipeline/extras/bodies/test_try.py")
+# `try`'s steps, all readers, all of the cache, clips of all kinds
+CHECKED = (
+    *("cache", "pipeline/datasets/test_all_readers.py", "pipeline/extras/bodies/test_try.py"),
+    *("pipeline/files/test_videos_of_all_kinds.py", "pipeline/files/test_pixels_of_opencv.py"),
+    "pipeline/features/test_clips_in_the_cache.py",
+)
 
 
 def interpreter(version):

@@ -78,9 +78,7 @@ def test_a_new_test_runs_itself_and_a_deleted_file_has_its_importers_tested(proj
         "cache/windows.py": "tests/cache/test_windows.py",
         "docs/settings.md": "tests/docs/test_commands.py",
         "find_python.sh": "tests/test_find_python.py",
-        "pipeline/files/formats/cdf.py": "tests/pipeline/files/test_cdf.py",
         "tests/cache/test_histories.py": "tests/cache/test_histories.py",
-        "tests/shared_code.py": "tests/test_shared_code.py",
     }.items(),
 )
 def test_near_to_a_file_is(changed, test, monkeypatch):
