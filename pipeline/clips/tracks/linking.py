@@ -33,7 +33,6 @@ Above SECOND frames a second, time counts in seconds; below, the root of a step 
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -71,7 +70,6 @@ TAIL: Final = 1.0  # degrees of freedom of Student's t: so rare are shifts beyon
 EXPLAINED: Final = 6.0  # a frame whose persons all cost less without a shift needs no search
 STEADIEST: Final = 3  # persons whose offsets are tried as the shift
 NEAREST: Final = 32  # detections of least cost to each of them: a crowd has more
-SAMPLED: Final = 4  # of so many persons of a crowd, one tells which shifts cost too much
 ALL_PAIRS: Final = 1 << 9  # up to so many pairs in a frame, all are compared; then those near
 SLACK: Final = 1e-6  # px: more than rounding
 
@@ -326,8 +324,6 @@ class _Filters:
                 n_unpaired = len(size) - len(least)
                 most = least.sum() + CAP * n_unpaired + 1e-6
                 tried = np.flatnonzero(price + CAP * lost <= most)
-                of_some = self._costs_of_some(detections, shifts[tried], explained)
-                tried = tried[price[tried] + of_some <= most]
                 shifts = shifts[tried]
                 rarenesses = rarenesses[tried]
                 price = price[tried]
@@ -352,17 +348,6 @@ class _Filters:
             pairs = self.pair(detections, shift[None], np.minimum(REACH * size, possible))
         self._state[:, 0] += shift
         return pairs._replace(offset=pairs.offset - shift)
-
-    def _costs_of_some(self, detections: Ints, shifts: Doubles, reach: Doubles) -> Doubles:
-        """Costs of some of the persons for each of C shifts px, (C,): all together cost more."""
-        some = copy.copy(self)
-        is_some = np.arange(len(self.last)) % SAMPLED == 0
-        some.keep_persons(is_some)
-        pairs = some.pair(detections, shifts, reach[is_some])
-        costs = pairs.costs(shifts)
-        least = pairs.least(costs)
-        total: Doubles = least.sum(axis=1)
-        return total
 
     def _learn_spread(self, shift: Doubles, usual: float) -> None:
         """Learn how usual such shifts are. shift: (2,) px. usual: (px^2) their variance so far."""
