@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from enum import Enum
 from functools import cached_property
@@ -61,15 +62,20 @@ class OpenSplit(OpenCommit):
         extra = [name for name, column in self.extra.items() if column.per == "row"]
         return (*usual, *extra)
 
-    @cached_property
-    def known_columns(self) -> frozenset[str]:
-        """`columns`, and those track fields that are known for every track. `image_size` and
-        `intrinsics`, for example, may be unknown.
+    def unknown_columns(self, names: Iterable[str]) -> list[str]:
+        """Those of these columns, sorted, that are not known for every track, as `image_size` and
+        `intrinsics` may be.
         """
-        fields = {name for name, values in self.track_fields.items() if np.isfinite(values).all()}
-        if "image_size" not in self.extra and (self.track_fields["image_size"] == 0).any():
-            fields.remove("image_size")
-        return frozenset({*self.columns, *fields})
+        of_tracks = sorted({*names} - {*self.columns})  # a million tracks: only if one is asked for
+        return [name for name in of_tracks if not self._is_known(name)]
+
+    def _is_known(self, field: str) -> bool:
+        """Whether a field of tracks is known for every track."""
+        values = self.track_fields.get(field)
+        if values is None or not np.isfinite(values).all():
+            return False
+        is_size = field == "image_size" and field not in self.extra
+        return not is_size or bool((values != 0).all())
 
     @property
     def extra(self) -> dict[str, ExtraColumn]:

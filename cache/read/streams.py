@@ -187,13 +187,18 @@ class OpenStream(OpenCommit):
         """Rows of tracks that are still to be computed in the stream's shards: (N, 2) of
         [start, stop) rows, each range in one track.
         """
-        return intersect(self._split.tables.track_rows, self.recorded_pending_rows())
+        recorded = self.recorded_pending_rows()
+        if not len(recorded):  # usual, and a split may have a million tracks
+            return recorded
+        return intersect(self._split.tables.track_rows, recorded)
 
     def undecodable(self) -> int:
         """Number of rows of tracks that have no features because their frames could not be decoded.
         Pending rows are not counted.
         """
         undecodable = self.rows_with_flag(UNDECODABLE)
+        if not len(undecodable):
+            return 0
         without = intersect(self._split.tables.run_rows, undecodable)
         return int(np.diff(without).sum() - np.diff(self.pending_rows()).sum())
 

@@ -28,7 +28,7 @@ class StreamSpec:
         """A message that the split lacks columns that the stream reads; "" if it has all of them,
         or if the split has no boxes.
         """
-        missing = sorted(set(self.stream.needs) - committed.known_columns)
+        missing = committed.unknown_columns(self.stream.needs)
         if not missing or "bbox" not in committed.columns:
             return ""
         return (

@@ -125,7 +125,7 @@ def _extra_columns(config: RunConfig, name: str, splits: Mapping[str, Split]) ->
     if not columns:
         return []
     for split_name, split in splits.items():
-        unknown = sorted({*columns} - split.known_columns)
+        unknown = split.unknown_columns(columns)
         if unknown:
             raise DataError(
                 f"{split_name}: expected {', '.join(unknown)} for every track, since the model's "

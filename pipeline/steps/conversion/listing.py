@@ -148,9 +148,9 @@ def list_videos(committed: cache.Split | None, others: OtherSplits) -> Sequence[
 
 def _escape_names(videos: Sequence[RawVideo]) -> Sequence[RawVideo]:
     """Escape names that are not UTF-8. An escaped name that another video has gets a "?"."""
-    used_names = {video.name for video in texts_of(videos)}
-    if all(changes.utf8(name) == name for name in used_names):
+    if all(changes.utf8(video.name) == video.name for video in texts_of(videos)):
         return videos
+    used_names = {video.name for video in texts_of(videos)}
     named = []
     for video in videos:
         name = changes.utf8(video.name)

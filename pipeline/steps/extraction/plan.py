@@ -93,7 +93,7 @@ class ExtractionWork:
         """
         identity = spec.stream.identity()
         make = functools.partial(cls, committed.root, committed.name, spec, identity)
-        if not committed.known_columns.issuperset(spec.stream.needs):
+        if committed.unknown_columns(spec.stream.needs):
             return make()
 
         why = _why_all_rows(committed, spec.name, replace=replace)
