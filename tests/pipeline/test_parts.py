@@ -146,8 +146,8 @@ def given_up(root):
 
 @pytest.fixture(scope="module")
 def noise(tmp_path_factory):
-    """A cache of noisy images in 20 shards."""
-    return convert_noise(tmp_path_factory.mktemp("noise"), 8, cut_short=False)
+    """A cache of noisy images in 10 shards."""
+    return convert_noise(tmp_path_factory.mktemp("noise"), 16, cut_short=False)
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +172,7 @@ def test_killed_parts_of_an_extraction_end_with_the_bytes_of_one_run(
     assert cache.open(root)[SPLIT].streams == ()
     types(
         f"status --cache {root}",
-        "finished by shares, not yet in the cache: shards of homography: 20",
+        "finished by shares, not yet in the cache: shards of homography: 10",
     )
     assert "unfinished work" in cache.gc(root).skipped[0]
     assert into.tree(given_up(root)) == into.tree(noise)
@@ -188,7 +188,7 @@ def test_parts_of_an_extraction_stage_in_an_object_store_too(
     kill_and_run_again(f"{EXTRACT} {url}")
     types(
         f"status --cache {url}",
-        "finished by shares, not yet in the cache: shards of homography: 20",
+        "finished by shares, not yet in the cache: shards of homography: 10",
     )
     types(f"{EXTRACT} {url}", "extracted, 0 rows computed")
     assert objects(url) == into.tree(calm_noise)
@@ -367,15 +367,15 @@ def test_rows_of_parts_keep_the_record_of_how_they_were_made(
 
     for name in ("calm", "parts"):
         shutil.copytree(noise, tmp_path / name)
-    assert extract("calm").shards == 20
+    assert extract("calm").shards == 10
     monkeypatch.setattr(made_up.Mean, "provenance", {"stand_in": True, "device": "cpu"})
     calm = cache.open(tmp_path / "calm")[SPLIT].open_stream("colour").manifest["backbone"]
     assert calm == {"stand_in": True}
-    assert [extract("parts", Part(k, 3)).shards for k in (3, 1)] == [7, 6]
-    assert extract("parts", Part(2, 3), devices="cpu,cpu").shards == 7
+    assert [extract("parts", Part(k, 3)).shards for k in (3, 1)] == [4, 3]
+    assert extract("parts", Part(2, 3), devices="cpu,cpu").shards == 3
     monkeypatch.setattr(made_up.Mean, "provenance", {"stand_in": True, "device": "another"})
     done = extract("parts")
-    assert (done.computed, done.shards) == (0, 20)
+    assert (done.computed, done.shards) == (0, 10)
     assert (
         cache.open(tmp_path / "parts")[SPLIT].open_stream("colour").manifest["backbone"]["device"]
         == "cpu"

@@ -52,15 +52,6 @@ def test_what_is_no_file_is_an_error_of_the_system_and_does_not_wait(kind, tmp_p
     assert span_digest(tmp_path / "it", 0, 10).startswith("unreadable")
 
 
-def test_a_file_is_read_through_a_link_too(tmp_path):
-    (tmp_path / "file").write_bytes(b"content")
-    (tmp_path / "link").symlink_to("file")
-    assert read_regular(tmp_path / "file") == read_regular(tmp_path / "link") == b"content"
-    with open_regular(tmp_path / "link") as stream:
-        stream.seek(3)
-        assert stream.read() == b"tent"
-
-
 def test_a_link_in_a_circle_is_no_folder_and_no_error(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "linked").symlink_to("folder")

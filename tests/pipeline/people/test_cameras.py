@@ -123,6 +123,12 @@ def test_matrices_that_are_no_camera(spoil):
     assert cameras.is_rigid(extrinsics).tolist() == [True, False, True]
 
 
+def test_a_matrix_with_one_number_that_is_not_finite_is_no_rotation():
+    matrices = np.tile(np.eye(3), (3, 1, 1))
+    matrices[1:, 0, 1] = np.nan, np.inf
+    assert cameras.is_rotation(matrices).tolist() == [True, False, False]
+
+
 def test_rotations_between_rows_are_scipys_and_what_rounding_puts_after_the_last_is_the_last():
     rotvec = Rotation.random(4001 * 2, random_state=0).as_rotvec().reshape(4001, 2, 3)
     rate = 24000 / 1001

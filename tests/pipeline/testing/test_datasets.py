@@ -430,4 +430,5 @@ def test_a_video_in_another_unit_is_set_aside_by_column(raw):
     assert list(in_mm.tracks(raw, "train", report=report)) == []
     (account,) = report
     assert (account.set_aside, account.dropped) == ("other_unit", {"other_unit": 3})
+    assert (account.kept, account.tracks_kept) == (0, 0)
     assert "'kp_3d': expected bodies" in account.message
