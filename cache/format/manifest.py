@@ -273,9 +273,9 @@ class Commit:
         own = times.pop(self.digest, "")
         return min((time for time in times.values() if time >= own), default="an unknown time")
 
-    @property
+    @cached_property
     def note(self) -> Mapping[str, Any]:
-        """Read this commit's note in provenance.json; {} if it is missing."""
+        """This commit's note in provenance.json; {} if it is missing."""
         note: Mapping[str, Any] = self.notes().get(self.digest, {})
         return note
 

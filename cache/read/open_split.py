@@ -17,7 +17,7 @@ from cache.errors import CacheError, suggestion
 from cache.format import layout
 from cache.format.extra import ExtraColumn
 from cache.format.folders import refuse_unmounted_stream
-from cache.format.layout import COLUMNS, FEATURES, GENDERS, MANIFEST, SKIPPED
+from cache.format.layout import FEATURES, GENDERS, MANIFEST, SKIPPED
 from cache.format.manifest import Commit
 from cache.format.place import Place
 from cache.format.tables import Tables
@@ -58,9 +58,7 @@ class OpenSplit(OpenCommit):
     @cached_property
     def columns(self) -> tuple[str, ...]:
         """Names of the columns with a value per row, including extra columns."""
-        usual = [name for name in COLUMNS if name in self.manifest["shards"]]
-        extra = [name for name, column in self.extra.items() if column.per == "row"]
-        return (*usual, *extra)
+        return tuple(name for name in self.commit.columns if name in self.manifest["shards"])
 
     def unknown_columns(self, names: Iterable[str]) -> list[str]:
         """Those of these columns, sorted, that are not known for every track, as `image_size` and

@@ -143,7 +143,7 @@ def _contents(root: cache.Root, splits: Sequence[str]) -> dict[str, int] | None:
     if not store.exists("zarr.json"):
         return None
     totals = dict.fromkeys(("rows", "rejected", "staged", "bytes", "files"), 0)
-    opened = cache.open(root)
+    opened = cache.FeatureCache(store)
     for name in splits:
         staged = staged_by_parts(store, name)
         totals["staged"] += sum(work.shards + work.videos for work in staged)
