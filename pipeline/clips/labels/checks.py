@@ -138,11 +138,6 @@ def _width_by_height(people: CheckedPeople) -> Doubles:
     return np.where(people.are_boxes, width / height, np.nan)
 
 
-def _score_of_box(people: CheckedPeople) -> Doubles:
-    """Of the box alone."""
-    return np.where(people.are_boxes, people.points[:, 0, 2], np.nan)
-
-
 def _reach(people: CheckedPeople) -> Doubles:
     """How far the box reaches out of the image, as a share of its size; NaN of two corners."""
     low, high = people.boxes.swapaxes(0, 1)
@@ -239,7 +234,7 @@ CHECKS: Final = (
     ),
     Check(
         "boxes have a score above {limit}",
-        _score_of_box,
+        lambda people: np.where(people.are_boxes, people.points[:, 0, 2], np.nan),
         limit=1,
     ),
     Check("people have joints at one place, far from the others", _share_stuck, 0.2, 0.1),

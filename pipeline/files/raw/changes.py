@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import cache
-from pipeline.errors import is_temporary
+from pipeline.errors import RawDataError, is_temporary
 from pipeline.files.raw import RawVideo, texts_of
 from pipeline.files.raw.files import (
     contents_digest,
@@ -349,3 +349,18 @@ def utf8(name: str) -> str:
     if name.isascii():
         return name
     return name.encode(errors="backslashreplace").decode()
+
+
+def refuse_other_encoding(raw: Path, path: str) -> None:
+    """Raise RawDataError for a path below a raw folder that is not UTF-8: JSON and tables cannot
+    hold it.
+    """
+    if utf8(path) != path:
+        raise RawDataError(
+            Path(utf8(str(raw / path))),
+            "name",
+            expected="UTF-8",
+            found="other bytes",
+            do="Rename it, for example with convmv.",
+            reason="name_not_utf8",
+        )

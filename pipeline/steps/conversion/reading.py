@@ -223,7 +223,8 @@ class VideoReader:
         """
         account = VideoAccount(video.name)
         try:
-            _refuse_other_encodings(self.raw, video)
+            for path in video.paths:
+                changes.refuse_other_encoding(self.raw, str(path))
             known = video.committed
             if known is not None:
                 record = ClipRecord.from_dict(known.record)
@@ -277,20 +278,6 @@ def _numbers(tracks: Sequence[Track], account: VideoAccount) -> Mapping[str, Any
 def _place(raw: Path, video: RawVideo) -> Path:
     """The path of a video's first file, for messages."""
     return raw / next(iter(video.paths), video.name)
-
-
-def _refuse_other_encodings(raw: Path, video: RawVideo) -> None:
-    """Raise RawDataError for a path that is not UTF-8: JSON and tables cannot hold it."""
-    for path in video.paths:
-        if changes.utf8(str(path)) != str(path):
-            raise RawDataError(
-                Path(changes.utf8(str(raw / path))),
-                "name",
-                expected="UTF-8",
-                found="other bytes",
-                do="Rename it, for example with convmv.",
-                reason="name_not_utf8",
-            )
 
 
 def _describe_pixels(tracks: Sequence[Track], account: VideoAccount) -> cache.VideoEntry:

@@ -34,7 +34,7 @@ from pipeline.clips.listing import KINDS, describe_others, list_clips
 from pipeline.errors import ConfigError, PipelineError, RawDataError
 from pipeline.files.pixels.frames import Video
 from pipeline.files.raw import is_demo_data
-from pipeline.files.raw.changes import utf8
+from pipeline.files.raw.changes import refuse_other_encoding, utf8
 from pipeline.files.raw.files import VIDEOS, digest_or_problem, list_files
 from pipeline.steps.recipe import Recipe
 
@@ -255,9 +255,7 @@ def _target_of(out: Path, video: Video, about: Mapping[str, Any]) -> ClipFiles:
 
     Raises RawDataError if the clip's name or kind of file is not supported.
     """
-    if utf8(video.path) != video.path:
-        do = "Rename it, for example with convmv."
-        raise RawDataError(video.root / utf8(video.path), "name", "UTF-8", "other bytes", do)
+    refuse_other_encoding(video.root, video.path)
     video.require_known_kind()
     decided_by = {
         "version": VERSION,
