@@ -95,13 +95,6 @@ def test_smpls_own_24_joints_go_where_they_go_among_the_54(source):
     assert list(zip(*correspondence(source, "spin49"), strict=True)) == known
 
 
-def test_coco_fills_limbs_and_face_but_no_openpose_joint():
-    out = convert(labelled("coco"), source="coco", target="spin49")
-    assert sorted(np.flatnonzero(out[:, 2])) == [*range(25, 37), *range(44, 49)]
-    assert out[44, 0] == 0  # nose
-    assert out[47, 0] == 3  # lear
-
-
 @pytest.mark.parametrize("name", [name for name in JOINTS if name not in WITHOUT_PLACE])
 def test_conversion_to_spin49_and_back_loses_nothing(name):
     there = convert(labelled(name), source=name, target="spin49")
