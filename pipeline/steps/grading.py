@@ -58,7 +58,7 @@ def store_grades(
     except cache.Busy:
         return
     with lock:
-        split = cache.open(root)[name]
+        split = cache.FeatureCache(place.store)[name]
         grades = StoredGrades(split)
         if not grades.is_current:
             _complete(grades, split, packed or {}, progress)
