@@ -166,6 +166,7 @@ def test_what_is_not_finite_loses_its_own_label_only(raw):
     for row, joint in ((1, "lwrist"), (2, "hip")):
         np.testing.assert_array_equal(track.kp_2d[row, SPIN49.index(joint)], [0, 0, 0])
     assert track.frame_index[~track.has_3d].tolist() == [8, 10, 14]
+    assert np.isnan(track.kp_3d[~track.has_3d]).all()
 
 
 def rename(raw, name):

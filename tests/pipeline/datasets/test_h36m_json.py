@@ -194,6 +194,7 @@ def test_labels_that_are_not_finite_images_without_labels_and_damaged_sequences_
     assert account["dropped"] == {"not_sampled": 20, "no_visible_joint": 1}
     assert track.frame_index[~track.has_3d].tolist() == [4]
     assert account["notes"][0] == "2 of 42 images have no joints: not used"
+    assert "1 of the kept frames are not finite in 3D: without kp_3d" in account["notes"]
     write_json(annotation(raw, "joint_3d", 9), {"5": {"2": joints()}})
     write_json(annotation(raw, "camera", 9), ring())
     write_images(raw, folder="s_09_act_05_subact_02_ca_01")

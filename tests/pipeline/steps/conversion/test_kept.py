@@ -85,7 +85,10 @@ def test_each_cell_of_the_rule(before, option, tmp_path):
     for content in before:
         check(first, content, **NONE)
     shutil.copytree(first.folder, tmp_path / "aside")
-    for now in dict.fromkeys([before[0], *CONTENTS, "", "unchanged"]):
+    contents = [before[0], *CONTENTS, "", "unchanged"]
+    if option == "elsewhere":
+        contents = ["moved", "5"]  # which the other split has, and has not
+    for now in dict.fromkeys(contents):
         shutil.rmtree(first.folder)
         shutil.copytree(tmp_path / "aside", first.folder)
         check(replace(first), now, **{name: name == option for name in NONE})
