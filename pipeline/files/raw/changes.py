@@ -195,7 +195,7 @@ def read_stamps(root: cache.Root, name: str) -> dict[str, LastReading]:
     """
     try:
         columns = json.loads(cache.store_at(root).read(f"{name}/{STAMPS}"))
-        "".join(columns["stamps"])  # raises TypeError if one is no text
+        sum(map(str.__len__, columns["stamps"]))  # raises TypeError if one is no text
         rows = map(LastReading, columns["stamps"], columns["digests"])
         seen = dict(zip(columns["names"], rows, strict=True))
         for video, (before, now, why) in dict(columns.get("losses", {})).items():
