@@ -34,7 +34,7 @@ from pipeline.steps.next_run import plan_runs
 from pipeline.steps.sentences import next_lines
 from tests.cache.storage.buckets import objects
 from tests.fixtures import planned
-from tests.pipeline.features.made_pictures import SPLIT, convert_noise
+from tests.pipeline.features.made_pictures import FEW, SPLIT, convert_noise
 from tests.trees import contents
 from tests.waiting import await_that
 
@@ -146,8 +146,8 @@ def given_up(root):
 
 @pytest.fixture(scope="module")
 def noise(tmp_path_factory):
-    """A cache of noisy images in 10 shards."""
-    return convert_noise(tmp_path_factory.mktemp("noise"), 16, cut_short=False)
+    """A cache of noisy images in 8 shards."""
+    return convert_noise(tmp_path_factory.mktemp("noise"), 8, cut_short=False, lengths=FEW)
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +172,7 @@ def test_killed_parts_of_an_extraction_end_with_the_bytes_of_one_run(
     assert cache.open(root)[SPLIT].streams == ()
     types(
         f"status --cache {root}",
-        "finished by shares, not yet in the cache: shards of homography: 10",
+        "finished by shares, not yet in the cache: shards of homography: 8",
     )
     assert "unfinished work" in cache.gc(root).skipped[0]
     assert into.tree(given_up(root)) == into.tree(noise)
@@ -188,7 +188,7 @@ def test_parts_of_an_extraction_stage_in_an_object_store_too(
     kill_and_run_again(f"{EXTRACT} {url}")
     types(
         f"status --cache {url}",
-        "finished by shares, not yet in the cache: shards of homography: 10",
+        "finished by shares, not yet in the cache: shards of homography: 8",
     )
     types(f"{EXTRACT} {url}", "extracted, 0 rows computed")
     assert objects(url) == into.tree(calm_noise)
@@ -221,7 +221,7 @@ def test_killed_parts_of_a_detection_end_with_the_files_of_one_run(
     tmp_path, types, rounds, demo_data, kill_and_run_again
 ):
     raw, calm, out = (tmp_path / name for name in ("raw", "calm", "parts"))
-    demo_data.dataset("kinetics", raw, n_videos=3, n_frames=8)
+    demo_data.dataset("kinetics", raw, n_videos=3, n_frames=2)
     detect = f"detect {raw} --workers 1 --out"
     types(f"{detect} {calm}")
     kill_and_run_again(f"{detect} {out}", rounds)
@@ -367,15 +367,15 @@ def test_rows_of_parts_keep_the_record_of_how_they_were_made(
 
     for name in ("calm", "parts"):
         shutil.copytree(noise, tmp_path / name)
-    assert extract("calm").shards == 10
+    assert extract("calm").shards == 8
     monkeypatch.setattr(made_up.Mean, "provenance", {"stand_in": True, "device": "cpu"})
     calm = cache.open(tmp_path / "calm")[SPLIT].open_stream("colour").manifest["backbone"]
     assert calm == {"stand_in": True}
-    assert [extract("parts", Part(k, 3)).shards for k in (3, 1)] == [4, 3]
+    assert [extract("parts", Part(k, 3)).shards for k in (3, 1)] == [3, 2]
     assert extract("parts", Part(2, 3), devices="cpu,cpu").shards == 3
     monkeypatch.setattr(made_up.Mean, "provenance", {"stand_in": True, "device": "another"})
     done = extract("parts")
-    assert (done.computed, done.shards) == (0, 10)
+    assert (done.computed, done.shards) == (0, 8)
     assert (
         cache.open(tmp_path / "parts")[SPLIT].open_stream("colour").manifest["backbone"]["device"]
         == "cpu"

@@ -13,14 +13,15 @@ SPLIT = "penn_action/train"
 
 
 LENGTHS = (30, 7, 8, 50, 21)  # frames of the videos; their tracks go across the ends of shards
+FEW = (12, 3, 4, 20, 8)
 
 
-def convert_noise(folder, rows_per_shard, *, cut_short=True):
+def convert_noise(folder, rows_per_shard, *, cut_short=True, lengths=LENGTHS):
     """A cache of small noisy pictures, with a second person in every video; one picture may be cut
     short.
     """
     raw, root, rng = folder / "raw", folder / "cache", np.random.default_rng(5)
-    for number, n_frames in enumerate(LENGTHS):
+    for number, n_frames in enumerate(lengths):
         (raw / f"{number}").mkdir(parents=True)
         for frame in range(n_frames):
             picture = rng.integers(0, 256, (40, 40, 3), np.uint8)
@@ -34,7 +35,7 @@ def convert_noise(folder, rows_per_shard, *, cut_short=True):
         columns = {"frame_index": np.arange(length), "bbox": bbox}
         return made_splits.track_of(f"{video}/{person}", columns, fps=30.0, crop_scale=1.2)
 
-    tracks = {f"{i}": [track(i, 0, n), track(i, 1, n // 3)] for i, n in enumerate(LENGTHS)}
+    tracks = {f"{i}": [track(i, 0, n), track(i, 1, n // 3)] for i, n in enumerate(lengths)}
     write_split(root, SPLIT, raw, tracks, rows_per_shard=rows_per_shard)
     return root
 
