@@ -15,9 +15,10 @@ many of them alone. Two states of the tests are compared with one product: `--te
 tests of another commit, with the coverage of those.
 
 Which faults were noticed only by tests that are gone? `--gone REV`, with REV's product and coverage.
-A test that reads as it did notices the same before and after: so those are run first that read
-otherwise, with what they use of tests/*.py, or do not exist. If one of them notices a fault, the
-tests that remain are run until one notices it. A fault that none of these notices is LOST.
+A test that reads as it did notices the same before and after. The NEAREST_REMAINING tests that
+remain are run first; if none of them notices a fault, those that read otherwise, with what they use
+of tests/*.py, or do not exist. If one of these notices it, all that remain are run until one does. A
+fault that none of them notices is LOST.
 """
 
 import argparse
@@ -42,6 +43,7 @@ import pytest
 
 DRAWN = {"cache": 60, "pipeline": 60, "vibe_model": 20, "tasks": 10}  # faults of 150, by folder
 NEAREST = 250
+NEAREST_REMAINING = 40
 LIMIT_S = 300  # for one test
 SWAPPED = "Add-Sub Mult-Div FloorDiv-Mult Mod-Mult And-Or Lt-LtE Gt-GtE Eq-NotEq Is-IsNot In-NotIn"
 SWAP = {}
@@ -291,15 +293,26 @@ class Deletions:
         return reading(self.before, test) == reading(self.after, test)
 
     def notice(self, path, changed, tests):
-        """The first test that is gone that notices a fault, and the first that remains."""
-        kept = [test for test in tests if self.is_kept(test)]
-        gone = [test for test in tests if test not in kept]
+        """A test that is gone that notices a fault, and one that remains; or one that remains
+        twice, if it is among the nearest: then it does not matter what those that are gone notice.
+        """
+        gone = [test for test in tests if not self.is_kept(test)]
+        kept = [test for test in tests if test not in gone]
+        rewritten = dict.fromkeys(test.partition("[")[0] for test in gone)  # in all of its cases
+        file = path.relative_to(self.clone)
+        nearest = nearest_first(file, [*kept, *rewritten])[:NEAREST_REMAINING]
+        if noticed := self._remaining_notice(path, changed, nearest):
+            return noticed * 2
         noticed = notice(self.clone, path, changed, gone, every=False)
         if noticed:
-            remaining = nearest_first(path.relative_to(self.clone), [*kept, *self.new])
-            put_tests(self.clone, self.commits[1])
-            noticed += notice(self.clone, path, changed, remaining, every=False)
-            put_tests(self.clone, self.commits[0])
+            remaining = nearest_first(file, [*kept, *self.new])
+            noticed += self._remaining_notice(path, changed, remaining)
+        return noticed
+
+    def _remaining_notice(self, path, changed, tests):
+        put_tests(self.clone, self.commits[1])
+        noticed = notice(self.clone, path, changed, tests, every=False)[:1]
+        put_tests(self.clone, self.commits[0])
         return noticed
 
 
