@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from pipeline.errors import RawDataError, refuse
-from pipeline.people.checked_people import CheckedPeople
+from pipeline.people.checked_people import CORNERS, CheckedPeople
 from pipeline.people.skeletons import Bools, Floats, Skeleton
 
 MIN_JOINTS: Final = 50  # of a video; fewer prove nothing
@@ -53,14 +53,14 @@ def require_pixels(
             or the median person is smaller than `MIN_PERSON_PX` px.
     """
     each = np.arange(len(keypoints))
-    boxes = np.full((len(keypoints), 2, 2), np.nan)
+    are_boxes = skeleton == CORNERS
+    boxes = keypoints[..., :2] if are_boxes else np.full((len(keypoints), 2, 2), np.nan)
     people = CheckedPeople(skeleton, keypoints, each, boxes, "", np.array(size))
-    people = people.move(keypoints[..., :2])
     points = people.xy[np.isfinite(people.xy[..., 0])]
     if not len(points):
         return
     # a few wild joints do not decide
-    reach = np.quantile(np.abs(points), 0.98, axis=0)
+    reach = np.quantile(np.abs(points), 0.98, axis=0, overwrite_input=True)
     is_tiny = reach.max() <= CORNER_PX and min(size) > 2 * CORNER_PX
     corners = people.extent[np.isfinite(people.extent[:, 0, 0])]
     least = MIN_JOINTS // 3
@@ -72,7 +72,7 @@ def require_pixels(
         return
 
     key = kind = "boxes"
-    if not people.are_boxes:
+    if not are_boxes:
         key = "keypoints"
         kind = "joints"
     expected = f"{kind} in pixels of the {size[0]} x {size[1]} image"
@@ -106,5 +106,7 @@ def _find_misfit(points: Floats, corners: Floats, size: tuple[int, int], most: f
 
 def far_outside(points: Floats, size: tuple[int, int], margin: float = MARGIN) -> Bools:
     """Whether points, (N, 2) px, are outside the image by more than `margin` of its size, (N,)."""
-    from_middle = np.abs(points / np.array(size) - 0.5)
+    from_middle = points / np.array(size)
+    from_middle -= 0.5
+    np.abs(from_middle, out=from_middle)  # a video may have millions
     return np.asarray((from_middle > 0.5 + margin).any(axis=1))
