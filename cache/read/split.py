@@ -117,6 +117,7 @@ class FeatureCache(Mapping[str, "Split"]):
         self.root = self.store.root
         self.pin = None if pin is None else store_at(pin)
         self._home = self.pin or self.store  # of the manifests
+        self._roots = (self.root, self._home.root)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -157,6 +158,12 @@ class FeatureCache(Mapping[str, "Split"]):
 
     def __len__(self) -> int:
         return len(self.splits)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FeatureCache) and self._roots == other._roots
+
+    def __hash__(self) -> int:
+        return hash(self._roots)
 
     def __contains__(self, name: object) -> bool:
         if not isinstance(name, str):
