@@ -175,9 +175,8 @@ class Registry(Generic[T]):
         """Load all records, ours first. Those that cannot be loaded are left out with a warning."""
         loaded = self.load_all(self.names())
         for error in loaded.broken.values():
-            from pipeline.cli.console import (
-                warn_once,  # here: processes that read videos print nothing
-            )
+            # here: processes that read videos print nothing
+            from pipeline.cli.console import warn_once
 
             warn_once(str(error))
         return list(loaded.records.values())

@@ -301,7 +301,8 @@ class Deletions:
         rewritten = dict.fromkeys(test.partition("[")[0] for test in gone)  # in all of its cases
         file = path.relative_to(self.clone)
         nearest = nearest_first(file, [*kept, *rewritten])[:NEAREST_REMAINING]
-        if noticed := self._remaining_notice(path, changed, nearest):
+        noticed = self._remaining_notice(path, changed, nearest)
+        if noticed:
             return noticed * 2
         noticed = notice(self.clone, path, changed, gone, every=False)
         if noticed:
